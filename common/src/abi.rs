@@ -1,0 +1,190 @@
+//! What lies in the maps, and where they are pinned: the contract between a kernel half and a controller that may be
+//! of different builds. Any change of a layout or a name here raises [`ABI_VERSION`]; a golden file holds it to that.
+
+use crate::class::KIND_SLOTS;
+use crate::limiter::GATE_CELLS;
+use crate::reason::REASON_SLOTS;
+
+/// Version of every layout in this crate that lies in a map, and of the names below.
+pub const ABI_VERSION: u32 = 1;
+
+/// Map names, as the kernel and bpftool show them and as the pins are called. At most 15 characters.
+pub mod map {
+    /// One [`crate::config::Config`]. Written by the controller only.
+    pub const CONFIG: &str = "CONFIG";
+    /// A [`super::CpuState`] per CPU. Written by the kernel half only, each by its own CPU.
+    pub const CPUS: &str = "CPUS";
+    /// The source table, a [`crate::limiter::Bucket`] per entry. Written by the kernel half only.
+    pub const SOURCES: &str = "SOURCES";
+    /// IPv4 tries by bank and list. The controller replaces tries of the idle bank only.
+    pub const LISTS_V4: &str = "LISTS_V4";
+    /// IPv6 tries by bank and list. The controller replaces tries of the idle bank only.
+    pub const LISTS_V6: &str = "LISTS_V6";
+    /// A [`crate::lists::Prefilter`] per bank. The controller writes the idle bank only.
+    pub const PREFILTER: &str = "PREFILTER";
+    /// Ring of [`super::Sample`]. The kernel half produces, the controller consumes.
+    pub const SAMPLES: &str = "SAMPLES";
+    /// An [`super::InterfaceRecord`] per slot. Written and read by the controller only.
+    pub const INTERFACES: &str = "INTERFACES";
+    /// The clock that tests set; read only by a program that was loaded for a test.
+    pub const TEST_CLOCK: &str = "TEST_CLOCK";
+    /// All of them.
+    pub const ALL: [&str; 9] = [CONFIG, CPUS, SOURCES, LISTS_V4, LISTS_V6, PREFILTER, SAMPLES, INTERFACES, TEST_CLOCK];
+}
+
+/// Program names in the object.
+pub mod program {
+    /// The filter for drivers and MTUs with linear frames.
+    pub const FILTER: &str = "floodwall";
+    /// The same filter for frames in several fragments (kernel 5.18).
+    pub const FILTER_FRAGS: &str = "floodwall_frags";
+    /// In an object of its own: answers a test run with the kernel's tick counter beside its monotonic clock.
+    pub const CLOCK: &str = "floodwall_clock";
+}
+
+/// Load-time constants of the kernel half.
+pub mod constant {
+    /// Nanoseconds of a kernel tick, `u64`.
+    pub const TICK_NS: &str = "TICK_NS";
+    /// The slot of the interface that this program is attached to, `u32` below [`super::INTERFACE_SLOTS`].
+    pub const SLOT: &str = "SLOT";
+    /// Not zero in tests: time comes from [`super::map::TEST_CLOCK`], `u32`.
+    pub const USE_TEST_CLOCK: &str = "USE_TEST_CLOCK";
+}
+
+/// Interfaces that one instance can protect; a power of two, so that an index can be masked.
+pub const INTERFACE_SLOTS: usize = 8;
+/// Size of the sample ring in bytes.
+pub const SAMPLE_RING_BYTES: u32 = 1 << 20;
+/// Bytes of the frame that a sample holds.
+pub const SAMPLE_BYTES: usize = 128;
+
+/// Packets and bytes of one reason, kind, verdict and interface on one CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counter {
+    /// Frames.
+    pub packets: u64,
+    /// Bytes of frames, Ethernet header included, checksum not.
+    pub bytes: u64,
+}
+
+/// Counters of one interface and verdict (as carried out), by kind and reason.
+pub type CounterBank = [[Counter; REASON_SLOTS]; KIND_SLOTS];
+
+/// The two streams of samples, by what the reason does: a drop that monitor mode lets pass is of stream 1 too.
+pub const SAMPLE_STREAMS: usize = 2;
+
+/// What a CPU keeps of one stream of samples. Touched by sampled packets only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sampler {
+    /// Packets that no sample stands for yet: refused by the budget, or lost.
+    pub weight: u32,
+    /// Samples written in this second.
+    pub written: u32,
+    /// When this second began, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub second_began_ns: u64,
+    /// Samples that found the ring full.
+    pub lost: u64,
+}
+
+/// What a CPU keeps for itself. No other CPU writes it.
+#[repr(C)]
+pub struct CpuState {
+    /// Streams of samples.
+    pub samplers: [Sampler; SAMPLE_STREAMS],
+    /// Counters by interface slot and verdict, as it was carried out.
+    pub counters: [[CounterBank; 2]; INTERFACE_SLOTS],
+    /// First stage of the limiter.
+    pub gate: [u32; GATE_CELLS],
+}
+
+/// A sampled header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sample {
+    /// `CLOCK_MONOTONIC`, in nanoseconds.
+    pub monotonic_ns: u64,
+    /// Packets of its stream and CPU that it stands for.
+    pub weight: u32,
+    /// Length of the whole frame.
+    pub frame_bytes: u32,
+    /// Bytes of it in `head`.
+    pub head_bytes: u16,
+    /// CPU that saw it.
+    pub cpu: u16,
+    /// Slot of the interface.
+    pub slot: u8,
+    /// [`crate::reason::Reason`], as its number.
+    pub reason: u8,
+    /// [`crate::class::Kind`], as its index.
+    pub kind: u8,
+    /// [`crate::reason::Verdict`] as it was carried out, so `pass` for all in monitor mode.
+    pub verdict: u8,
+    /// The stream: 0 passes, 1 drops (also in monitor mode).
+    pub stream: u8,
+    /// Keeps the layout free of hidden bytes.
+    pub reserved: [u8; 7],
+    /// The first bytes of the frame.
+    pub head: [u8; SAMPLE_BYTES],
+}
+
+/// An interface that is protected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct InterfaceRecord {
+    /// Its index; zero where the slot is free.
+    pub ifindex: u32,
+    /// Attached in generic mode.
+    pub generic: u32,
+    /// When it was attached, in seconds of the Unix epoch.
+    pub since_unix_s: u64,
+    /// Its name when it was attached, padded with zeros.
+    pub name: [u8; 16],
+    /// The first bytes of the SHA-256 of the object that its program came from.
+    pub object_hash: [u8; 16],
+}
+
+/// What the clock program answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ClockReading {
+    /// The kernel's tick counter.
+    pub ticks: u64,
+    /// `CLOCK_MONOTONIC` at the same moment, in nanoseconds.
+    pub monotonic_ns: u64,
+}
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{ClockReading, Counter, InterfaceRecord, Sample, Sampler};
+    use crate::{config::Config, lists::ListEntry};
+
+    // SAFETY: `repr(C)`, integers and arrays of them only, no hidden bytes, valid for every bit pattern.
+    unsafe impl aya::Pod for Config {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ListEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for InterfaceRecord {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Sample {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Sampler {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Counter {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ClockReading {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn map_names_fit_the_kernel() {
+        for name in map::ALL {
+            assert!(name.len() <= 15, "{name}");
+        }
+    }
+}

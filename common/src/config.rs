@@ -1,0 +1,117 @@
+//! The one value that steers the packet path. The controller writes it, the kernel half reads it on every packet.
+//!
+//! It is written as a whole; a packet on another CPU may meanwhile see the old cost beside the new tolerance of a
+//! limit, for nanoseconds. Mode and lists are one word each and change at once.
+
+use core::hint::cold_path;
+
+use crate::class::{KIND_SLOTS, Kind};
+use crate::hash::HashKey;
+use crate::labelled_enum;
+use crate::limits::{Meters, RateSpec};
+use crate::lists::ListState;
+use crate::reason::DropSet;
+
+labelled_enum! {
+    /// Whether drops are real.
+    pub enum Mode {
+        /// What would be dropped is counted under its reason and passes.
+        Monitor = 0 => "monitor",
+        /// Drops are drops.
+        Enforce = 1 => "enforce",
+    }
+}
+
+/// Room for limits; a power of two.
+pub const LIMIT_SLOTS: usize = 8;
+
+/// How many headers go to the sample ring. By stream: what passes, what drops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sampling {
+    /// A packet is sampled where the golden-ratio sequence of its counter falls below this: 2^64 / `every`, 0 for none.
+    thresholds: [u64; 2],
+    /// The higher of the two: what is not below this is no sample of either stream.
+    highest: u64,
+    /// One packet in so many, on average; zero for none.
+    every: [u32; 2],
+    /// At most so many samples a second, on each CPU and stream.
+    pub budget: u32,
+    /// Keeps the layout free of hidden bytes.
+    reserved: u32,
+}
+
+impl Sampling {
+    /// Samples one in `every` packets of each stream, and at most `budget` a second on each CPU and stream.
+    pub const fn new(every: [u32; 2], budget: u32) -> Self {
+        const fn threshold(every: u32) -> u64 {
+            match every {
+                0 => 0,
+                every => u64::MAX / every as u64,
+            }
+        }
+        let thresholds = [threshold(every[0]), threshold(every[1])];
+        let highest = if thresholds[0] > thresholds[1] { thresholds[0] } else { thresholds[1] };
+        Self { thresholds, highest, every, budget, reserved: 0 }
+    }
+
+    /// One packet in so many.
+    #[inline(always)]
+    pub const fn every(&self, stream: usize) -> u32 {
+        self.every[stream & 1]
+    }
+
+    /// Whether the packet that made its counter `count` is a sample. Multiples of the golden ratio fall evenly into
+    /// the unit interval and into every residue class of `count`: no rhythm of the traffic hides from them, and no
+    /// state and no random number is needed.
+    #[inline(always)]
+    pub const fn takes(&self, stream: usize, count: u64) -> bool {
+        let drawn = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        if drawn >= self.highest {
+            return false;
+        }
+        cold_path();
+        drawn < self.thresholds[stream & 1]
+    }
+}
+
+/// Everything the packet path is told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C)]
+pub struct Config {
+    /// [`Mode`], as its number.
+    pub mode: u32,
+    /// The list bank in force and the lists that hold anything.
+    pub lists: ListState,
+    /// The reasons that drop.
+    pub drops: DropSet,
+    /// Sample ring budget.
+    pub sampling: Sampling,
+    /// Where sources lie.
+    pub key: HashKey,
+    /// Compiled limits by [`Kind`].
+    pub meters: [Meters; KIND_SLOTS],
+    /// Compiled limit of sources on the allow list, all classes and families together.
+    pub allowed: Meters,
+    /// For people: the limits as they were set, packets and bytes, by
+    /// [`crate::limits::LimitName`]. The kernel half does not read it.
+    pub specs: [[RateSpec; 2]; LIMIT_SLOTS],
+    /// Counts changes, so that two writers notice each other. The kernel half does not read it.
+    pub generation: u64,
+    /// When the mode was set, in seconds of the Unix epoch. The kernel half does not read it.
+    pub mode_since_unix_s: u64,
+}
+
+impl Config {
+    /// Whether drops are real.
+    #[inline(always)]
+    pub const fn enforces(&self) -> bool {
+        self.mode == Mode::Enforce as u32
+    }
+
+    /// The meters of a kind of packets.
+    #[inline(always)]
+    pub const fn meters(&self, kind: Kind) -> &Meters {
+        &self.meters[kind.index() as usize & (KIND_SLOTS - 1)]
+    }
+}

@@ -1,0 +1,94 @@
+//! The order of the decision: allow list, deny list, what is wrong with the packet, limits of its source.
+//!
+//! One function, called by the kernel half on the packet, by the controller to explain, and by tests as the model that
+//! the loaded program is compared with.
+
+use core::hint::cold_path;
+
+use crate::class::Kind;
+use crate::config::Config;
+use crate::limits::{Cost, Meter, Meters};
+use crate::lists::List;
+use crate::outcome::Outcome;
+use crate::packet::{Frame, Headers, Source, read};
+use crate::reason::Reason;
+
+/// What a decision has to know beside the packet: the lists and the state of sources. Implemented by the maps of the
+/// kernel half, and by a model of them in user space.
+pub trait World<'w> {
+    /// What the operator wants.
+    fn config(&self) -> &'w Config;
+    /// Whether the source is on this list now.
+    fn is_listed(&mut self, list: List, source: Source) -> bool;
+    /// Whether this meter lets the source with this [`Source::key`] send a packet of this cost now; if so, charges it.
+    fn admit(&mut self, key: u64, cost: Cost, meter: &Meter) -> bool;
+}
+
+/// Why this frame passes or drops, and its place in the counters.
+#[inline(always)]
+pub fn decide<'w>(frame: Frame<'_>, world: &mut impl World<'w>) -> (Reason, Kind) {
+    let headers = read(frame);
+    let outcome = if headers.settled { headers.outcome } else { judge(&headers, frame.bytes(), world) };
+    (outcome.reason(), outcome.kind())
+}
+
+#[inline(always)]
+fn judge<'w>(packet: &Headers, bytes: u32, world: &mut impl World<'w>) -> Outcome {
+    let config = world.config();
+    let found = packet.outcome;
+    if !config.lists.is_empty() {
+        cold_path();
+        if world.is_listed(List::Allow, packet.source()) {
+            return match over_limits(packet.key, bytes, &config.allowed, world) {
+                Some(_) => found.because(Reason::AllowedLimit),
+                None => found.because(Reason::Allowed),
+            };
+        }
+        if world.is_listed(List::Deny, packet.source()) {
+            return found.because(Reason::Denied);
+        }
+    }
+    if !found.is(Reason::Passed) && config.drops.has(found.reason()) {
+        return found;
+    }
+    let meters = config.meters(found.kind());
+    let over = if meters.limit_more() {
+        cold_path();
+        over_limits(packet.key, bytes, meters, world)
+    } else if meters.limit_packets() {
+        over_packet_limit(packet.key, meters, world)
+    } else {
+        None
+    };
+    match over {
+        Some(reason) => found.because(reason),
+        None => found,
+    }
+}
+
+/// The limit that the packet is over, if any. Packets are asked before bytes: what is refused for its bytes has used
+/// its packet, as in any chain of meters.
+#[inline(always)]
+fn over_limits<'w>(key: u64, bytes: u32, meters: &Meters, world: &mut impl World<'w>) -> Option<Reason> {
+    if meters.limit_packets()
+        && let Some(reason) = over_packet_limit(key, meters, world)
+    {
+        return Some(reason);
+    }
+    if !meters.limit_more() {
+        return None;
+    }
+    if meters.block() {
+        return Some(Reason::ClassBlocked);
+    }
+    if !world.admit(key, meters.bytes.of_bytes(bytes), &meters.bytes) {
+        return Some(Reason::ByteLimit);
+    }
+    None
+}
+
+/// The same where packets are all that is limited, which is the rule.
+#[inline(always)]
+fn over_packet_limit<'w>(key: u64, meters: &Meters, world: &mut impl World<'w>) -> Option<Reason> {
+    if world.admit(key, meters.packets.of_packet(), &meters.packets) { None } else { Some(Reason::PacketLimit) }
+}

@@ -1,0 +1,153 @@
+//! The order of the decision, on a model of the maps: lists before everything, what is wrong with a packet before its
+//! limits, packets before bytes; and limits that are off or block.
+
+#![allow(clippy::unwrap_used, reason = "tests panic")]
+
+use floodwall_common::class::KIND_SLOTS;
+use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
+use floodwall_common::decide::{World, decide};
+use floodwall_common::hash::HashKey;
+use floodwall_common::limits::{Cost, Limits, Machine, Meter, Meters, Rate, RateSpec};
+use floodwall_common::lists::{List, ListState};
+use floodwall_common::packet::{Frame, Source};
+use floodwall_common::reason::{DropSet, Reason};
+
+use support::frames::{SYN, TCP, UDP, V4, V6, tcp, udp};
+use support::limiter::{MS, NOON, Wall, place};
+
+mod support;
+
+const MACHINE: Machine = Machine { cpus: 1, tick_ns: MS };
+
+fn meters(packets: Rate, bytes: Rate) -> Meters {
+    Meters::new(Limits { packets, bytes }, MACHINE, [1, 2]).unwrap()
+}
+
+fn limit(per_second: u64, burst: u64) -> Rate {
+    Rate::Limit { per_second, burst }
+}
+
+/// All classes under the same limits; allowed sources under ten packets at once.
+fn config(packets: Rate, bytes: Rate) -> Config {
+    let family = floodwall_common::class::Family::V4;
+    Config {
+        mode: Mode::Enforce as u32,
+        lists: ListState::empty(0).with(List::Allow, family),
+        drops: DropSet::standard(),
+        sampling: Sampling::new([0, 0], 0),
+        key: HashKey::new([1, 1]),
+        meters: [meters(packets, bytes); KIND_SLOTS],
+        allowed: meters(limit(10, 10), Rate::Off),
+        specs: [[RateSpec::from(Rate::Off); 2]; LIMIT_SLOTS],
+        generation: 0,
+        mode_since_unix_s: 0,
+    }
+}
+
+/// The maps, with one source on each list.
+struct Model<'w> {
+    config: &'w Config,
+    wall: Wall,
+    asked: u32,
+}
+
+const ALLOWED: [u8; 4] = [198, 51, 100, 1];
+const DENIED: [u8; 4] = [198, 51, 100, 2];
+const BOTH: [u8; 4] = [198, 51, 100, 3];
+
+impl<'w> World<'w> for Model<'w> {
+    fn config(&self) -> &'w Config {
+        self.config
+    }
+
+    fn is_listed(&mut self, list: List, source: Source) -> bool {
+        let is = |address: [u8; 4]| source == Source::V4(u32::from_be_bytes(address));
+        match list {
+            List::Allow => is(ALLOWED) || is(BOTH),
+            List::Deny => is(DENIED) || is(BOTH),
+        }
+    }
+
+    fn admit(&mut self, key: u64, cost: Cost, meter: &Meter) -> bool {
+        self.asked += 1;
+        self.wall.cost(0, place(key ^ meter.secret() << 40), cost, meter)
+    }
+}
+
+impl Model<'_> {
+    fn reason(&mut self, frame: &[u8]) -> Reason {
+        decide(Frame::new(frame), self).0
+    }
+
+    /// The first reason that is not the first one, among a thousand of this frame.
+    fn then(&mut self, frame: &[u8]) -> Option<Reason> {
+        let first = self.reason(frame);
+        (0..1_000).map(|_| self.reason(frame)).find(|reason| *reason != first)
+    }
+}
+
+fn model(config: &Config) -> Model<'_> {
+    Model { config, wall: Wall::new(1, NOON), asked: 0 }
+}
+
+#[test]
+fn lists_come_before_everything_else() {
+    let config = config(limit(100, 50), Rate::Off);
+    let mut model = model(&config);
+    assert_eq!(model.reason(&V4::from(ALLOWED).frame(TCP, &tcp(0))), Reason::Allowed, "whatever its flags");
+    assert_eq!(model.reason(&V4::from(BOTH).frame(UDP, &udp(0))), Reason::Allowed, "allow wins");
+    assert_eq!(model.reason(&V4::from(DENIED).frame(TCP, &tcp(0))), Reason::Denied);
+    assert_eq!(model.then(&V4::from(ALLOWED).frame(UDP, &udp(0))), Some(Reason::AllowedLimit));
+}
+
+#[test]
+fn what_is_malformed_drops_before_it_is_charged() {
+    let config = config(limit(100, 50), Rate::Off);
+    let mut model = model(&config);
+    assert_eq!(model.then(&V4::default().frame(TCP, &tcp(0))), None);
+    assert_eq!(model.asked, 0, "a packet that drops anyway owes nothing");
+    assert_eq!(model.reason(&V4::from([127, 0, 0, 1]).frame(UDP, &udp(0))), Reason::Martian);
+    assert_eq!(model.asked, 1, "one that passes does");
+    assert_eq!(model.then(&V4::from([127, 0, 0, 1]).frame(UDP, &udp(0))), Some(Reason::PacketLimit));
+}
+
+#[test]
+fn packets_are_asked_before_bytes() {
+    let by_packets = config(limit(100, 50), limit(1_000_000, 1_000_000));
+    assert_eq!(model(&by_packets).then(&V6::default().frame(TCP, &tcp(SYN))), Some(Reason::PacketLimit));
+    let by_bytes = config(limit(10_000, 10_000), limit(1_000, 2_000));
+    assert_eq!(model(&by_bytes).then(&V6::default().frame(TCP, &tcp(SYN))), Some(Reason::ByteLimit));
+    let bytes_only = config(Rate::Off, limit(1_000, 2_000));
+    assert_eq!(model(&bytes_only).then(&V4::default().frame(UDP, &udp(1_000))), Some(Reason::ByteLimit));
+}
+
+#[test]
+fn off_asks_nobody_and_block_passes_nothing() {
+    let off = config(Rate::Off, Rate::Off);
+    let mut model_off = model(&off);
+    assert_eq!(model_off.then(&V4::default().frame(UDP, &udp(0))), None);
+    assert_eq!(model_off.asked, 0);
+    let blocks = [
+        (Rate::Block, Rate::Off),
+        (Rate::Off, Rate::Block),
+        (limit(10, 10), Rate::Block),
+        (Rate::Block, limit(1_000, 1_000)),
+    ];
+    for (packets, bytes) in blocks {
+        let config = config(packets, bytes);
+        let mut model = model(&config);
+        assert_eq!(model.reason(&V4::default().frame(UDP, &udp(0))), Reason::ClassBlocked);
+        assert_eq!(model.then(&V4::default().frame(UDP, &udp(0))), None);
+        assert_eq!(model.asked, 0, "no state for what is blocked");
+        assert_eq!(model.reason(&V4::from(ALLOWED).frame(UDP, &udp(0))), Reason::Allowed);
+    }
+}
+
+#[test]
+fn a_source_is_an_ipv6_64_and_a_limit_is_of_its_source() {
+    let config = config(limit(100, 50), Rate::Off);
+    let mut model = model(&config);
+    assert_eq!(model.then(&V6::from(7 << 40, 1).frame(UDP, &udp(0))), Some(Reason::PacketLimit));
+    assert_eq!(model.reason(&V6::from(7 << 40, 99).frame(UDP, &udp(0))), Reason::PacketLimit, "same /64");
+    assert_eq!(model.reason(&V6::from(8 << 40, 1).frame(UDP, &udp(0))), Reason::Passed);
+}

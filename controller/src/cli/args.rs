@@ -1,0 +1,334 @@
+//! What may be typed, and its meaning checked as far as the words alone tell.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+use crate::api::DEFAULT_SOCKET;
+use crate::talkers::By;
+
+/// Drops floods at the NIC.
+#[derive(Debug, Parser)]
+#[command(name = "floodwall", version, propagate_version = true, arg_required_else_help = true)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Global {
+    /// The daemon's control socket
+    #[arg(long, global = true, env = "FLOODWALL_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub(super) socket: PathBuf,
+    /// The BPF file system that holds the pinned maps
+    #[arg(long, global = true, env = "FLOODWALL_BPFFS", default_value = "/sys/fs/bpf", value_name = "PATH")]
+    pub(super) bpffs: PathBuf,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Protect interfaces: the daemon
+    Run(Run),
+    /// Attached? Enforcing? What passes, what is dropped, and why
+    Status,
+    /// Show or set what one source may send
+    #[command(subcommand)]
+    Limits(Limits),
+    /// Whether drops are real
+    Mode {
+        /// monitor: count what would be dropped; enforce: drop it
+        mode: ModeName,
+    },
+    /// Show or choose what malformed and odd packets come to
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Sources that always pass
+    #[command(subcommand)]
+    Allow(List),
+    /// Sources that never pass
+    #[command(subcommand)]
+    Deny(List),
+    /// Who sends most, and who is dropped
+    Top {
+        /// What to sort by
+        #[arg(long, value_enum, default_value_t)]
+        by: By,
+        /// How many
+        #[arg(short, long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        number: u32,
+    },
+    /// What would happen to a source now, and why
+    Explain {
+        /// An IPv4 or IPv6 address
+        source: IpAddr,
+    },
+    /// What Prometheus would scrape
+    Metrics,
+    /// Take the filter off
+    Detach {
+        /// Only off this interface
+        #[arg(long, value_name = "NAME", value_parser = interface_name)]
+        interface: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// An interface to protect; may be given several times
+    #[arg(short, long = "interface", visible_alias = "iface", required = true, value_name = "NAME",
+        value_parser = interface_name, action = ArgAction::Append)]
+    pub(super) interfaces: Vec<String>,
+    /// Accept generic XDP where the driver has no native one (slower)
+    #[arg(long)]
+    pub(super) allow_generic: bool,
+    /// Mode to start in; without it the mode stays what it is, monitor at first
+    #[arg(long, value_enum)]
+    pub(super) mode: Option<ModeName>,
+    /// Where to serve metrics, or `off`
+    #[arg(long, default_value = "127.0.0.1:9557", value_name = "ADDRESS:PORT", value_parser = metrics_address)]
+    pub(super) metrics: MetricsAddress,
+    /// Serve metrics on an address that others can reach
+    #[arg(long)]
+    pub(super) metrics_public: bool,
+    /// Take the filter off again when stopped
+    #[arg(long)]
+    pub(super) detach_on_exit: bool,
+    /// Log as JSON
+    #[arg(long)]
+    pub(super) log_json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ModeName {
+    Monitor,
+    Enforce,
+}
+
+impl ModeName {
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Monitor => "monitor",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Limits {
+    /// Show the limits in force
+    Show,
+    /// Set a limit; what is not named stays
+    Set(SetLimit),
+    /// Back to the defaults
+    Reset {
+        /// Only these
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["pps", "burst", "bps", "byte_burst"]))]
+pub(super) struct SetLimit {
+    /// tcp-syn, tcp, udp, icmp, fragment, other, or allowed
+    pub(super) name: String,
+    /// Packets per second from one source, or `off`
+    #[arg(long, value_name = "PACKETS", value_parser = quantity)]
+    pub(super) pps: Option<Quantity>,
+    /// Packets at once; without it, one second of --pps
+    #[arg(long, value_name = "PACKETS", value_parser = at_once)]
+    pub(super) burst: Option<u64>,
+    /// Bytes per second from one source, or `off`
+    #[arg(long, value_name = "BYTES", value_parser = quantity)]
+    pub(super) bps: Option<Quantity>,
+    /// Bytes at once; without it, one second of --bps
+    #[arg(long, value_name = "BYTES", value_parser = at_once)]
+    pub(super) byte_burst: Option<u64>,
+    /// Confirm that a limit of 0 blocks all of this class
+    #[arg(long)]
+    pub(super) yes_block_all: bool,
+}
+
+/// A rate as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Quantity {
+    Off,
+    PerSecond(u64),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Policy {
+    /// Show what each of these reasons does
+    Show,
+    /// Choose what a reason does
+    Set {
+        /// For example martian, or malformed-udp
+        reason: String,
+        /// What it does in enforce mode
+        verdict: VerdictName,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum VerdictName {
+    Pass,
+    Drop,
+}
+
+impl VerdictName {
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum List {
+    /// Add prefixes
+    Add(Add),
+    /// Remove prefixes
+    Remove {
+        /// Addresses or prefixes
+        #[arg(required = true, value_parser = prefix)]
+        prefixes: Vec<IpNet>,
+    },
+    /// Show the list
+    #[command(name = "list")]
+    Show,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// Addresses or prefixes
+    #[arg(value_parser = prefix, required_unless_present = "file")]
+    pub(super) prefixes: Vec<IpNet>,
+    /// A file with an address or prefix on each line; `#` begins a comment
+    #[arg(long, value_name = "PATH")]
+    pub(super) file: Option<PathBuf>,
+    /// Ends by itself after this time, for example 1h
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) ttl: Option<Duration>,
+    /// Why: up to 56 bytes are kept
+    #[arg(long, default_value = "")]
+    pub(super) reason: String,
+    /// Do it though it is dangerous
+    #[arg(long, visible_alias = "i-know")]
+    pub(super) force: bool,
+    /// With --force, for a prefix that might lock you out: it ends after this time, unless you repeat the command with a
+    /// longer one
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "force", conflicts_with = "ttl")]
+    pub(super) confirm: Option<Duration>,
+}
+
+/// A name that the kernel could have for an interface; what it has is asked later.
+fn interface_name(text: &str) -> Result<String, String> {
+    let fits = !text.is_empty() && text.len() <= 15;
+    let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':');
+    if fits && plain && text != "." && text != ".." {
+        return Ok(text.to_owned());
+    }
+    Err("an interface name has 1 to 15 printable characters, without '/', ':' and blanks".to_owned())
+}
+
+fn quantity(text: &str) -> Result<Quantity, String> {
+    if text == "off" {
+        return Ok(Quantity::Off);
+    }
+    whole_number(text).map(Quantity::PerSecond).map_err(|error| format!("{error}, or `off`"))
+}
+
+fn at_once(text: &str) -> Result<u64, String> {
+    let number = whole_number(text)?;
+    if (1..=u64::from(u32::MAX)).contains(&number) {
+        return Ok(number);
+    }
+    Err(format!("a burst is a whole number from 1 to {}", u32::MAX))
+}
+
+fn whole_number(text: &str) -> Result<u64, String> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = if digits { text.parse().ok() } else { None };
+    number.ok_or_else(|| "a whole number without unit, for example 2000".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; a duration is a number and a unit, for example 90s, 15m or 1h30m"))?;
+    if duration.as_secs() == 0 {
+        return Err("the shortest time is 1s".to_owned());
+    }
+    Ok(duration)
+}
+
+/// An address or a prefix. Bits behind the prefix are cut off, and said so.
+pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
+    let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let prefix = parsed
+        .map_err(|_| "an address or a prefix, for example 203.0.113.7, 203.0.113.0/24 or 2001:db8::/32".to_owned())?;
+    if prefix.trunc() != prefix {
+        eprintln!("floodwall: {prefix} has bits behind its prefix: taken as {}", prefix.trunc());
+    }
+    Ok(prefix.trunc())
+}
+
+/// Where metrics are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MetricsAddress(pub(super) Option<SocketAddr>);
+
+fn metrics_address(text: &str) -> Result<MetricsAddress, String> {
+    if text == "off" {
+        return Ok(MetricsAddress(None));
+    }
+    let address = text.parse().map_err(|_| "an address and a port, for example 127.0.0.1:9557, or `off`".to_owned())?;
+    Ok(MetricsAddress(Some(address)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_are_whole_and_plain() {
+        assert_eq!(quantity("2000"), Ok(Quantity::PerSecond(2_000)));
+        assert_eq!(quantity("off"), Ok(Quantity::Off));
+        for bad in ["", "-1", "1e30", "NaN", "10kpps", "18446744073709551616", "+5", " 5", "0x10"] {
+            assert!(quantity(bad).is_err(), "{bad}");
+        }
+        assert!(at_once("0").is_err() && at_once("4294967296").is_err());
+    }
+
+    #[test]
+    fn prefixes_are_normalised_or_refused() {
+        assert_eq!(prefix("10.0.0.1/8").map(|prefix| prefix.to_string()), Ok("10.0.0.0/8".to_owned()));
+        assert_eq!(prefix("2001:db8::1").map(|prefix| prefix.to_string()), Ok("2001:db8::1/128".to_owned()));
+        for bad in ["10.0.0.1/33", "10.0.0", "::/129", "example.org", ""] {
+            assert!(prefix(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn interface_names_are_ones_the_kernel_could_have() {
+        for good in ["eth0", "eth0.100", "wlp0s20f3", "a"] {
+            assert!(interface_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "e\0", "eth 0", "eth\n0", "a/b", ".", "..", "sixteen-letters-", &"x".repeat(300)] {
+            assert!(interface_name(bad).is_err(), "{bad:?}");
+        }
+    }
+}

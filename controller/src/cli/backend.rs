@@ -1,0 +1,146 @@
+//! Who answers a verb: the daemon, or the pinned maps where there is none.
+
+use std::path::PathBuf;
+
+use floodwall_common::lists::List;
+use serde::de::DeserializeOwned;
+
+use super::args::Global;
+use super::client::Client;
+use crate::api::{
+    LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, Status,
+};
+use crate::control;
+use crate::dataplane::{self, Access, Dataplane, Pins};
+use crate::exit::{Exit, Failure};
+use crate::snapshot::Snapshot;
+
+/// Answers verbs.
+pub(super) enum Backend {
+    /// A running daemon.
+    Daemon(Client),
+    /// The pinned maps.
+    Pins(PathBuf),
+}
+
+impl Backend {
+    pub(super) async fn find(global: &Global) -> anyhow::Result<Self> {
+        Ok(match Client::connect(&global.socket).await? {
+            Some(client) => Self::Daemon(client),
+            None => Self::Pins(global.bpffs.clone()),
+        })
+    }
+
+    /// For verbs that only a daemon can answer.
+    pub(super) async fn daemon(global: &Global) -> anyhow::Result<Client> {
+        Client::connect(&global.socket).await?.ok_or_else(|| {
+            let text = format!("no daemon answers on {}", global.socket.display());
+            Failure::new(Exit::Environment, text).hint("floodwall run --interface <name>, or name its --socket").into()
+        })
+    }
+
+    pub(super) async fn status(self) -> anyhow::Result<Status> {
+        match self {
+            Self::Daemon(client) => client.get("/api/v1/status").await,
+            Self::Pins(bpffs) => Ok(Status::new(&snapshot(bpffs).await?, None, false)),
+        }
+    }
+
+    pub(super) async fn metrics(self) -> anyhow::Result<String> {
+        match self {
+            Self::Daemon(client) => client.text("/metrics").await,
+            Self::Pins(bpffs) => Ok(crate::metrics::render(&snapshot(bpffs).await?)?),
+        }
+    }
+
+    pub(super) async fn limits(self) -> anyhow::Result<LimitsView> {
+        self.read("/api/v1/limits", control::limits).await
+    }
+
+    pub(super) async fn change_limits(self, change: &LimitsChange) -> anyhow::Result<LimitsView> {
+        match self {
+            Self::Daemon(client) => client.post("/api/v1/limits", change).await,
+            Self::Pins(bpffs) => control::change_limits(&mut open(bpffs, Access::Write)?, change),
+        }
+    }
+
+    pub(super) async fn set_mode(self, change: &ModeChange) -> anyhow::Result<Status> {
+        match self {
+            Self::Daemon(client) => client.post("/api/v1/mode", change).await,
+            Self::Pins(bpffs) => {
+                control::set_mode(&mut open(bpffs.clone(), Access::Write)?, change)?;
+                Ok(Status::new(&snapshot(bpffs).await?, None, false))
+            }
+        }
+    }
+
+    pub(super) async fn policies(self) -> anyhow::Result<PolicyView> {
+        self.read("/api/v1/policy", control::policies).await
+    }
+
+    pub(super) async fn set_policy(self, entry: &PolicyEntry) -> anyhow::Result<PolicyView> {
+        match self {
+            Self::Daemon(client) => client.post("/api/v1/policy", entry).await,
+            Self::Pins(bpffs) => control::set_policy(&mut open(bpffs, Access::Write)?, entry),
+        }
+    }
+
+    pub(super) async fn list(self, list: List) -> anyhow::Result<ListView> {
+        let path = format!("/api/v1/lists/{}", list.label());
+        self.read(&path, |dataplane| control::list(dataplane, list)).await
+    }
+
+    pub(super) async fn change_list(self, list: List, change: &ListChange) -> anyhow::Result<ListChanged> {
+        match self {
+            Self::Daemon(client) => client.post(&format!("/api/v1/lists/{}", list.label()), change).await,
+            Self::Pins(bpffs) => control::change_list(&mut open(bpffs, Access::Write)?, list, change),
+        }
+    }
+
+    /// Without a daemon there is nobody to keep the maps for: detaching everything removes them too.
+    pub(super) async fn detach(self, interface: Option<&str>) -> anyhow::Result<Vec<String>> {
+        match self {
+            Self::Daemon(client) => {
+                let query = interface.map_or(String::new(), |name| format!("?interface={name}"));
+                client.post(&format!("/api/v1/detach{query}"), &()).await
+            }
+            Self::Pins(bpffs) => {
+                let pins = Pins::new(bpffs);
+                let mut plane = match Dataplane::open(pins.clone(), Access::Write) {
+                    // Not of this version, so not to be read; but it is ours to remove.
+                    Err(dataplane::Error::ForeignPin { .. }) => {
+                        dataplane::remove_pins(&pins)?;
+                        return Ok(vec!["everything pinned".to_owned()]);
+                    }
+                    opened => opened?,
+                };
+                let detached = plane.detach(interface)?;
+                if plane.protected(&[])?.is_empty() {
+                    plane.remove()?;
+                }
+                Ok(detached)
+            }
+        }
+    }
+
+    async fn read<T: DeserializeOwned>(
+        self,
+        path: &str,
+        offline: impl FnOnce(&Dataplane) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        match self {
+            Self::Daemon(client) => client.get(path).await,
+            Self::Pins(bpffs) => offline(&open(bpffs, Access::Read)?),
+        }
+    }
+}
+
+fn open(bpffs: PathBuf, access: Access) -> dataplane::Result<Dataplane> {
+    Dataplane::open(Pins::new(bpffs), access)
+}
+
+async fn snapshot(bpffs: PathBuf) -> dataplane::Result<Snapshot> {
+    let plane = open(bpffs, Access::Read)?;
+    let devices = dataplane::devices().await?;
+    Snapshot::take(&plane, &devices, None)
+}

@@ -1,0 +1,92 @@
+//! Talking to the daemon: HTTP over its socket.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::api::{SCHEMA_VERSION, VERSION_HEADER};
+use crate::exit::{Exit, Failure};
+
+/// How long an answer may take: a list of a million prefixes takes seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A connection to the daemon, for one request.
+pub(super) struct Client {
+    stream: UnixStream,
+}
+
+impl Client {
+    /// Connects; `None` where no daemon answers on the socket.
+    pub(super) async fn connect(socket: &Path) -> anyhow::Result<Option<Self>> {
+        match UnixStream::connect(socket).await {
+            Ok(stream) => Ok(Some(Self { stream })),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                Ok(None)
+            }
+            Err(error) => {
+                let text = format!("cannot reach the daemon at {}: {error}", socket.display());
+                Err(Failure::new(Exit::Environment, text)
+                    .hint("run as root, or as a member of the socket's group")
+                    .into())
+            }
+        }
+    }
+
+    /// Asks for a page as it is.
+    pub(super) async fn text(self, path: &str) -> anyhow::Result<String> {
+        let bytes = self.request(Method::GET, path, Bytes::new()).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Asks for a value.
+    pub(super) async fn get<T: DeserializeOwned>(self, path: &str) -> anyhow::Result<T> {
+        let bytes = self.request(Method::GET, path, Bytes::new()).await?;
+        serde_json::from_slice(&bytes).context("the daemon's answer is not what this version expects")
+    }
+
+    /// Changes something.
+    pub(super) async fn post<T: DeserializeOwned>(self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
+        let body = serde_json::to_vec(body)?.into();
+        let bytes = self.request(Method::POST, path, body).await?;
+        serde_json::from_slice(&bytes).context("the daemon's answer is not what this version expects")
+    }
+
+    async fn request(self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
+        match tokio::time::timeout(PATIENCE, self.exchange(method, path, body)).await {
+            Ok(answer) => answer,
+            Err(_) => bail!("the daemon did not answer within {} s", PATIENCE.as_secs()),
+        }
+    }
+
+    async fn exchange(self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(self.stream)).await?;
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "floodwall")
+            .header("content-type", "application/json")
+            .header(VERSION_HEADER, SCHEMA_VERSION.to_string())
+            .body(Full::new(body))?;
+        let response = sender.send_request(request).await.context("the daemon closed the connection")?;
+        let status = response.status();
+        let bytes = response.into_body().collect().await?.to_bytes();
+        connection.abort();
+        if status == StatusCode::OK {
+            return Ok(bytes);
+        }
+        match serde_json::from_slice::<Failure>(&bytes) {
+            Ok(failure) => Err(failure.into()),
+            Err(_) => bail!("the daemon answered {status}: {}", String::from_utf8_lossy(&bytes).trim()),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `floodwall allow` and `floodwall deny`.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use floodwall_common::lists::List;
+use ipnet::IpNet;
+
+use super::args::{self, Add, Global};
+use super::backend::Backend;
+use super::{args::prefix, print, show};
+use crate::api::{EntryView, ListChange};
+use crate::exit::{Exit, Failure};
+
+pub(super) async fn run(global: &Global, list: List, verb: args::List) -> anyhow::Result<()> {
+    match verb {
+        args::List::Show => {
+            let view = Backend::find(global).await?.list(list).await?;
+            print(global, &view, show::list)
+        }
+        args::List::Add(add) => {
+            let change = ListChange { add: entries(list, &add)?, remove: Vec::new() };
+            let changed = Backend::find(global).await?.change_list(list, &change).await?;
+            print(global, &changed, |changed| {
+                format!("{}: {} added, {} on the list\n", list.label(), change.add.len(), changed.entries)
+            })
+        }
+        args::List::Remove { prefixes } => {
+            let change = ListChange { add: Vec::new(), remove: prefixes };
+            let changed = Backend::find(global).await?.change_list(list, &change).await?;
+            let removed = change.remove.len() - changed.missing.len();
+            print(global, &changed, |changed| {
+                format!("{}: {removed} removed, {} on the list\n", list.label(), changed.entries)
+            })?;
+            match changed.missing.as_slice() {
+                [] => Ok(()),
+                missing => {
+                    let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+                    let text = format!("not on the {} list: {}", list.label(), missing.join(", "));
+                    let hint = format!("floodwall {} list", list.label());
+                    Err(Failure::new(Exit::Failed, text).hint(hint).into())
+                }
+            }
+        }
+    }
+}
+
+fn entries(list: List, add: &Add) -> anyhow::Result<Vec<EntryView>> {
+    let mut prefixes = add.prefixes.clone();
+    if let Some(file) = &add.file {
+        prefixes.extend(read_file(file)?);
+    }
+    for prefix in &prefixes {
+        refuse_dangerous(list, *prefix, add)?;
+    }
+    let ttl_s = add.ttl.or(add.confirm).map(|ttl| ttl.as_secs());
+    let entry = |prefix| EntryView { prefix, ttl_s, added_unix_s: 0, reason: add.reason.clone() };
+    Ok(prefixes.into_iter().map(entry).collect())
+}
+
+/// Reads all of a file, or nothing of it.
+fn read_file(path: &Path) -> anyhow::Result<Vec<IpNet>> {
+    let unreadable = |error| Failure::new(Exit::Configuration, format!("cannot read {}: {error}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let mut prefixes = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let entry = line.split('#').next().unwrap_or("").trim();
+        if entry.is_empty() {
+            continue;
+        }
+        let parsed = prefix(entry).map_err(|expected| {
+            let text = format!("{}:{}: '{entry}' is not {expected}. Nothing was changed", path.display(), index + 1);
+            Failure::new(Exit::Configuration, text)
+        });
+        prefixes.push(parsed?);
+    }
+    Ok(prefixes)
+}
+
+/// What would lock the operator out, or let everybody in.
+fn refuse_dangerous(list: List, prefix: IpNet, add: &Add) -> Result<(), Failure> {
+    let everybody = prefix.prefix_len() == 0;
+    match list {
+        List::Allow if everybody && !add.force => {
+            let text = format!("{prefix} on the allow list lets everybody through");
+            Err(Failure::new(Exit::Usage, text).hint("add --force (or --i-know) if that is meant"))
+        }
+        List::Deny => {
+            let peer = ssh_peer().filter(|peer| prefix.contains(peer));
+            let text = match (everybody, peer) {
+                (_, Some(peer)) => {
+                    format!("{prefix} covers {peer}, from where you are logged in: you would be locked out")
+                }
+                (true, None) => format!("{prefix} on the deny list drops everybody"),
+                (false, None) => return Ok(()),
+            };
+            if add.force && add.confirm.is_some() {
+                return Ok(());
+            }
+            Err(Failure::new(Exit::Usage, text)
+                .hint("--force --confirm 60s: it then ends after a minute, so that you can still get back in"))
+        }
+        List::Allow => Ok(()),
+    }
+}
+
+/// Where the operator's own session comes from.
+fn ssh_peer() -> Option<IpAddr> {
+    std::env::var("SSH_CONNECTION").ok()?.split(' ').next()?.parse().ok()
+}

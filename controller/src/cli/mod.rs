@@ -1,0 +1,254 @@
+//! The command line: what was typed becomes a request, its answer becomes text or JSON, an error an exit code.
+
+mod args;
+mod backend;
+mod client;
+mod lists;
+mod show;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use floodwall_common::config::Mode;
+use floodwall_common::limits::{LimitName, Rate};
+use floodwall_common::lists::List;
+use serde::Serialize;
+
+use self::args::{Cli, Global, Limits, ModeName, Policy, Quantity, Run, SetLimit, Verb};
+use self::backend::Backend;
+use crate::api::{LimitView, LimitsChange, ModeChange, PolicyEntry, RateView, Status};
+use crate::control::limit_name;
+use crate::daemon;
+use crate::exit::{Exit, Failure, exit_of};
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&anyhow::Error::from(error)),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(exit) => exit.into(),
+        Err(error) if is_closed_pipe(&error) => Exit::Done.into(),
+        Err(error) => complain(&error),
+    }
+}
+
+/// What is wrong with the command line, or the help that it asked for.
+fn usage(error: &clap::Error) -> ExitCode {
+    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let printed = error.print();
+    match (asked, printed) {
+        (true, Ok(())) => Exit::Done.into(),
+        (true, Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
+        (true, Err(_)) => Exit::Failed.into(),
+        (false, _) => Exit::Usage.into(),
+    }
+}
+
+fn complain(error: &anyhow::Error) -> ExitCode {
+    // Nobody left to tell is no reason to panic.
+    let _ = writeln!(io::stderr(), "floodwall: {error:#}");
+    exit_of(error).into()
+}
+
+/// `floodwall list | head -1`: who has read enough is no error.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+}
+
+async fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let global = &cli.global;
+    match cli.verb {
+        Verb::Run(options) => return start(global, options).await,
+        Verb::Status => return status(global).await,
+        Verb::Limits(verb) => limits(global, verb).await?,
+        Verb::Mode { mode } => return set_mode(global, mode).await,
+        Verb::Policy(verb) => policy(global, verb).await?,
+        Verb::Allow(verb) => lists::run(global, List::Allow, verb).await?,
+        Verb::Deny(verb) => lists::run(global, List::Deny, verb).await?,
+        Verb::Top { by, number } => {
+            let path = format!("/api/v1/top?by={}&n={number}", by.label());
+            let top = Backend::daemon(global).await?.get(&path).await?;
+            print(global, &top, show::top)?;
+        }
+        Verb::Explain { source } => {
+            let path = format!("/api/v1/explain?source={source}");
+            let explanation = Backend::daemon(global).await?.get(&path).await?;
+            print(global, &explanation, show::explain)?;
+        }
+        Verb::Metrics => write_out(&Backend::find(global).await?.metrics().await?)?,
+        Verb::Detach { interface } => {
+            let detached = Backend::find(global).await?.detach(interface.as_deref()).await?;
+            if detached.is_empty() {
+                let text = "nothing is attached here".to_owned();
+                return Err(Failure::new(Exit::Environment, text).hint("floodwall status").into());
+            }
+            print(global, &detached, |names| format!("detached: {}\n", names.join(", ")))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn start(global: &Global, options: Run) -> anyhow::Result<Exit> {
+    let metrics = options.metrics.0;
+    if let Some(address) = metrics.filter(|address| !address.ip().is_loopback() && !options.metrics_public) {
+        let text = format!("--metrics {address} is not a loopback address: others could read it");
+        return Err(Failure::new(Exit::Usage, text).hint("--metrics 127.0.0.1:9557, or add --metrics-public").into());
+    }
+    log_to_stderr(options.log_json);
+    daemon::run(daemon::Options {
+        interfaces: options.interfaces,
+        allow_generic: options.allow_generic,
+        mode: options.mode.and_then(|mode| Mode::from_label(mode.label())),
+        bpffs: global.bpffs.clone(),
+        socket: global.socket.clone(),
+        metrics,
+        detach_on_exit: options.detach_on_exit,
+    })
+    .await?;
+    Ok(Exit::Done)
+}
+
+/// Structured logs; `RUST_LOG` says how much.
+fn log_to_stderr(json: bool) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let colours = std::env::var_os("NO_COLOR").is_none() && io::IsTerminal::is_terminal(&io::stderr());
+    if json { builder.json().init() } else { builder.with_ansi(colours).with_target(false).init() }
+}
+
+async fn status(global: &Global) -> anyhow::Result<Exit> {
+    let status = Backend::find(global).await?.status().await?;
+    print(global, &status, show::status)?;
+    Ok(exit_of_status(&status))
+}
+
+fn exit_of_status(status: &Status) -> Exit {
+    match (status.attached, status.mode.as_str()) {
+        (false, _) => Exit::NotAttached,
+        (true, "enforce") => Exit::Done,
+        (true, _) => Exit::NotEnforcing,
+    }
+}
+
+async fn set_mode(global: &Global, mode: ModeName) -> anyhow::Result<Exit> {
+    let change = ModeChange { mode: mode.label().to_owned() };
+    let status = Backend::find(global).await?.set_mode(&change).await?;
+    print(global, &status, show::mode)?;
+    Ok(Exit::Done)
+}
+
+async fn policy(global: &Global, verb: Policy) -> anyhow::Result<()> {
+    let backend = Backend::find(global).await?;
+    let view = match verb {
+        Policy::Show => backend.policies().await?,
+        Policy::Set { reason, verdict } => {
+            let entry = PolicyEntry { reason, verdict: verdict.label().to_owned(), default: None };
+            backend.set_policy(&entry).await?
+        }
+    };
+    print(global, &view, show::policies)
+}
+
+async fn limits(global: &Global, verb: Limits) -> anyhow::Result<()> {
+    let view = match verb {
+        Limits::Show => Backend::find(global).await?.limits().await?,
+        Limits::Set(set) => set_limit(global, &set).await?,
+        Limits::Reset { names } => {
+            let defaults = |name: &String| -> Result<LimitView, Failure> {
+                let name = limit_name(name)?;
+                Ok(LimitView::new(name, name.default_limits()))
+            };
+            let limits = names.iter().map(defaults).collect::<Result<_, _>>()?;
+            Backend::find(global).await?.change_limits(&LimitsChange { generation: None, limits }).await?
+        }
+    };
+    print(global, &view, show::limits)
+}
+
+/// Reads the limit, changes what was named, and writes it back: the generation says whether somebody was faster.
+async fn set_limit(global: &Global, set: &SetLimit) -> anyhow::Result<crate::api::LimitsView> {
+    let name = limit_name(&set.name)?;
+    let zero = [set.pps, set.bps].contains(&Some(Quantity::PerSecond(0)));
+    if zero && !set.yes_block_all {
+        let text = format!("a limit of 0 blocks every {} packet of every source", set.name);
+        return Err(Failure::new(Exit::Usage, text).hint("`off` for no limit, or add --yes-block-all").into());
+    }
+    if zero && name == LimitName::Allowed {
+        let text = "the limit of allowed sources cannot be 0: it is what keeps you from being locked out";
+        return Err(Failure::new(Exit::Usage, text).into());
+    }
+    let view = Backend::find(global).await?.limits().await?;
+    let present = view.limits.iter().find(|limit| limit.name == name.label());
+    let present = present.map_or_else(|| name.default_limits(), LimitView::limits);
+    let change = LimitView {
+        name: name.label().to_owned(),
+        packets: RateView::of(changed(present.packets, set.pps, set.burst, "--pps", "--burst")?),
+        bytes: RateView::of(changed(present.bytes, set.bps, set.byte_burst, "--bps", "--byte-burst")?),
+    };
+    let change = LimitsChange { generation: Some(view.generation), limits: vec![change] };
+    Backend::find(global).await?.change_limits(&change).await
+}
+
+/// A rate with what was typed. A new rate without a burst gets one second of it.
+fn changed(
+    present: Rate,
+    rate: Option<Quantity>,
+    burst: Option<u64>,
+    rate_flag: &str,
+    burst_flag: &str,
+) -> Result<Rate, Failure> {
+    match (rate, burst, present) {
+        (None, None, present) => Ok(present),
+        (Some(Quantity::Off), None, _) => Ok(Rate::Off),
+        (Some(Quantity::PerSecond(0)), None, _) => Ok(Rate::Block),
+        (Some(Quantity::PerSecond(per_second @ 1..)), burst, _) => {
+            Ok(Rate::Limit { per_second, burst: burst.unwrap_or(per_second) })
+        }
+        (None, Some(burst), Rate::Limit { per_second, .. }) => Ok(Rate::Limit { per_second, burst }),
+        (_, Some(_), _) => {
+            let text = format!("{burst_flag} needs a rate to go with");
+            Err(Failure::new(Exit::Usage, text).hint(format!("add {rate_flag} <number>")))
+        }
+    }
+}
+
+/// Prints a value: as JSON where that was asked, else as `text` makes it.
+fn print<T: Serialize>(global: &Global, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+    let text = if global.json { serde_json::to_string_pretty(value)? + "\n" } else { text(value) };
+    write_out(&text)
+}
+
+/// Writes to standard output, and says where that failed: `println!` would panic.
+fn write_out(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_named_stays() {
+        let present = Rate::Limit { per_second: 100, burst: 50 };
+        let change = |rate, burst| changed(present, rate, burst, "--pps", "--burst").ok();
+        assert_eq!(change(None, None), Some(present));
+        assert_eq!(change(None, Some(7)), Some(Rate::Limit { per_second: 100, burst: 7 }));
+        assert_eq!(change(Some(Quantity::PerSecond(9)), None), Some(Rate::Limit { per_second: 9, burst: 9 }));
+        assert_eq!(change(Some(Quantity::Off), None), Some(Rate::Off));
+        assert_eq!(change(Some(Quantity::PerSecond(0)), None), Some(Rate::Block));
+        assert_eq!(change(Some(Quantity::Off), Some(7)), None);
+    }
+}

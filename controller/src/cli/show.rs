@@ -1,0 +1,272 @@
+//! How answers look to people.
+
+use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::api::{
+    CoveringEntry, EntryView, ExplainView, Flow, InterfaceStatus, LimitsView, ListView, PolicyView, RateView, Status,
+    TopView,
+};
+use crate::snapshot::unix_s;
+
+/// A table: columns as wide as their widest cell, numbers to the right.
+struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(head: &[&str]) -> Self {
+        Self { rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()] }
+    }
+
+    fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    fn render(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<_> = (0..columns).map(width).collect();
+        let is_number = |column: usize| {
+            self.rows[1..]
+                .iter()
+                .filter_map(|row| row.get(column))
+                .all(|cell| cell.is_empty() || cell.starts_with(|first: char| first.is_ascii_digit() || first == '-'))
+        };
+        let numbers: Vec<_> = (0..columns).map(is_number).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let cells = row.iter().enumerate().map(|(column, cell)| match numbers[column] {
+                true => format!("{cell:>width$}", width = widths[column]),
+                false => format!("{cell:<width$}", width = widths[column]),
+            });
+            let line = cells.collect::<Vec<_>>().join("  ");
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// 1234567 as `1.23 M`.
+fn short(value: f64) -> String {
+    let steps = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
+    match steps.iter().find(|(step, _)| value >= *step) {
+        Some((step, unit)) => {
+            let scaled = value / step;
+            let digits = if scaled >= 100.0 {
+                0
+            } else if scaled >= 10.0 {
+                1
+            } else {
+                2
+            };
+            format!("{scaled:.digits$} {unit}")
+        }
+        None => format!("{value:.0}"),
+    }
+}
+
+fn rate(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), short)
+}
+
+fn ago(since_unix_s: u64) -> String {
+    let seconds = unix_s().saturating_sub(since_unix_s);
+    // Two units are enough for a person: 3days 4h, not 3days 4h 12m 7s.
+    let coarse = match seconds {
+        0..3_600 => seconds,
+        3_600..86_400 => seconds / 60 * 60,
+        _ => seconds / 3_600 * 3_600,
+    };
+    humantime::format_duration(Duration::from_secs(coarse)).to_string()
+}
+
+/// `floodwall status`.
+pub(super) fn status(status: &Status) -> String {
+    let mut text = headline(status) + "\n";
+    for interface in &status.interfaces {
+        text += &interface_block(interface);
+    }
+    let _ = write!(
+        text,
+        "\nsources owing  {} of {}\nallow / deny   {} / {} entries\n",
+        status.sources, status.source_capacity, status.allow_entries, status.deny_entries
+    );
+    if status.samples_lost > 0 {
+        let _ = writeln!(text, "samples lost   {} (top is an estimate; counters are exact)", status.samples_lost);
+    }
+    if !status.daemon {
+        text += "\nno daemon runs: this is read from the pinned maps, which go on filtering. Start it: floodwall run\n";
+    }
+    text
+}
+
+fn headline(status: &Status) -> String {
+    let since = ago(status.mode_since_unix_s);
+    match (status.attached, status.mode.as_str()) {
+        (false, _) => "NOT ATTACHED: packets go past the filter on at least one interface\n  try: floodwall run --interface <name>".to_owned(),
+        (true, "enforce") => format!("ENFORCING for {since}: floods are dropped"),
+        (true, _) => format!("MONITORING for {since}: nothing is dropped\n  try: floodwall mode enforce, when the numbers under \"would drop\" are right"),
+    }
+}
+
+fn interface_block(interface: &InterfaceStatus) -> String {
+    let attached = interface.attached.map_or("NOT ATTACHED", |mode| mode.label());
+    let mut text = format!("\n{}  {attached}, protected for {}\n", interface.name, ago(interface.since_unix_s));
+    let mut table = Table::new(&["", "packets", "bytes", "packets/s", "bytes/s"]);
+    let mut row = |name: String, flow: &Flow| {
+        table.row([
+            name,
+            short(flow.packets as f64),
+            short(flow.bytes as f64),
+            rate(flow.packets_per_second),
+            rate(flow.bytes_per_second),
+        ]);
+    };
+    row("  passed".to_owned(), &interface.passed);
+    row("  dropped".to_owned(), &interface.dropped);
+    if interface.would_drop.packets > 0 {
+        row("  would drop".to_owned(), &interface.would_drop);
+    }
+    for reason in &interface.reasons {
+        row(format!("    {} {}", reason.verdict, reason.reason), &reason.flow);
+    }
+    text += &table.render();
+    text
+}
+
+/// `floodwall mode`.
+pub(super) fn mode(status: &Status) -> String {
+    headline(status) + "\n"
+}
+
+/// `floodwall limits`.
+pub(super) fn limits(view: &LimitsView) -> String {
+    let mut table = Table::new(&["limit per source", "packets/s", "burst", "bytes/s", "burst"]);
+    for limit in &view.limits {
+        let [pps, packets] = rate_cells(limit.packets);
+        let [bps, bytes] = rate_cells(limit.bytes);
+        table.row([limit.name.clone(), pps, packets, bps, bytes]);
+    }
+    table.render()
+}
+
+fn rate_cells(rate: Option<RateView>) -> [String; 2] {
+    match rate {
+        None => ["-".to_owned(), String::new()],
+        Some(RateView { per_second: 0, .. }) => ["0 (blocked)".to_owned(), String::new()],
+        Some(RateView { per_second, burst }) => [per_second.to_string(), burst.to_string()],
+    }
+}
+
+/// `floodwall policy`.
+pub(super) fn policies(view: &PolicyView) -> String {
+    let mut table = Table::new(&["reason", "in enforce mode", "default"]);
+    for policy in &view.policies {
+        table.row([policy.reason.clone(), policy.verdict.clone(), policy.default.clone().unwrap_or_default()]);
+    }
+    table.render()
+}
+
+/// `floodwall allow list`, `floodwall deny list`.
+pub(super) fn list(view: &ListView) -> String {
+    if view.entries.is_empty() {
+        return format!("the {} list is empty\n", view.list);
+    }
+    let mut table = Table::new(&["prefix", "ends in", "added", "reason"]);
+    for entry in &view.entries {
+        table.row([entry.prefix.to_string(), ends_in(entry), added(entry), entry.reason.clone()]);
+    }
+    table.render()
+}
+
+fn ends_in(entry: &EntryView) -> String {
+    entry
+        .ttl_s
+        .map_or("never".to_owned(), |seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string())
+}
+
+fn added(entry: &EntryView) -> String {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(entry.added_unix_s)).to_string()
+}
+
+/// `floodwall top`.
+pub(super) fn top(view: &TopView) -> String {
+    if view.talkers.is_empty() {
+        return format!("nothing to show by {} in the last {:.0} s\n", view.by, view.window_s);
+    }
+    let mut table = Table::new(&["source", "packets/s", "bytes/s", "dropped/s", "share", "mostly"]);
+    for talker in &view.talkers {
+        table.row([
+            talker.source.clone(),
+            short(talker.packets_per_second),
+            short(talker.bytes_per_second),
+            short(talker.dropped_per_second),
+            format!("{:.1} %", talker.share * 100.0),
+            talker.reason.clone(),
+        ]);
+    }
+    format!("{}\nestimated from {} sampled headers of {:.0} s\n", table.render(), view.samples, view.window_s)
+}
+
+/// `floodwall explain`.
+pub(super) fn explain(view: &ExplainView) -> String {
+    let mut text = format!("{}\n", view.summary);
+    for covering in &view.entries {
+        let CoveringEntry { list, entry } = covering;
+        let reason = if entry.reason.is_empty() { String::new() } else { format!(", \"{}\"", entry.reason) };
+        let _ = writeln!(text, "  {list} list: {} (ends: {}{reason})", entry.prefix, ends_in(entry));
+    }
+    let mut table = Table::new(&["limit", "of", "per second", "burst", "used", "next packet", "allowed in"]);
+    for limit in &view.limits {
+        table.row([
+            limit.name.clone(),
+            limit.unit.clone(),
+            limit.per_second.to_string(),
+            limit.burst.to_string(),
+            format!("{:.0} %", limit.used * 100.0),
+            limit.verdict.clone(),
+            if limit.next_allowed_ms > 0.0 { format!("{:.1} ms", limit.next_allowed_ms) } else { "now".to_owned() },
+        ]);
+    }
+    let _ = write!(text, "\n{}", table.render());
+    match &view.recent {
+        Some(seen) => {
+            let _ = writeln!(
+                text,
+                "\nlast seconds: {} packets/s, {} bytes/s, {} packets/s dropped; mostly {} ({} samples)",
+                short(seen.packets_per_second),
+                short(seen.bytes_per_second),
+                short(seen.dropped_per_second),
+                seen.reason,
+                seen.samples
+            );
+        }
+        None => text += "\nlast seconds: no packet of it was sampled\n",
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        for (value, text) in [(0.0, "0"), (999.0, "999"), (1_234.0, "1.23 k"), (56_789.0, "56.8 k"), (1.5e9, "1.50 G")]
+        {
+            assert_eq!(short(value), text);
+        }
+    }
+
+    #[test]
+    fn tables_align() {
+        let mut table = Table::new(&["name", "n"]);
+        table.row(["a".to_owned(), "1".to_owned()]);
+        table.row(["long".to_owned(), "100".to_owned()]);
+        assert_eq!(table.render(), "name    n\na       1\nlong  100\n");
+    }
+}

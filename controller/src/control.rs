@@ -1,0 +1,166 @@
+//! What each verb does to the dataplane: called by the daemon's handlers, and by the command line where no daemon runs.
+
+use std::time::{Duration, SystemTime};
+
+use floodwall_common::config::Mode;
+use floodwall_common::limits::{LimitName, Limits, MAX_BURST_SECONDS, RateError, Unit};
+use floodwall_common::lists::List;
+use floodwall_common::reason::{Reason, Verdict};
+
+use crate::api::{
+    EntryView, LimitView, LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry,
+    PolicyView, SCHEMA_VERSION,
+};
+use crate::dataplane::{Dataplane, Listed, limits_of};
+use crate::exit::{Exit, Failure};
+
+/// All limits.
+///
+/// # Errors
+/// Where the configuration cannot be read.
+pub fn limits(dataplane: &Dataplane) -> anyhow::Result<LimitsView> {
+    let config = dataplane.config()?;
+    let limits = LimitName::ALL.iter().map(|name| LimitView::new(*name, limits_of(&config, *name)));
+    Ok(LimitsView { schema_version: SCHEMA_VERSION, generation: config.generation, limits: limits.collect() })
+}
+
+/// Sets limits, all or none.
+///
+/// # Errors
+/// Where a name, a rate or the generation is wrong: nothing has changed then.
+pub fn change_limits(dataplane: &mut Dataplane, change: &LimitsChange) -> anyhow::Result<LimitsView> {
+    let mut changes = Vec::new();
+    for limit in &change.limits {
+        let limits = limit.limits();
+        dataplane.check_limits(limits).map_err(|(unit, error)| refuse_rate(&limit.name, limits, unit, error))?;
+        changes.push((limit_name(&limit.name)?, limits));
+    }
+    if changes.is_empty() {
+        changes = LimitName::ALL.iter().map(|name| (*name, name.default_limits())).collect();
+    }
+    dataplane.set_limits(&changes, change.generation)?;
+    limits(dataplane)
+}
+
+/// The limit with this name.
+///
+/// # Errors
+/// Where there is none.
+pub fn limit_name(name: &str) -> Result<LimitName, Failure> {
+    LimitName::from_label(name).ok_or_else(|| {
+        let names: Vec<_> = LimitName::ALL.iter().map(|name| name.label()).collect();
+        Failure::new(Exit::Usage, format!("no limit '{name}' (have: {})", names.join(", ")))
+    })
+}
+
+fn refuse_rate(name: &str, limits: Limits, unit: Unit, error: RateError) -> Failure {
+    let rate = match unit {
+        Unit::Packets => limits.packets,
+        Unit::Bytes => limits.bytes,
+    };
+    let text = match error {
+        RateError::RateOutOfRange => format!(
+            "{name}: {rate:?} is out of range: {} per second go from {} to {}",
+            unit.label(),
+            unit.min_rate(),
+            unit.max_rate()
+        ),
+        RateError::BurstOutOfRange => {
+            format!("{name}: {rate:?} is out of range: a burst goes from 1 to {MAX_BURST_SECONDS} seconds of its rate")
+        }
+    };
+    Failure::new(Exit::Usage, text)
+}
+
+/// Makes drops real, or not.
+///
+/// # Errors
+/// Where the mode is unknown or cannot be written.
+pub fn set_mode(dataplane: &mut Dataplane, change: &ModeChange) -> anyhow::Result<()> {
+    let mode = Mode::from_label(&change.mode)
+        .ok_or_else(|| Failure::new(Exit::Usage, format!("no mode '{}' (have: monitor, enforce)", change.mode)))?;
+    Ok(dataplane.set_mode(mode)?)
+}
+
+/// What the operator has chosen.
+///
+/// # Errors
+/// Where the configuration cannot be read.
+pub fn policies(dataplane: &Dataplane) -> anyhow::Result<PolicyView> {
+    let drops = dataplane.config()?.drops;
+    let policies = Reason::ALL.iter().filter_map(|reason| match reason.policy() {
+        floodwall_common::reason::Policy::Chosen(standard) => Some(PolicyEntry {
+            reason: reason.label().to_owned(),
+            verdict: reason.verdict(drops).label().to_owned(),
+            default: Some(standard.label().to_owned()),
+        }),
+        _ => None,
+    });
+    Ok(PolicyView { schema_version: SCHEMA_VERSION, policies: policies.collect() })
+}
+
+/// Chooses what a reason does.
+///
+/// # Errors
+/// Where the reason or the verdict is unknown, or not to be chosen.
+pub fn set_policy(dataplane: &mut Dataplane, entry: &PolicyEntry) -> anyhow::Result<PolicyView> {
+    let verdict = Verdict::from_label(&entry.verdict)
+        .ok_or_else(|| Failure::new(Exit::Usage, format!("no verdict '{}' (have: pass, drop)", entry.verdict)))?;
+    let chosen = match Reason::from_label(&entry.reason) {
+        Some(reason) => dataplane.set_policy(reason, verdict)?,
+        None => false,
+    };
+    let view = policies(dataplane)?;
+    if !chosen {
+        let names: Vec<_> = view.policies.iter().map(|policy| policy.reason.as_str()).collect();
+        let text = format!("'{}' is not a reason to choose for (have: {})", entry.reason, names.join(", "));
+        return Err(Failure::new(Exit::Usage, text).into());
+    }
+    Ok(view)
+}
+
+/// The list with this name.
+///
+/// # Errors
+/// Where there is none.
+pub fn list_name(name: &str) -> Result<List, Failure> {
+    List::from_label(name).ok_or_else(|| Failure::new(Exit::Usage, format!("no list '{name}' (have: allow, deny)")))
+}
+
+/// What is on a list.
+///
+/// # Errors
+/// Where the maps cannot be read.
+pub fn list(dataplane: &Dataplane, list: List) -> anyhow::Result<ListView> {
+    let now = dataplane.clock()?.now();
+    let live = |entry: &&Listed| entry.until.is_none_or(|until| until > now);
+    let entries = dataplane.list(list)?;
+    Ok(ListView {
+        schema_version: SCHEMA_VERSION,
+        list: list.label().to_owned(),
+        generation: dataplane.config()?.generation,
+        entries: entries.iter().filter(live).map(|entry| EntryView::new(entry, now)).collect(),
+    })
+}
+
+/// Adds to and removes from a list, all or nothing.
+///
+/// # Errors
+/// Where it does not fit or cannot be written: nothing has changed then.
+pub fn change_list(dataplane: &mut Dataplane, list: List, change: &ListChange) -> anyhow::Result<ListChanged> {
+    let clock = dataplane.clock()?;
+    let generation = dataplane.config()?.generation;
+    let mut entries: std::collections::BTreeMap<ipnet::IpNet, Listed> =
+        dataplane.list(list)?.into_iter().map(|entry| (entry.prefix, entry)).collect();
+    let missing: Vec<_> =
+        change.remove.iter().map(ipnet::IpNet::trunc).filter(|prefix| entries.remove(prefix).is_none()).collect();
+    for entry in &change.add {
+        let prefix = entry.prefix.trunc();
+        let until = entry.ttl_s.map(|seconds| clock.after(Duration::from_secs(seconds)));
+        let listed = Listed { prefix, until, added: SystemTime::now(), note: entry.reason.clone() };
+        entries.insert(prefix, listed);
+    }
+    let entries: Vec<_> = entries.into_values().collect();
+    dataplane.replace_list(list, &entries, Some(generation))?;
+    Ok(ListChanged { missing, entries: entries.len() })
+}

@@ -1,0 +1,240 @@
+//! The API: HTTP and JSON. docs/api.md describes it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use tracing::{info, warn};
+
+use super::Daemon;
+use super::server::Peer;
+use crate::api::{
+    ExplainView, LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView,
+    SCHEMA_VERSION, Status, TopView, VERSION_HEADER,
+};
+use crate::dataplane::monotonic_ns;
+use crate::exit::{Exit, Failure, exit_of};
+use crate::talkers::By;
+use crate::{control, explain, metrics};
+
+/// Bytes of a request.
+const BODY_BYTES: usize = 1 << 20;
+/// Bytes of a change of a list: a million prefixes come in one, so that they come as a whole.
+const LIST_BODY_BYTES: usize = 128 << 20;
+
+type Shared = State<Arc<Daemon>>;
+
+/// What may be read without being anybody: on loopback TCP.
+pub(super) fn read_only(daemon: Arc<Daemon>) -> Router {
+    reads().layer(middleware::from_fn(check_version)).with_state(daemon)
+}
+
+/// Everything: on the control socket.
+pub(super) fn control(daemon: Arc<Daemon>) -> Router {
+    let list_body = DefaultBodyLimit::max(LIST_BODY_BYTES);
+    let writes = Router::new()
+        .route("/api/v1/limits", post(change_limits))
+        .route("/api/v1/mode", post(set_mode))
+        .route("/api/v1/policy", post(set_policy))
+        .route("/api/v1/detach", post(detach));
+    let lists = Router::new().route("/api/v1/lists/{list}", post(change_list)).layer(list_body);
+    reads()
+        .merge(writes.layer(DefaultBodyLimit::max(BODY_BYTES)))
+        .merge(lists)
+        .layer(middleware::from_fn(check_version))
+        .with_state(daemon)
+}
+
+fn reads() -> Router<Arc<Daemon>> {
+    Router::new()
+        .route("/metrics", get(scrape))
+        .route("/healthz", get(healthz))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/limits", get(limits))
+        .route("/api/v1/policy", get(policies))
+        .route("/api/v1/lists/{list}", get(list))
+        .route("/api/v1/top", get(top))
+        .route("/api/v1/explain", get(explain))
+}
+
+/// A caller of another version is told so before anything happens. One that names none is curl, and welcome.
+async fn check_version(request: Request, next: Next) -> Response {
+    let ours = SCHEMA_VERSION.to_string();
+    let theirs = request.headers().get(VERSION_HEADER).map(|version| version.as_bytes().to_vec());
+    if theirs.as_ref().is_some_and(|theirs| theirs != ours.as_bytes()) {
+        let theirs = String::from_utf8_lossy(&theirs.unwrap_or_default()).into_owned();
+        let text = format!("the daemon speaks API version {ours}, the caller {theirs}");
+        let failure = Failure::new(Exit::Conflict, text).hint("use the floodwall of the same version as the daemon");
+        return ApiError(failure.into()).into_response();
+    }
+    let mut response = next.run(request).await;
+    if let Ok(version) = HeaderValue::from_str(&ours) {
+        response.headers_mut().insert(VERSION_HEADER, version);
+    }
+    response
+}
+
+/// An error as JSON, with the status that its exit code means.
+struct ApiError(anyhow::Error);
+
+impl<E: Into<anyhow::Error>> From<E> for ApiError {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let exit = exit_of(&self.0);
+        let status = match exit {
+            Exit::Usage | Exit::Configuration => StatusCode::BAD_REQUEST,
+            Exit::Conflict => StatusCode::CONFLICT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let failure = match self.0.downcast::<Failure>() {
+            Ok(failure) => failure,
+            Err(error) => Failure::new(exit, format!("{error:#}")),
+        };
+        (status, Json(failure)).into_response()
+    }
+}
+
+type Answer<T> = Result<Json<T>, ApiError>;
+
+/// Runs something that may take long on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    daemon: Arc<Daemon>,
+    work: impl FnOnce(&Daemon) -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(move || work(&daemon)).await?
+}
+
+/// Logs who changed what, then makes the change visible.
+async fn changed(daemon: &Daemon, request: &Peer, what: String) -> Result<(), ApiError> {
+    info!(uid = request.uid, pid = request.pid, change = what, "changed");
+    daemon.refresh().await?;
+    Ok(())
+}
+
+/// Who asks; the read-only listener has no such routes.
+type Who = axum::Extension<Peer>;
+
+async fn scrape(State(daemon): Shared) -> Result<Response, ApiError> {
+    let text = metrics::render(&daemon.view().now)?;
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
+async fn healthz(State(daemon): Shared) -> (StatusCode, &'static str) {
+    match daemon.view().now.is_attached() {
+        true => (StatusCode::OK, "ok\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not attached: see floodwall status\n"),
+    }
+}
+
+async fn status(State(daemon): Shared) -> Json<Status> {
+    let view = daemon.view();
+    Json(Status::new(&view.now, view.earlier.as_deref(), true))
+}
+
+async fn limits(State(daemon): Shared) -> Answer<LimitsView> {
+    Ok(Json(control::limits(&daemon.dataplane())?))
+}
+
+async fn change_limits(
+    State(daemon): Shared,
+    axum::Extension(who): Who,
+    Json(change): Json<LimitsChange>,
+) -> Answer<LimitsView> {
+    let view = control::change_limits(&mut daemon.dataplane(), &change)?;
+    changed(&daemon, &who, format!("limits {:?}", change.limits)).await?;
+    Ok(Json(view))
+}
+
+async fn set_mode(State(daemon): Shared, axum::Extension(who): Who, Json(change): Json<ModeChange>) -> Answer<Status> {
+    control::set_mode(&mut daemon.dataplane(), &change)?;
+    changed(&daemon, &who, format!("mode {}", change.mode)).await?;
+    Ok(status(State(daemon)).await)
+}
+
+async fn policies(State(daemon): Shared) -> Answer<PolicyView> {
+    Ok(Json(control::policies(&daemon.dataplane())?))
+}
+
+async fn set_policy(
+    State(daemon): Shared,
+    axum::Extension(who): Who,
+    Json(entry): Json<PolicyEntry>,
+) -> Answer<PolicyView> {
+    let view = control::set_policy(&mut daemon.dataplane(), &entry)?;
+    changed(&daemon, &who, format!("policy {} {}", entry.reason, entry.verdict)).await?;
+    Ok(Json(view))
+}
+
+async fn list(State(daemon): Shared, Path(name): Path<String>) -> Answer<ListView> {
+    let list = control::list_name(&name)?;
+    Ok(Json(blocking(daemon, move |daemon| control::list(&daemon.dataplane(), list)).await?))
+}
+
+async fn change_list(
+    State(daemon): Shared,
+    axum::Extension(who): Who,
+    Path(name): Path<String>,
+    Json(change): Json<ListChange>,
+) -> Answer<ListChanged> {
+    let list = control::list_name(&name)?;
+    let what = format!("{name} +{} -{}", change.add.len(), change.remove.len());
+    let work = move |daemon: &Daemon| control::change_list(&mut daemon.dataplane(), list, &change);
+    let result = blocking(Arc::clone(&daemon), work).await?;
+    changed(&daemon, &who, what).await?;
+    Ok(Json(result))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TopQuery {
+    #[serde(default)]
+    by: By,
+    n: Option<usize>,
+}
+
+async fn top(State(daemon): Shared, Query(query): Query<TopQuery>) -> Json<TopView> {
+    Json(daemon.talkers().top(query.by, query.n.unwrap_or(20).min(1_000), monotonic_ns()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExplainQuery {
+    source: IpAddr,
+}
+
+async fn explain(State(daemon): Shared, Query(query): Query<ExplainQuery>) -> Answer<ExplainView> {
+    let recent = daemon.talkers().of(explain::source_of(query.source), monotonic_ns());
+    let work = move |daemon: &Daemon| Ok(explain::explain(&daemon.dataplane(), query.source, recent)?);
+    Ok(Json(blocking(daemon, work).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DetachQuery {
+    interface: Option<String>,
+}
+
+async fn detach(
+    State(daemon): Shared,
+    axum::Extension(who): Who,
+    Query(query): Query<DetachQuery>,
+) -> Answer<Vec<String>> {
+    let detached = daemon.dataplane().detach(query.interface.as_deref())?;
+    if detached.is_empty() {
+        warn!("nothing to detach");
+    }
+    changed(&daemon, &who, format!("detach {}", detached.join(", "))).await?;
+    Ok(Json(detached))
+}

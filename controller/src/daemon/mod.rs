@@ -1,0 +1,260 @@
+//! The daemon: attaches, then takes a snapshot four times a second and serves it until it is told to stop.
+//!
+//! It drops nothing itself: that is the kernel half's, which goes on where this ends. Stopping it, cleanly or not, leaves
+//! the protection as it is; only `--detach-on-exit` and `floodwall detach` take it off.
+
+mod http;
+mod sampling;
+mod server;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use floodwall_common::config::Mode;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tracing::{error, info, warn};
+
+use crate::dataplane::{self, Dataplane, Device, Outcome, Pins, SampleReader, monotonic_ns};
+use crate::exit::{Exit, Failure};
+use crate::snapshot::{ListSize, Snapshot, list_sizes};
+use crate::talkers::Talkers;
+
+/// How often a snapshot is taken.
+const TICK: Duration = Duration::from_millis(250);
+/// Snapshots that are kept: rates are over the last second.
+const HISTORY: usize = 5;
+/// How often devices are asked, in ticks.
+const DEVICE_TICKS: u64 = 4;
+
+/// What the daemon is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Interfaces to protect.
+    pub interfaces: Vec<String>,
+    /// Generic mode will do.
+    pub allow_generic: bool,
+    /// Mode to set at the start; `None` leaves it as it is, monitor at first.
+    pub mode: Option<Mode>,
+    /// Where the maps are pinned.
+    pub bpffs: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Where Prometheus scrapes; `None` for nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// Take the filter off again at the end.
+    pub detach_on_exit: bool,
+}
+
+/// What the daemon's parts share.
+pub(crate) struct Daemon {
+    dataplane: Mutex<Dataplane>,
+    talkers: Mutex<Talkers>,
+    views: watch::Sender<View>,
+}
+
+/// The last snapshots.
+#[derive(Clone)]
+pub(crate) struct View {
+    pub(crate) now: Arc<Snapshot>,
+    /// One of about a second ago.
+    pub(crate) earlier: Option<Arc<Snapshot>>,
+}
+
+impl Daemon {
+    /// The dataplane. A panic elsewhere does not make it unusable: the kernel has the state.
+    pub(crate) fn dataplane(&self) -> MutexGuard<'_, Dataplane> {
+        self.dataplane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn talkers(&self) -> MutexGuard<'_, Talkers> {
+        self.talkers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn view(&self) -> View {
+        self.views.borrow().clone()
+    }
+
+    /// Takes a snapshot now: after a change, so that who made it sees it.
+    pub(crate) async fn refresh(&self) -> dataplane::Result<()> {
+        let devices = dataplane::devices().await?;
+        let snapshot = Snapshot::take(&self.dataplane(), &devices, None)?;
+        self.views.send_modify(|view| view.now = Arc::new(snapshot));
+        Ok(())
+    }
+}
+
+/// Runs until SIGINT or SIGTERM.
+///
+/// # Errors
+/// Where it cannot start; whatever it had attached by then stays attached.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let devices = dataplane::devices().await?;
+    let wanted = wanted(&options.interfaces, &devices)?;
+    // What can fail without a trace comes first.
+    let metrics = match options.metrics {
+        Some(address) => Some(server::bind_tcp(address).await?),
+        None => None,
+    };
+    let mut plane = Dataplane::open_or_create(Pins::new(&options.bpffs))?;
+    let control = server::bind_unix(&options.socket)?;
+    if let Some(mode) = options.mode {
+        plane.set_mode(mode)?;
+    }
+    for device in wanted {
+        announce(device, plane.attach(device, options.allow_generic)?);
+    }
+    let devices = dataplane::devices().await?;
+    let first = Arc::new(Snapshot::take(&plane, &devices, None)?);
+    let samples = plane.samples()?;
+    let mode = first.mode;
+    let (views, _) = watch::channel(View { now: first, earlier: None });
+    let daemon = Arc::new(Daemon { dataplane: Mutex::new(plane), talkers: Mutex::default(), views });
+    let control = server::Control::new(control, Arc::clone(&daemon));
+    info!(socket = %options.socket.display(), mode = mode.label(), "ready");
+    if mode == Mode::Monitor {
+        info!("monitor mode: nothing is dropped; `floodwall mode enforce` makes drops real");
+    }
+    tokio::select! {
+        () = watch_dataplane(&daemon, samples) => {}
+        () = control.serve() => {}
+        () = server::serve_metrics(metrics, Arc::clone(&daemon)) => {}
+        signal = stop_signal() => info!(signal = signal?, "stopping"),
+    }
+    let _ = std::fs::remove_file(&options.socket);
+    if options.detach_on_exit {
+        let interfaces = daemon.dataplane().detach(None)?;
+        info!(interfaces = interfaces.join(", "), "detached");
+    } else {
+        info!("the filter stays attached; `floodwall detach` takes it off");
+    }
+    Ok(())
+}
+
+fn wanted<'a>(names: &[String], devices: &'a [Device]) -> anyhow::Result<Vec<&'a Device>> {
+    let mut wanted: Vec<&Device> = Vec::new();
+    for name in names {
+        let device = dataplane::find(devices, name)?;
+        if wanted.iter().any(|other| other.ifindex == device.ifindex) {
+            warn!(interface = name, "named twice; taken once");
+        } else {
+            wanted.push(device);
+        }
+    }
+    if wanted.is_empty() {
+        let hint = "floodwall run --interface <name>";
+        return Err(Failure::new(Exit::Usage, "no interface to protect").hint(hint).into());
+    }
+    Ok(wanted)
+}
+
+fn announce(device: &Device, outcome: Outcome) {
+    let interface = device.name.as_str();
+    match outcome {
+        Outcome::Attached(mode) => info!(interface, xdp = mode.label(), "attached"),
+        Outcome::Adopted(mode) => info!(interface, xdp = mode.label(), "adopted: it was protected already"),
+        Outcome::Replaced(mode) => info!(interface, xdp = mode.label(), "replaced the program in place"),
+    }
+}
+
+async fn stop_signal() -> std::io::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| "SIGINT"),
+        _ = terminate.recv() => Ok("SIGTERM"),
+    }
+}
+
+/// The loop: samples, snapshot, sampling rate. A failure is logged once, and the loop goes on: the kernel half does.
+async fn watch_dataplane(daemon: &Daemon, mut samples: SampleReader) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut history: VecDeque<Arc<Snapshot>> = VecDeque::with_capacity(HISTORY);
+    let mut known = Known::default();
+    let mut failing = false;
+    for tick in 0u64.. {
+        ticks.tick().await;
+        drain(daemon, &mut samples);
+        if tick % DEVICE_TICKS == 0 {
+            known.ask_devices().await;
+        }
+        match known.snapshot(daemon) {
+            Ok(snapshot) => {
+                failing = false;
+                publish(daemon, &mut history, snapshot);
+            }
+            Err(error) if !failing => {
+                failing = true;
+                error!(%error, "cannot read the dataplane; trying on");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn drain(daemon: &Daemon, samples: &mut SampleReader) {
+    let mut talkers = daemon.talkers();
+    samples.drain(|sample| talkers.push(sample));
+    talkers.expire(monotonic_ns());
+}
+
+fn publish(daemon: &Daemon, history: &mut VecDeque<Arc<Snapshot>>, snapshot: Snapshot) {
+    let now = Arc::new(snapshot);
+    let earlier = history.front().cloned();
+    if let Some(last) = history.back() {
+        sampling::tune(&mut daemon.dataplane(), last, &now);
+    }
+    if history.len() == HISTORY - 1 {
+        history.pop_front();
+    }
+    history.push_back(Arc::clone(&now));
+    report_changes(&daemon.view().now, &now);
+    daemon.views.send_replace(View { now, earlier });
+}
+
+/// Says when an interface loses or regains its protection.
+fn report_changes(before: &Snapshot, now: &Snapshot) {
+    for interface in &now.interfaces {
+        let slot = interface.protected.slot;
+        let was = before.interfaces.iter().find(|other| other.protected.slot == slot);
+        let was = was.and_then(|interface| interface.protected.attached);
+        let name = interface.protected.name.as_str();
+        match (was, interface.protected.attached) {
+            (Some(_), None) => error!(interface = name, "the filter is no longer on the device"),
+            (None, Some(mode)) => info!(interface = name, xdp = mode.label(), "the filter is on the device"),
+            _ => {}
+        }
+    }
+}
+
+/// What is not asked anew for every snapshot.
+#[derive(Default)]
+struct Known {
+    devices: Vec<Device>,
+    lists: Option<(u64, Vec<ListSize>)>,
+}
+
+impl Known {
+    async fn ask_devices(&mut self) {
+        match dataplane::devices().await {
+            Ok(devices) => self.devices = devices,
+            Err(error) => warn!(%error, "cannot see the network devices"),
+        }
+    }
+
+    /// Lists are counted again only when the configuration has changed.
+    fn snapshot(&mut self, daemon: &Daemon) -> dataplane::Result<Snapshot> {
+        let dataplane = daemon.dataplane();
+        let generation = dataplane.config()?.generation;
+        let lists = match &self.lists {
+            Some((seen, sizes)) if *seen == generation => sizes.clone(),
+            _ => list_sizes(&dataplane)?,
+        };
+        self.lists = Some((generation, lists.clone()));
+        Snapshot::take(&dataplane, &self.devices, Some(lists))
+    }
+}

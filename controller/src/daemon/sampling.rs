@@ -1,0 +1,66 @@
+//! How often headers are sampled: so that about as many come in at 100 packets a second as at ten million.
+
+use floodwall_common::config::Sampling;
+use floodwall_common::reason::Verdict;
+use tracing::debug;
+
+use crate::dataplane::Dataplane;
+use crate::snapshot::{Count, Snapshot};
+
+/// Samples a second that are wanted of each stream.
+const TARGET_PER_SECOND: f64 = 2_000.0;
+/// Samples a second that a CPU may write of each stream, however wrong the interval is.
+const BUDGET_PER_SECOND: u32 = 1_000;
+/// One in so many even when little comes in: a flood begins at this interval, and its first packets pay for it.
+const SMALLEST_INTERVAL: u32 = 8;
+
+/// Follows the traffic between two snapshots. What cannot be written is tried again at the next one.
+pub(super) fn tune(dataplane: &mut Dataplane, before: &Snapshot, now: &Snapshot) {
+    let seconds = now.taken_ns.saturating_sub(before.taken_ns) as f64 / 1e9;
+    if seconds <= 0.0 {
+        return;
+    }
+    let every = std::array::from_fn(|stream| {
+        let packets = stream_count(now, stream).since(stream_count(before, stream)).packets;
+        interval(now.sample_every[stream], packets as f64 / seconds)
+    });
+    if every != now.sample_every {
+        debug!(pass = every[0], drop = every[1], "sampling interval");
+        if let Err(error) = dataplane.set_sampling(Sampling::new(every, BUDGET_PER_SECOND)) {
+            debug!(%error, "cannot change the sampling interval");
+        }
+    }
+}
+
+fn stream_count(snapshot: &Snapshot, stream: usize) -> Count {
+    let mut sum = Count::default();
+    for interface in &snapshot.interfaces {
+        for cell in &interface.cells {
+            let wanted: Verdict = cell.reason.verdict(snapshot.drops);
+            if wanted as usize == stream {
+                sum += *cell;
+            }
+        }
+    }
+    sum
+}
+
+/// The interval for so many packets a second; the present one where it is within a third of that.
+fn interval(present: u32, packets_per_second: f64) -> u32 {
+    let wanted = (packets_per_second / TARGET_PER_SECOND).ceil().max(f64::from(SMALLEST_INTERVAL));
+    let ratio = wanted / f64::from(present.max(1));
+    if (0.67..1.5).contains(&ratio) { present } else { wanted as u32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn follows_the_traffic_without_trembling() {
+        assert_eq!(interval(64, 0.0), SMALLEST_INTERVAL);
+        assert_eq!(interval(8, 10_000_000.0), 5_000);
+        assert_eq!(interval(5_000, 9_000_000.0), 5_000);
+        assert_eq!(interval(5_000, 1_000_000.0), 500);
+    }
+}

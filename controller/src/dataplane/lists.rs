@@ -1,0 +1,268 @@
+//! The allow and deny lists in the kernel: built beside the ones in force, then put in force by one word.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, ArrayOfMaps, MapData, MapError};
+use floodwall_common::class::Family;
+use floodwall_common::clock::Moment;
+use floodwall_common::lists::{
+    FOREVER, Key4, Key6, List, ListEntry, ListState, MAX_ENTRIES, NOTE_BYTES, PREFILTER_WORDS, Prefilter,
+    prefilter_bit_v4, prefilter_bit_v6,
+};
+use ipnet::IpNet;
+
+use super::error::{Error, Result};
+use super::root_cause;
+
+/// The kernel wants this flag of every trie: nodes are allocated as they come.
+const BPF_F_NO_PREALLOC: u32 = 1;
+
+/// A prefix on a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// When it ends, on the packet path's clock; `None` for never.
+    pub until: Option<Moment>,
+    /// When it was added.
+    pub added: SystemTime,
+    /// Why.
+    pub note: String,
+}
+
+/// The maps of the lists.
+pub(super) struct Tries {
+    pub(super) v4: ArrayOfMaps<MapData, LpmTrie<MapData, Key4, ListEntry>>,
+    pub(super) v6: ArrayOfMaps<MapData, LpmTrie<MapData, Key6, ListEntry>>,
+    pub(super) prefilter: Array<MapData, PrefilterWords>,
+}
+
+/// A [`Prefilter`], as the loader's library takes it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct PrefilterWords([u64; PREFILTER_WORDS * 4]);
+
+const _: () = assert!(size_of::<PrefilterWords>() == size_of::<Prefilter>());
+
+// SAFETY: integers only.
+unsafe impl aya::Pod for PrefilterWords {}
+
+impl Tries {
+    /// What is on a list in this bank.
+    pub(super) fn read(&self, list: List, bank: u32) -> Result<Vec<Listed>> {
+        let slot = slot(bank, list);
+        let mut entries = Vec::new();
+        if let Some(trie) = present(self.v4.get(&slot, 0))? {
+            for item in trie.iter() {
+                let (key, entry) = item.map_err(unreadable)?;
+                let data: Key4 = key.data();
+                let address = IpAddr::from([data[0], data[1], data[2], data[3]]);
+                entries.extend(listed(address, key.prefix_len(), &entry));
+            }
+        }
+        if let Some(trie) = present(self.v6.get(&slot, 0))? {
+            for item in trie.iter() {
+                let (key, entry) = item.map_err(unreadable)?;
+                entries.extend(listed(IpAddr::from(key.data()), key.prefix_len(), &entry));
+            }
+        }
+        entries.sort_by_key(|entry| entry.prefix);
+        Ok(entries)
+    }
+
+    /// Builds a bank: both lists, whole. Says what it holds; nothing is in force until that is written to the
+    /// configuration.
+    pub(super) fn build(&mut self, bank: u32, allow: &[Listed], deny: &[Listed]) -> Result<ListState> {
+        let mut state = ListState::empty(bank);
+        let mut words = PrefilterWords([0; PREFILTER_WORDS * 4]);
+        for (list, entries) in [(List::Allow, allow), (List::Deny, deny)] {
+            if entries.len() > MAX_ENTRIES as usize {
+                return Err(Error::ListFull { list: list.label(), entries: entries.len(), room: MAX_ENTRIES });
+            }
+            let mut v4 = LpmTrie::create(MAX_ENTRIES, BPF_F_NO_PREALLOC).map_err(unwritable)?;
+            let mut v6 = LpmTrie::create(MAX_ENTRIES, BPF_F_NO_PREALLOC).map_err(unwritable)?;
+            for (entry, covered_until_ns) in with_cover(entries) {
+                let value = value(entry, covered_until_ns);
+                match entry.prefix {
+                    IpNet::V4(prefix) => {
+                        let mut data = Key4::default();
+                        data[..4].copy_from_slice(&prefix.network().octets());
+                        let key = Key::new(u32::from(prefix.prefix_len()), data);
+                        v4.insert(&key, value, 0).map_err(unwritable)?;
+                        state = state.with(list, Family::V4);
+                    }
+                    IpNet::V6(prefix) => {
+                        let key = Key::new(u32::from(prefix.prefix_len()), prefix.network().octets());
+                        v6.insert(&key, value, 0).map_err(unwritable)?;
+                        state = state.with(list, Family::V6);
+                    }
+                }
+                words.mark(list, entry.prefix);
+            }
+            self.v4.set(slot(bank, list), &v4, 0).map_err(unwritable)?;
+            self.v6.set(slot(bank, list), &v6, 0).map_err(unwritable)?;
+        }
+        self.prefilter.set(bank, words, 0).map_err(unwritable)?;
+        Ok(state)
+    }
+}
+
+const fn slot(bank: u32, list: List) -> u32 {
+    bank * 2 + list as u32
+}
+
+/// A slot that no trie was ever put into is an empty list.
+fn present<T>(trie: Result<T, MapError>) -> Result<Option<T>> {
+    match trie {
+        Ok(trie) => Ok(Some(trie)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(unreadable(error)),
+    }
+}
+
+fn unreadable(error: MapError) -> Error {
+    Error::system("read the lists", std::io::Error::other(root_cause(&error)))
+}
+
+fn unwritable(error: MapError) -> Error {
+    Error::system("write the lists; nothing was changed", std::io::Error::other(root_cause(&error)))
+}
+
+fn listed(address: IpAddr, length: u32, entry: &ListEntry) -> Option<Listed> {
+    let end = entry.note.iter().position(|byte| *byte == 0).unwrap_or(NOTE_BYTES);
+    Some(Listed {
+        prefix: IpNet::new(address, u8::try_from(length).ok()?).ok()?,
+        until: (entry.until_ns != FOREVER).then(|| Moment::from_ns(entry.until_ns)),
+        added: UNIX_EPOCH + Duration::from_secs(entry.added_unix_s),
+        note: String::from_utf8_lossy(&entry.note[..end]).into_owned(),
+    })
+}
+
+fn value(entry: &Listed, covered_until_ns: u64) -> ListEntry {
+    let mut note = [0; NOTE_BYTES];
+    // Cut between characters: what is read back is text again.
+    let mut length = entry.note.len().min(NOTE_BYTES);
+    while !entry.note.is_char_boundary(length) {
+        length -= 1;
+    }
+    note[..length].copy_from_slice(&entry.note.as_bytes()[..length]);
+    let added = entry.added.duration_since(UNIX_EPOCH).unwrap_or_default();
+    ListEntry { covered_until_ns, until_ns: until_ns(entry), added_unix_s: added.as_secs(), note }
+}
+
+fn until_ns(entry: &Listed) -> u64 {
+    entry.until.map_or(FOREVER, Moment::ns)
+}
+
+/// Every entry with the latest expiry of all that cover it: what a look-up of the longest match has to know of the
+/// shorter ones.
+fn with_cover(entries: &[Listed]) -> Vec<(&Listed, u64)> {
+    let mut sorted: Vec<_> = entries.iter().collect();
+    // A prefix sorts before what it covers.
+    sorted.sort_by_key(|entry| (entry.prefix.network(), entry.prefix.prefix_len()));
+    let mut covers: Vec<(IpNet, u64)> = Vec::new();
+    let mut result = Vec::with_capacity(sorted.len());
+    for entry in sorted {
+        while covers.last().is_some_and(|(cover, _)| !cover.contains(&entry.prefix)) {
+            covers.pop();
+        }
+        let above = covers.last().map_or(0, |(_, until)| *until);
+        let until = until_ns(entry).max(above);
+        covers.push((entry.prefix, until));
+        result.push((entry, until));
+    }
+    result
+}
+
+impl PrefilterWords {
+    fn mark(&mut self, list: List, prefix: IpNet) {
+        match prefix {
+            IpNet::V4(prefix) => {
+                let first = prefilter_bit_v4(u32::from(prefix.network()));
+                let last = prefilter_bit_v4(u32::from(prefix.broadcast()));
+                (first..=last).for_each(|bit| self.set(list, Family::V4, bit));
+            }
+            // The bit is a hash of the first 32: a shorter prefix may be anywhere.
+            IpNet::V6(prefix) if prefix.prefix_len() < 32 => {
+                (0..PREFILTER_WORDS as u32 * 64).for_each(|bit| self.set(list, Family::V6, bit));
+            }
+            IpNet::V6(prefix) => {
+                let upper = (u128::from(prefix.network()) >> 64) as u64;
+                self.set(list, Family::V6, prefilter_bit_v6(upper));
+            }
+        }
+    }
+
+    fn set(&mut self, list: List, family: Family, bit: u32) {
+        let words = (list as usize * 2 + family as usize) * PREFILTER_WORDS;
+        self.0[words + (bit >> 6) as usize] |= 1 << (bit & 63);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(prefix: &str, until: Option<u64>) -> Listed {
+        Listed {
+            prefix: prefix.parse().expect("a prefix"),
+            until: until.map(Moment::from_ns),
+            added: UNIX_EPOCH,
+            note: String::new(),
+        }
+    }
+
+    fn covers(entries: &[Listed]) -> Vec<(String, u64)> {
+        with_cover(entries).into_iter().map(|(entry, until)| (entry.prefix.to_string(), until)).collect()
+    }
+
+    #[test]
+    fn an_entry_lives_as_long_as_what_covers_it() {
+        let entries = [
+            entry("10.1.2.0/24", Some(5)),
+            entry("10.0.0.0/8", Some(9)),
+            entry("10.1.0.0/16", Some(7)),
+            entry("11.0.0.0/8", Some(1)),
+            entry("10.200.0.0/16", None),
+            entry("10.200.1.1/32", Some(2)),
+            entry("2001:db8::/32", Some(3)),
+            entry("2001:db8:1::/48", Some(2)),
+        ];
+        let expected = [
+            ("10.0.0.0/8", 9),
+            ("10.1.0.0/16", 9),
+            ("10.1.2.0/24", 9),
+            ("10.200.0.0/16", FOREVER),
+            ("10.200.1.1/32", FOREVER),
+            ("11.0.0.0/8", 1),
+            ("2001:db8::/32", 3),
+            ("2001:db8:1::/48", 3),
+        ];
+        let expected: Vec<_> = expected.iter().map(|(prefix, until)| ((*prefix).to_owned(), *until)).collect();
+        assert_eq!(covers(&entries), expected);
+    }
+
+    #[test]
+    fn a_note_is_cut_between_characters() {
+        let mut long = entry("10.0.0.0/8", None);
+        long.note = "é".repeat(40);
+        let value = value(&long, FOREVER);
+        let read = listed("10.0.0.0".parse().expect("an address"), 8, &value).expect("an entry");
+        assert_eq!(read.note, "é".repeat(NOTE_BYTES / 2));
+        assert_eq!(read.until, None);
+    }
+
+    #[test]
+    fn the_prefilter_covers_all_of_a_prefix() {
+        let mut words = PrefilterWords([0; PREFILTER_WORDS * 4]);
+        words.mark(List::Deny, "10.0.0.0/15".parse().expect("a prefix"));
+        let set: u32 = words.0.iter().map(|word| word.count_ones()).sum();
+        assert_eq!(set, 2);
+        words.mark(List::Deny, "0.0.0.0/0".parse().expect("a prefix"));
+        words.mark(List::Allow, "2000::/3".parse().expect("a prefix"));
+        let set: u32 = words.0.iter().map(|word| word.count_ones()).sum();
+        assert_eq!(set, 2 * 65_536);
+    }
+}

@@ -1,0 +1,174 @@
+//! The maps as they are pinned: what each must look like, and how they are read.
+//!
+//! aya takes a pinned map as it is, whatever its size; so each is compared with what this build would make before
+//! anything uses it.
+
+use std::marker::PhantomData;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+
+use aya::maps::{MapData, MapType};
+use floodwall_common::abi::{ABI_VERSION, CpuState, INTERFACE_SLOTS, InterfaceRecord, SAMPLE_RING_BYTES, map};
+use floodwall_common::config::Config;
+use floodwall_common::limiter::{BUCKETS, Bucket};
+use floodwall_common::lists::Prefilter;
+
+use super::error::{Error, Result};
+
+/// The section that holds the configuration, as the object calls it. Its pin has another name: bpffs takes no dots.
+pub(super) const CONFIG_SECTION: &str = ".data.config";
+
+/// Where everything is pinned: one directory per ABI version, so that two versions never mistake each other's maps.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+    directory: PathBuf,
+}
+
+impl Pins {
+    /// The pins on this BPF file system.
+    pub fn new(bpffs: impl Into<PathBuf>) -> Self {
+        let root = bpffs.into();
+        let directory = root.join("floodwall").join(format!("v{ABI_VERSION}"));
+        Self { root, directory }
+    }
+
+    /// The BPF file system.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory of this ABI version.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The pin of a map.
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// The directory of the links.
+    pub(super) fn links(&self) -> PathBuf {
+        self.directory.join("links")
+    }
+
+    /// The pin of a device's link. By index, since a name may have characters that bpffs refuses, and may change.
+    pub(super) fn link(&self, ifindex: u32) -> PathBuf {
+        self.links().join(ifindex.to_string())
+    }
+}
+
+/// What a map must look like.
+pub(super) struct Shape {
+    pub(super) name: &'static str,
+    kind: MapType,
+    key_bytes: u32,
+    value_bytes: u32,
+    entries: u32,
+}
+
+/// The maps of this build on a machine with so many possible CPUs.
+pub(super) fn shapes(cpus: u32) -> [Shape; map::ALL.len()] {
+    let array = |name, value_bytes: usize, entries: usize| Shape {
+        name,
+        kind: MapType::Array,
+        key_bytes: 4,
+        value_bytes: value_bytes as u32,
+        entries: entries as u32,
+    };
+    let tries = |name| Shape { name, kind: MapType::ArrayOfMaps, key_bytes: 4, value_bytes: 4, entries: 4 };
+    [
+        array(map::CONFIG, size_of::<Config>(), 1),
+        array(map::CPUS, size_of::<CpuState>(), cpus as usize),
+        array(map::SOURCES, size_of::<Bucket>(), BUCKETS),
+        tries(map::LISTS_V4),
+        tries(map::LISTS_V6),
+        array(map::PREFILTER, size_of::<Prefilter>(), 2),
+        Shape { name: map::SAMPLES, kind: MapType::RingBuf, key_bytes: 0, value_bytes: 0, entries: SAMPLE_RING_BYTES },
+        array(map::INTERFACES, size_of::<InterfaceRecord>(), INTERFACE_SLOTS),
+        array(map::TEST_CLOCK, size_of::<u64>(), 1),
+    ]
+}
+
+impl Shape {
+    /// Opens the pinned map if it has this shape.
+    pub(super) fn open(&self, pins: &Pins) -> Result<MapData> {
+        let path = pins.map(self.name);
+        let foreign = |what: String| Error::ForeignPin { path: path.clone(), what };
+        let opened = MapData::from_pin(&path).map_err(|error| foreign(super::root_cause(&error)))?;
+        let info = opened.info().map_err(|error| foreign(super::root_cause(&error)))?;
+        let kind = info.map_type().map_err(|error| foreign(super::root_cause(&error)))?;
+        let found = (info.key_size(), info.value_size(), info.max_entries());
+        let wanted = (self.key_bytes, self.value_bytes, self.entries);
+        if kind != self.kind || found != wanted {
+            return Err(foreign(format!(
+                "{kind:?} with key, value, entries {found:?} instead of {:?} with {wanted:?}",
+                self.kind
+            )));
+        }
+        Ok(opened)
+    }
+}
+
+/// An array of the kernel, in this process's memory: reading it takes no system call.
+///
+/// The kernel half writes it meanwhile: words are read one by one, each whole, and are a little apart in time.
+pub struct Mapped<T> {
+    memory: NonNull<T>,
+    bytes: NonZeroUsize,
+    entries: usize,
+    shared: PhantomData<T>,
+}
+
+// SAFETY: the memory is the kernel's, mapped for as long as this value lives, and only ever read.
+unsafe impl<T> Send for Mapped<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Mapped<T> {}
+
+impl<T> Mapped<T> {
+    /// Maps an array of `entries` values that was made to be mapped.
+    pub(super) fn new(array: BorrowedFd<'_>, entries: usize) -> Result<Self> {
+        use std::os::fd::AsRawFd;
+        const { assert!(size_of::<T>().is_multiple_of(8), "the kernel rounds entries up to eight bytes") };
+        let bytes = size_of::<T>() * entries;
+        let failed = || Error::system("map the kernel's counters into memory", std::io::Error::last_os_error());
+        let bytes = NonZeroUsize::new(bytes.next_multiple_of(4096)).ok_or_else(failed)?;
+        // SAFETY: a new mapping at an address of the kernel's choosing; nothing else is touched.
+        let memory = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes.get(),
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                array.as_fd().as_raw_fd(),
+                0,
+            )
+        };
+        if memory == libc::MAP_FAILED {
+            return Err(failed());
+        }
+        let memory = NonNull::new(memory.cast()).ok_or_else(failed)?;
+        Ok(Self { memory, bytes, entries, shared: PhantomData })
+    }
+
+    /// The entry at an index, for reading word by word.
+    pub(super) fn entry(&self, index: usize) -> Option<*const T> {
+        // SAFETY: inside the mapping, which holds `entries` values.
+        (index < self.entries).then(|| unsafe { self.memory.as_ptr().add(index).cast_const() })
+    }
+
+    /// Pointers to all entries.
+    pub(super) fn iter(&self) -> impl Iterator<Item = *const T> {
+        (0..self.entries).filter_map(|index| self.entry(index))
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `new` made; nothing points into it any more.
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), self.bytes.get()) };
+    }
+}

@@ -1,0 +1,722 @@
+//! The kernel half as the controller sees it: the only module that knows aya, bpf(2) and netlink.
+//!
+//! [`Dataplane`] is what is pinned: maps, links, and the lock that keeps writers apart. It works with the daemon and
+//! without it. It judges nothing and keeps no copy of what the kernel has: every question is a read.
+
+mod clock;
+mod counters;
+mod device;
+mod error;
+mod lists;
+mod maps;
+mod object;
+mod programs;
+mod samples;
+mod sys;
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aya::maps::{Array, ArrayOfMaps, Map, MapData, RingBuf};
+use floodwall_common::abi::{CpuState, INTERFACE_SLOTS, InterfaceRecord, map};
+use floodwall_common::class::Kind;
+use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
+use floodwall_common::hash::HashKey;
+use floodwall_common::limiter::{BUCKETS, Bucket};
+use floodwall_common::limits::{LimitName, Limits, Machine, Meters, RateError, RateSpec, Unit};
+use floodwall_common::lists::{List, ListState};
+use floodwall_common::reason::{DropSet, Reason, Verdict};
+use nix::fcntl::{Flock, FlockArg};
+
+pub use clock::{Clock, monotonic_ns};
+pub use counters::{Cell, SampleCounts};
+pub use device::{AttachMode, Device, DeviceXdp, devices, find};
+pub use error::{Error, Result};
+pub use lists::Listed;
+pub use maps::{Mapped, Pins};
+pub use object::hash as object_hash;
+pub use samples::{Sample, SampleReader};
+pub use sys::{TestRun, TestRunResult, test_run};
+
+use lists::Tries;
+use maps::{Shape, shapes};
+use programs::{Constants, Variant};
+
+/// How often headers are sampled where nobody has said: by stream, one in so many.
+const DEFAULT_SAMPLING: Sampling = Sampling::new([64, 64], 1_000);
+
+/// Whether the caller will change anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Only looks.
+    Read,
+    /// Changes: nobody else may meanwhile.
+    Write,
+}
+
+/// The pinned maps and links.
+pub struct Dataplane {
+    pins: Pins,
+    machine: Machine,
+    possible_cpus: u32,
+    config: Array<MapData, Config>,
+    cpus: Mapped<CpuState>,
+    sources: Mapped<Bucket>,
+    tries: Tries,
+    interfaces: Array<MapData, InterfaceRecord>,
+    clock: clock::ClockProgram,
+    /// Held as long as this lives. Where it is a link, closing it would not detach: the pin holds it too.
+    links: Vec<(u32, OwnedFd)>,
+    _lock: Option<Flock<File>>,
+}
+
+/// An interface that the pins say is protected, and what its device says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Protected {
+    /// Its slot in the counters.
+    pub slot: u32,
+    /// Its name when it was attached.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// When it was attached, in seconds of the Unix epoch.
+    pub since_unix_s: u64,
+    /// How the filter is on the device now; `None` where it is not.
+    pub attached: Option<AttachMode>,
+}
+
+/// What became of an interface that was to be protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Newly attached.
+    Attached(AttachMode),
+    /// It was protected already, by this very program.
+    Adopted(AttachMode),
+    /// It was protected already, and its program was replaced by this one between two packets.
+    Replaced(AttachMode),
+}
+
+impl Dataplane {
+    /// Opens what is pinned.
+    ///
+    /// # Errors
+    /// Where nothing is, or something else, or another process holds it.
+    pub fn open(pins: Pins, access: Access) -> Result<Self> {
+        if !pins.map(map::CONFIG).exists() {
+            check_bpffs(&pins)?;
+            return Err(Error::NotLoaded { path: pins.directory().to_owned() });
+        }
+        let lock = match access {
+            Access::Read => None,
+            Access::Write => Some(lock(&pins)?),
+        };
+        Self::open_maps(pins, lock)
+    }
+
+    /// Opens what is pinned, or creates it: in monitor mode, with default limits and empty lists.
+    ///
+    /// # Errors
+    /// Where the environment does not allow it, or what is pinned is in use and not of this build.
+    pub fn open_or_create(pins: Pins) -> Result<Self> {
+        check_bpffs(&pins)?;
+        create_directory(&pins)?;
+        let lock = lock(&pins)?;
+        if let Err(error) = check_shapes(&pins) {
+            if has_live_link(&pins) {
+                return Err(error);
+            }
+            clear(&pins)?;
+            create_directory(&pins)?;
+            create_maps(&pins)?;
+        }
+        Self::open_maps(pins, Some(lock))
+    }
+
+    fn open_maps(pins: Pins, lock: Option<Flock<File>>) -> Result<Self> {
+        let possible_cpus = possible_cpus()?;
+        let shapes = shapes(possible_cpus);
+        let open = |name: &str| -> Result<MapData> {
+            let shape = shapes.iter().find(|shape| shape.name == name);
+            shape.map_or_else(|| Err(Error::NotLoaded { path: pins.map(name) }), |shape| shape.open(&pins))
+        };
+        let cpus = Mapped::new(open(map::CPUS)?.fd().as_fd(), possible_cpus as usize)?;
+        let sources = Mapped::new(open(map::SOURCES)?.fd().as_fd(), BUCKETS)?;
+        let tries = Tries {
+            v4: typed(open(map::LISTS_V4)?, Map::ArrayOfMaps, ArrayOfMaps::try_from)?,
+            v6: typed(open(map::LISTS_V6)?, Map::ArrayOfMaps, ArrayOfMaps::try_from)?,
+            prefilter: typed(open(map::PREFILTER)?, Map::Array, Array::try_from)?,
+        };
+        let config = typed(open(map::CONFIG)?, Map::Array, Array::try_from)?;
+        let interfaces = typed(open(map::INTERFACES)?, Map::Array, Array::try_from)?;
+        let machine = Machine { cpus: online_cpus(), tick_ns: clock::tick_ns()? };
+        let clock = clock::ClockProgram::load()?;
+        let mut dataplane = Self {
+            pins,
+            machine,
+            possible_cpus,
+            config,
+            cpus,
+            sources,
+            tries,
+            interfaces,
+            clock,
+            links: Vec::new(),
+            _lock: lock,
+        };
+        dataplane.links = dataplane.open_links()?;
+        Ok(dataplane)
+    }
+
+    /// Where it is pinned.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// The packet path's clock.
+    ///
+    /// # Errors
+    /// Where the kernel does not run the clock program.
+    pub fn clock(&self) -> Result<Clock> {
+        self.clock.read()
+    }
+
+    /// The configuration in force.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn config(&self) -> Result<Config> {
+        self.config
+            .get(&0, 0)
+            .map_err(|error| Error::system("read the configuration", io::Error::other(root_cause(&error))))
+    }
+
+    /// Changes the configuration in one write: the next packet sees it. `expected` is the generation that the caller
+    /// has seen; where it is given and another is in force, nothing changes.
+    fn change(&mut self, expected: Option<u64>, change: impl FnOnce(&mut Config)) -> Result<u64> {
+        let mut config = self.config()?;
+        if let Some(expected) = expected.filter(|expected| *expected != config.generation) {
+            return Err(Error::Changed { expected, found: config.generation });
+        }
+        change(&mut config);
+        config.generation += 1;
+        self.config
+            .set(0, config, 0)
+            .map_err(|error| Error::system("write the configuration", io::Error::other(root_cause(&error))))?;
+        Ok(config.generation)
+    }
+
+    /// Makes drops real, or not.
+    ///
+    /// # Errors
+    /// Where the map cannot be written.
+    pub fn set_mode(&mut self, mode: Mode) -> Result<()> {
+        let since = unix_s();
+        self.change(None, |config| {
+            if config.mode != mode as u32 {
+                config.mode = mode as u32;
+                config.mode_since_unix_s = since;
+            }
+        })
+        .map(drop)
+    }
+
+    /// Chooses what a reason does. `false` where that is not for the operator to choose.
+    ///
+    /// # Errors
+    /// Where the map cannot be written.
+    pub fn set_policy(&mut self, reason: Reason, verdict: Verdict) -> Result<bool> {
+        match self.config()?.drops.choose(reason, verdict) {
+            Some(drops) => self.change(None, |config| config.drops = drops).map(|_| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Sets how many headers are sampled.
+    ///
+    /// # Errors
+    /// Where the map cannot be written.
+    pub fn set_sampling(&mut self, sampling: Sampling) -> Result<()> {
+        if self.config()?.sampling == sampling {
+            return Ok(());
+        }
+        // The controller's own tuning, not somebody's change: the generation stays.
+        self.change(None, |config| {
+            config.sampling = sampling;
+            config.generation -= 1;
+        })
+        .map(drop)
+    }
+
+    /// The limits as they were set.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn limits(&self) -> Result<Vec<(LimitName, Limits)>> {
+        let config = self.config()?;
+        Ok(LimitName::ALL.iter().map(|name| (*name, limits_of(&config, *name))).collect())
+    }
+
+    /// Sets limits, all or none: the next packet is judged by them.
+    ///
+    /// # Errors
+    /// Where the generation is not the expected one, or the map cannot be written.
+    pub fn set_limits(&mut self, changes: &[(LimitName, Limits)], expected: Option<u64>) -> Result<u64> {
+        let machine = self.machine;
+        self.change(expected, |config| {
+            for (name, limits) in changes {
+                // What cannot be kept was refused by `check_limits`; here it would leave the old limit.
+                let _ = apply(config, *name, *limits, machine);
+            }
+        })
+    }
+
+    /// Whether limits can be kept on this machine.
+    ///
+    /// # Errors
+    /// The unit of the rate that cannot, and what is wrong with it.
+    pub fn check_limits(&self, limits: Limits) -> Result<(), (Unit, RateError)> {
+        Meters::new(limits, self.machine, [0, 0]).map(drop)
+    }
+
+    /// What is on a list.
+    ///
+    /// # Errors
+    /// Where the maps cannot be read.
+    pub fn list(&self, list: List) -> Result<Vec<Listed>> {
+        self.tries.read(list, self.config()?.lists.bank())
+    }
+
+    /// Replaces a list as a whole: every packet is judged by all of the old one or all of the new one.
+    ///
+    /// # Errors
+    /// Where it does not fit or cannot be written: nothing has changed then.
+    pub fn replace_list(&mut self, list: List, entries: &[Listed], expected: Option<u64>) -> Result<u64> {
+        let bank = self.config()?.lists.bank();
+        let other = match list {
+            List::Allow => List::Deny,
+            List::Deny => List::Allow,
+        };
+        let kept = self.tries.read(other, bank)?;
+        let (allow, deny) = match list {
+            List::Allow => (entries, kept.as_slice()),
+            List::Deny => (kept.as_slice(), entries),
+        };
+        let now = self.clock()?.now();
+        let live = |entries: &[Listed]| -> Vec<Listed> {
+            entries.iter().filter(|entry| entry.until.is_none_or(|until| until > now)).cloned().collect()
+        };
+        let state = self.tries.build(bank ^ 1, &live(allow), &live(deny))?;
+        self.change(expected, |config| config.lists = state)
+    }
+
+    /// Protects a device: adopts what is there, or attaches.
+    ///
+    /// # Errors
+    /// Where another program is there, or the device or the kernel refuses.
+    pub fn attach(&mut self, device: &Device, allow_generic: bool) -> Result<Outcome> {
+        let record = self.record_of(device.ifindex)?;
+        let ours = self.links.iter().position(|(ifindex, _)| *ifindex == device.ifindex);
+        match (ours, device.xdp) {
+            (Some(at), Some(on_device)) if self.holds(at, on_device.program_id)? => {
+                self.adopt(at, device, on_device, record)
+            }
+            (_, Some(_)) => Err(programs::foreign(device)),
+            (stale, None) => {
+                if let Some(at) = stale {
+                    self.forget_link(at);
+                }
+                self.attach_anew(device, record, allow_generic)
+            }
+        }
+    }
+
+    fn holds(&self, at: usize, program_id: u32) -> Result<bool> {
+        let info = sys::link_info(self.links[at].1.as_fd());
+        Ok(info.map_err(|source| Error::system("ask a link for its program", source))?.program_id == program_id)
+    }
+
+    fn adopt(
+        &mut self,
+        at: usize,
+        device: &Device,
+        on_device: DeviceXdp,
+        record: Option<(u32, InterfaceRecord)>,
+    ) -> Result<Outcome> {
+        let (slot, mut record) = match record {
+            Some(found) => found,
+            None => (self.free_slot(&device.name)?, InterfaceRecord::default()),
+        };
+        if record.object_hash == object::hash() {
+            return Ok(Outcome::Adopted(on_device.mode));
+        }
+        let mut object = self.load(slot)?;
+        let old = sys::program_by_id(on_device.program_id)
+            .map_err(|source| Error::privileged("open the program in place", source))?;
+        let (_, old_name) =
+            sys::program_info(old.as_fd()).map_err(|source| Error::system("ask a program for its name", source))?;
+        // The name is cut to 15 characters by the kernel.
+        let variant = if old_name.ends_with("_frags") { Variant::Frags } else { Variant::Linear };
+        let new = programs::verify(&mut object, variant)?;
+        sys::link_replace(self.links[at].1.as_fd(), new.as_fd(), old.as_fd())
+            .map_err(|source| Error::system("replace the program in place", source))?;
+        record.object_hash = object::hash();
+        self.write_record(slot, device, on_device.mode, record.since_unix_s)?;
+        Ok(Outcome::Replaced(on_device.mode))
+    }
+
+    fn attach_anew(
+        &mut self,
+        device: &Device,
+        record: Option<(u32, InterfaceRecord)>,
+        allow_generic: bool,
+    ) -> Result<Outcome> {
+        let slot = match record {
+            Some((slot, _)) => slot,
+            None => self.free_slot(&device.name)?,
+        };
+        let mut object = self.load(slot)?;
+        let attached = programs::attach(&mut object, device, allow_generic)?;
+        let path = self.pins.link(device.ifindex);
+        let _ = std::fs::remove_file(&path);
+        // Dropping the link on an error takes the filter off again: nothing half done stays behind.
+        sys::pin(attached.link.as_fd(), &path).map_err(|source| Error::system("pin the attachment", source))?;
+        self.write_record(slot, device, attached.mode, unix_s())?;
+        self.links.push((device.ifindex, attached.link));
+        Ok(Outcome::Attached(attached.mode))
+    }
+
+    fn load(&self, slot: u32) -> Result<aya::Ebpf> {
+        let constants = Constants {
+            config: &self.config()?,
+            slot,
+            tick_ns: self.machine.tick_ns,
+            cpus: self.possible_cpus,
+            test_clock: false,
+        };
+        programs::load(&self.pins, &constants)
+    }
+
+    /// Loads the filter as it would be attached, for test runs: at the moment that the test clock says where
+    /// `test_clock` is set.
+    ///
+    /// # Errors
+    /// Where the kernel refuses it.
+    pub fn load_for_test(&self, frags: bool, test_clock: bool) -> Result<OwnedFd> {
+        let config = self.config()?;
+        let constants =
+            Constants { config: &config, slot: 0, tick_ns: self.machine.tick_ns, cpus: self.possible_cpus, test_clock };
+        let mut object = programs::load(&self.pins, &constants)?;
+        programs::verify(&mut object, if frags { Variant::Frags } else { Variant::Linear })
+    }
+
+    /// Sets the clock of programs that were loaded for a test with one.
+    ///
+    /// # Errors
+    /// Where the map cannot be written.
+    pub fn set_test_clock(&self, now: floodwall_common::clock::Moment) -> Result<()> {
+        let map = MapData::from_pin(self.pins.map(map::TEST_CLOCK))
+            .map_err(|error| Error::system("open the test clock", io::Error::other(root_cause(&error))))?;
+        let mut clock: Array<MapData, u64> = typed(map, Map::Array, Array::try_from)?;
+        clock
+            .set(0, now.ns(), 0)
+            .map_err(|error| Error::system("set the test clock", io::Error::other(root_cause(&error))))
+    }
+
+    /// Takes the filter off an interface, or off all. Says which.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn detach(&mut self, name: Option<&str>) -> Result<Vec<String>> {
+        let mut detached = Vec::new();
+        for slot in 0..INTERFACE_SLOTS as u32 {
+            let record = self.record(slot)?;
+            if record.ifindex == 0 || name.is_some_and(|name| name != interface_name(&record)) {
+                continue;
+            }
+            if let Some(at) = self.links.iter().position(|(ifindex, _)| *ifindex == record.ifindex) {
+                let refused = |source| Error::privileged("detach the filter", source);
+                match sys::link_detach(self.links[at].1.as_fd()) {
+                    Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => return Err(refused(error)),
+                    _ => self.forget_link(at),
+                }
+            }
+            detached.push(interface_name(&record));
+            self.set_record(slot, InterfaceRecord::default())?;
+        }
+        Ok(detached)
+    }
+
+    /// Removes every pin. What is attached is detached by that.
+    ///
+    /// # Errors
+    /// Where a pin cannot be removed.
+    pub fn remove(self) -> Result<()> {
+        clear(&self.pins)
+    }
+
+    /// The interfaces that are meant to be protected, and whether they are, by what their devices say.
+    ///
+    /// # Errors
+    /// Where the maps cannot be read.
+    pub fn protected(&self, devices: &[Device]) -> Result<Vec<Protected>> {
+        let mut protected = Vec::new();
+        for slot in 0..INTERFACE_SLOTS as u32 {
+            let record = self.record(slot)?;
+            if record.ifindex == 0 {
+                continue;
+            }
+            let device = devices.iter().find(|device| device.ifindex == record.ifindex);
+            let link = self.links.iter().position(|(ifindex, _)| *ifindex == record.ifindex);
+            let attached = match (device.and_then(|device| device.xdp), link) {
+                (Some(xdp), Some(at)) if self.holds(at, xdp.program_id).unwrap_or(false) => Some(xdp.mode),
+                _ => None,
+            };
+            protected.push(Protected {
+                slot,
+                name: interface_name(&record),
+                ifindex: record.ifindex,
+                since_unix_s: record.since_unix_s,
+                attached,
+            });
+        }
+        Ok(protected)
+    }
+
+    /// The ring of samples. One reader at a time: what it reads is gone.
+    ///
+    /// # Errors
+    /// Where the ring cannot be opened.
+    pub fn samples(&self) -> Result<SampleReader> {
+        let ring = MapData::from_pin(self.pins.map(map::SAMPLES))
+            .and_then(|data| RingBuf::try_from(Map::RingBuf(data)))
+            .map_err(|error| Error::system("open the sample ring", io::Error::other(root_cause(&error))))?;
+        Ok(SampleReader::new(ring))
+    }
+
+    fn record(&self, slot: u32) -> Result<InterfaceRecord> {
+        self.interfaces
+            .get(&slot, 0)
+            .map_err(|error| Error::system("read the protected interfaces", io::Error::other(root_cause(&error))))
+    }
+
+    fn set_record(&mut self, slot: u32, record: InterfaceRecord) -> Result<()> {
+        self.interfaces
+            .set(slot, record, 0)
+            .map_err(|error| Error::system("write the protected interfaces", io::Error::other(root_cause(&error))))
+    }
+
+    fn record_of(&self, ifindex: u32) -> Result<Option<(u32, InterfaceRecord)>> {
+        for slot in 0..INTERFACE_SLOTS as u32 {
+            let record = self.record(slot)?;
+            if record.ifindex == ifindex {
+                return Ok(Some((slot, record)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn free_slot(&self, name: &str) -> Result<u32> {
+        match self.record_of(0)? {
+            Some((slot, _)) => Ok(slot),
+            None => Err(Error::NoSlot { name: name.to_owned(), slots: INTERFACE_SLOTS }),
+        }
+    }
+
+    fn write_record(&mut self, slot: u32, device: &Device, mode: AttachMode, since_unix_s: u64) -> Result<()> {
+        let mut name = [0; 16];
+        let length = device.name.len().min(name.len());
+        name[..length].copy_from_slice(&device.name.as_bytes()[..length]);
+        let generic = u32::from(mode == AttachMode::Generic);
+        let record =
+            InterfaceRecord { ifindex: device.ifindex, generic, since_unix_s, name, object_hash: object::hash() };
+        self.set_record(slot, record)
+    }
+
+    fn open_links(&self) -> Result<Vec<(u32, OwnedFd)>> {
+        let mut links = Vec::new();
+        let entries = match std::fs::read_dir(self.pins.links()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(links),
+            Err(source) => return Err(Error::system("list the attachments", source)),
+        };
+        for entry in entries.flatten() {
+            let Some(ifindex) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            if let Ok(link) = sys::open_pinned(&entry.path()) {
+                links.push((ifindex, link));
+            }
+        }
+        Ok(links)
+    }
+
+    fn forget_link(&mut self, at: usize) {
+        let (ifindex, link) = self.links.swap_remove(at);
+        drop(link);
+        // Gone already is as good.
+        let _ = std::fs::remove_file(self.pins.link(ifindex));
+    }
+}
+
+/// Removes every pin without reading one: for what another build has left.
+///
+/// # Errors
+/// Where a pin cannot be removed, or another process holds them.
+pub fn remove_pins(pins: &Pins) -> Result<()> {
+    let _lock = lock(pins)?;
+    clear(pins)
+}
+
+/// The limits that lie in a configuration.
+pub fn limits_of(config: &Config, name: LimitName) -> Limits {
+    let [packets, bytes] = config.specs[name as usize];
+    Limits { packets: packets.into(), bytes: bytes.into() }
+}
+
+fn apply(config: &mut Config, name: LimitName, limits: Limits, machine: Machine) -> Result<(), (Unit, RateError)> {
+    let recompile = |meters: &Meters| Meters::new(limits, machine, [meters.packets.secret(), meters.bytes.secret()]);
+    if name == LimitName::Allowed {
+        config.allowed = recompile(&config.allowed)?;
+    }
+    for kind in Kind::all_ip() {
+        if kind.parts().is_some_and(|(_, class)| LimitName::of(class) == name) {
+            let meters = &mut config.meters[kind.index() as usize];
+            *meters = recompile(meters)?;
+        }
+    }
+    config.specs[name as usize] = [limits.packets.into(), limits.bytes.into()];
+    Ok(())
+}
+
+/// The configuration of a first start: monitor mode, default limits, empty lists, secrets drawn anew.
+fn first_config(machine: Machine) -> Result<Config> {
+    let random = || -> Result<u64> {
+        getrandom::u64().map_err(|error| Error::system("draw random numbers", io::Error::other(error.to_string())))
+    };
+    let off = RateSpec::from(floodwall_common::limits::Rate::Off);
+    let unlimited = || -> Result<Meters> {
+        let off = floodwall_common::limits::Rate::Off;
+        let secrets = [random()?, random()?];
+        Meters::new(Limits { packets: off, bytes: off }, machine, secrets)
+            .map_err(|_| Error::system("compile limits", io::Error::other("no limit was refused")))
+    };
+    let mut config = Config {
+        mode: Mode::Monitor as u32,
+        lists: ListState::default(),
+        drops: DropSet::standard(),
+        sampling: DEFAULT_SAMPLING,
+        key: HashKey::new([random()?, random()?]),
+        meters: [Meters::default(); floodwall_common::class::KIND_SLOTS],
+        allowed: unlimited()?,
+        specs: [[off; 2]; LIMIT_SLOTS],
+        generation: 1,
+        mode_since_unix_s: unix_s(),
+    };
+    for meters in &mut config.meters {
+        *meters = unlimited()?;
+    }
+    for name in LimitName::ALL {
+        apply(&mut config, *name, name.default_limits(), machine)
+            .map_err(|(unit, _)| Error::system("compile limits", io::Error::other(unit.label())))?;
+    }
+    Ok(config)
+}
+
+fn create_maps(pins: &Pins) -> Result<()> {
+    let tick_ns = clock::tick_ns()?;
+    let config = first_config(Machine { cpus: online_cpus(), tick_ns })?;
+    let constants = Constants { config: &config, slot: 0, tick_ns, cpus: possible_cpus()?, test_clock: false };
+    programs::load(pins, &constants).map(drop)
+}
+
+fn check_shapes(pins: &Pins) -> Result<()> {
+    shapes(possible_cpus()?).iter().try_for_each(|shape: &Shape| shape.open(pins).map(drop))
+}
+
+fn has_live_link(pins: &Pins) -> bool {
+    let links = std::fs::read_dir(pins.links()).into_iter().flatten().flatten();
+    links
+        .filter_map(|entry| sys::open_pinned(&entry.path()).ok())
+        .any(|link| sys::link_info(link.as_fd()).is_ok_and(|info| info.ifindex != 0))
+}
+
+fn check_bpffs(pins: &Pins) -> Result<()> {
+    const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+    let kind = nix::sys::statfs::statfs(pins.root()).map(|info| info.filesystem_type().0);
+    if kind.is_ok_and(|kind| kind == BPF_FS_MAGIC) {
+        return Ok(());
+    }
+    Err(Error::NoBpfFileSystem { path: pins.root().to_owned() })
+}
+
+fn create_directory(pins: &Pins) -> Result<()> {
+    let path = pins.links();
+    DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|source| Error::PinDirectory {
+        path,
+        root: pins.root().to_owned(),
+        source,
+    })
+}
+
+fn lock(pins: &Pins) -> Result<Flock<File>> {
+    let path = pins.directory();
+    let directory = File::open(path).map_err(|source| Error::PinDirectory {
+        path: path.to_owned(),
+        root: pins.root().to_owned(),
+        source,
+    })?;
+    Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| Error::Locked { path: path.to_owned() })
+}
+
+fn clear(pins: &Pins) -> Result<()> {
+    let failed = |source| Error::system(format!("remove {}", pins.directory().display()), source);
+    remove_tree(pins.directory()).map_err(failed)
+}
+
+/// bpffs has plain files and directories only, but refuses what `remove_dir_all` asks of it.
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() { remove_tree(&path)? } else { std::fs::remove_file(&path)? }
+    }
+    std::fs::remove_dir(directory)
+}
+
+fn typed<T>(
+    data: MapData,
+    kind: impl FnOnce(MapData) -> Map,
+    of: impl FnOnce(Map) -> Result<T, aya::maps::MapError>,
+) -> Result<T> {
+    of(kind(data)).map_err(|error| Error::system("open a map", io::Error::other(root_cause(&error))))
+}
+
+fn possible_cpus() -> Result<u32> {
+    aya::util::nr_cpus().map(|cpus| cpus as u32).map_err(|(path, error)| Error::system(format!("read {path}"), error))
+}
+
+/// CPUs that packets of one source may be spread over.
+fn online_cpus() -> u32 {
+    aya::util::online_cpus().map_or(1, |cpus| cpus.len() as u32)
+}
+
+fn interface_name(record: &InterfaceRecord) -> String {
+    let end = record.name.iter().position(|byte| *byte == 0).unwrap_or(record.name.len());
+    String::from_utf8_lossy(&record.name[..end]).into_owned()
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// The innermost cause of an error: libraries wrap it in words that say less.
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}

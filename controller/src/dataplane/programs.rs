@@ -1,0 +1,159 @@
+//! Loading the filter and putting it on a device: adopt, replace, or attach anew, and never over somebody else's.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use aya::programs::{ProgramError, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use floodwall_common::abi::{constant, map, program};
+use floodwall_common::config::Config;
+
+use super::device::{AttachMode, Device};
+use super::error::{Error, Result};
+use super::maps::{CONFIG_SECTION, Pins};
+use super::sys::{self, XdpFlags};
+use super::{object, root_cause};
+
+/// What a load fixes.
+pub(super) struct Constants<'a> {
+    /// The configuration in force: loading writes it into the section again, so it has to be the current one.
+    pub(super) config: &'a Config,
+    pub(super) slot: u32,
+    pub(super) tick_ns: u64,
+    /// Possible CPUs.
+    pub(super) cpus: u32,
+    /// Time comes from the test clock.
+    pub(super) test_clock: bool,
+}
+
+/// Creates the maps that are not pinned yet, opens those that are, and reads the programs.
+pub(super) fn load(pins: &Pins, constants: &Constants<'_>) -> Result<Ebpf> {
+    let use_test_clock = u32::from(constants.test_clock);
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global(map::CONFIG, constants.config, true)
+        .override_global(constant::SLOT, &constants.slot, true)
+        .override_global(constant::TICK_NS, &constants.tick_ns, true)
+        .override_global(constant::USE_TEST_CLOCK, &use_test_clock, true)
+        .map_max_entries(map::CPUS, constants.cpus);
+    for name in map::ALL {
+        let in_object = if name == map::CONFIG { CONFIG_SECTION } else { name };
+        loader.map_pin_path(in_object, pins.map(name));
+    }
+    loader.load(object::bytes()).map_err(|error| match os_error(&error) {
+        Some(source) => Error::privileged("create the filter's maps", source),
+        None => Error::Rejected { reason: root_cause(&error) },
+    })
+}
+
+/// The two programs of the object: for linear frames, and for frames in fragments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Variant {
+    Linear,
+    Frags,
+}
+
+impl Variant {
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Linear => program::FILTER,
+            Self::Frags => program::FILTER_FRAGS,
+        }
+    }
+}
+
+/// Has the kernel verify a program, and returns it.
+pub(super) fn verify(object: &mut Ebpf, variant: Variant) -> Result<OwnedFd> {
+    let name = variant.program();
+    let missing = || Error::Rejected { reason: format!("the object has no XDP program {name}") };
+    let xdp: &mut Xdp = object.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_| missing())?;
+    if xdp.fd().is_err() {
+        xdp.load().map_err(rejected)?;
+    }
+    let fd = xdp.fd().map_err(rejected)?;
+    fd.as_fd().try_clone_to_owned().map_err(|source| Error::system("keep the program", source))
+}
+
+/// A program that the kernel did not take: the last words of its verifier.
+pub(super) fn rejected(error: ProgramError) -> Error {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            if io_error.raw_os_error() == Some(libc::EPERM) {
+                return Error::privileged("load the filter program", io_error);
+            }
+            let log = verifier_log.to_string();
+            let words: Vec<_> = log.lines().rev().filter(|line| !line.trim().is_empty()).take(4).collect();
+            let words: Vec<_> = words.into_iter().rev().collect();
+            Error::Rejected { reason: format!("{io_error}: {}", words.join(" / ")) }
+        }
+        other => Error::Rejected { reason: root_cause(&other) },
+    }
+}
+
+fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(code) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(io::Error::from_raw_os_error(code));
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// A program on a device, held by a link.
+pub(super) struct Attached {
+    pub(super) link: OwnedFd,
+    pub(super) mode: AttachMode,
+}
+
+/// Puts a program on a device that has none: natively, for linear frames or else for fragments; or else generically,
+/// where that is allowed.
+pub(super) fn attach(object: &mut Ebpf, device: &Device, allow_generic: bool) -> Result<Attached> {
+    let native = |object: &mut Ebpf, variant| -> Result<io::Result<OwnedFd>> {
+        let program = verify(object, variant)?;
+        Ok(sys::link_create(program.as_fd(), device.ifindex, XdpFlags::Native))
+    };
+    let mut refusal = match native(object, Variant::Linear)? {
+        Ok(link) => return Ok(Attached { link, mode: AttachMode::Native }),
+        Err(refusal) => refusal,
+    };
+    if is_about_frame_size(&refusal) {
+        match native(object, Variant::Frags)? {
+            Ok(link) => return Ok(Attached { link, mode: AttachMode::Native }),
+            Err(second) => refusal = second,
+        }
+    }
+    let unsupported = refusal.raw_os_error() == Some(libc::EOPNOTSUPP);
+    if allow_generic && (unsupported || is_about_frame_size(&refusal)) {
+        let program = verify(object, Variant::Linear)?;
+        return sys::link_create(program.as_fd(), device.ifindex, XdpFlags::Generic)
+            .map(|link| Attached { link, mode: AttachMode::Generic })
+            .map_err(|source| refused(device, source));
+    }
+    Err(refused(device, refusal))
+}
+
+/// What drivers answer when a linear frame of this MTU would not fit: `ERANGE` by most, `EINVAL` by some.
+fn is_about_frame_size(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ERANGE | libc::EINVAL))
+}
+
+fn refused(device: &Device, source: io::Error) -> Error {
+    let interface = device.name.clone();
+    match source.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => Error::NoNativeXdp { interface, source },
+        Some(libc::ERANGE | libc::EINVAL) => Error::DeviceRefuses { interface, mtu: device.mtu, source },
+        Some(libc::EBUSY | libc::EEXIST) => foreign(device),
+        _ => Error::privileged("attach the filter", source),
+    }
+}
+
+/// The error that names the program of somebody else.
+pub(super) fn foreign(device: &Device) -> Error {
+    let (program_id, mode) =
+        device.xdp.map_or((0, AttachMode::Native), |attached| (attached.program_id, attached.mode));
+    let name = sys::program_by_id(program_id).and_then(|program| sys::program_info(program.as_fd()));
+    let name = name.map_or(String::new(), |(_, name)| format!(", name '{name}'"));
+    Error::ForeignProgram { interface: device.name.clone(), program_id, name, mode: mode.label() }
+}

@@ -1,0 +1,70 @@
+//! Sampled headers, out of the ring.
+
+use aya::maps::{MapData, RingBuf};
+use floodwall_common::abi;
+use floodwall_common::class::Kind;
+use floodwall_common::packet::{Frame, Parsed, Source, parse};
+use floodwall_common::reason::Reason;
+
+/// A sampled packet, in the controller's terms.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// `CLOCK_MONOTONIC`, in nanoseconds.
+    pub monotonic_ns: u64,
+    /// Packets that it stands for.
+    pub weight: u32,
+    /// Length of its frame.
+    pub frame_bytes: u32,
+    /// Slot of its interface.
+    pub slot: u8,
+    /// Why it passed or was dropped.
+    pub reason: Reason,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its reason drops, or would in enforce mode.
+    pub drops: bool,
+    /// It was dropped.
+    pub dropped: bool,
+    /// Who claims to have sent it; `None` where it is not IP.
+    pub source: Option<Source>,
+}
+
+/// The reader's end of the ring.
+pub struct SampleReader {
+    ring: RingBuf<MapData>,
+}
+
+impl SampleReader {
+    pub(super) fn new(ring: RingBuf<MapData>) -> Self {
+        Self { ring }
+    }
+
+    /// Hands what is in the ring to `each`. A record that is none of ours is skipped.
+    pub fn drain(&mut self, each: impl FnMut(Sample)) {
+        std::iter::from_fn(|| self.ring.next().map(|record| decode(&record))).flatten().for_each(each);
+    }
+}
+
+fn decode(record: &[u8]) -> Option<Sample> {
+    if record.len() < size_of::<abi::Sample>() {
+        return None;
+    }
+    // SAFETY: long enough, integers only, and read without regard to alignment.
+    let raw: abi::Sample = unsafe { record.as_ptr().cast::<abi::Sample>().read_unaligned() };
+    let head = raw.head.get(..usize::from(raw.head_bytes))?;
+    let source = match parse(Frame::cut(head, raw.frame_bytes)) {
+        Parsed::Packet(packet) => Some(packet.source),
+        Parsed::Settled(..) => None,
+    };
+    Some(Sample {
+        monotonic_ns: raw.monotonic_ns,
+        weight: raw.weight,
+        frame_bytes: raw.frame_bytes,
+        slot: raw.slot,
+        reason: Reason::from_index(raw.reason)?,
+        kind: Kind::from_index(raw.kind)?,
+        drops: raw.stream == 1,
+        dropped: raw.verdict == 1,
+        source,
+    })
+}

@@ -1,0 +1,138 @@
+//! What would happen to a source now, and why: the steps of the decision, with the state that each would find.
+
+use std::net::IpAddr;
+
+use floodwall_common::class::{Class, Family, Kind};
+use floodwall_common::clock::Moment;
+use floodwall_common::config::Config;
+use floodwall_common::limiter::inspect;
+use floodwall_common::limits::{LimitName, Limits, Meter, Meters, Rate, Unit};
+use floodwall_common::lists::List;
+use floodwall_common::packet::Source;
+use floodwall_common::reason::Verdict;
+
+use crate::api::{CoveringEntry, EntryView, ExplainView, LimitStanding, SCHEMA_VERSION, TalkerView};
+use crate::dataplane::{self, Dataplane, limits_of};
+use crate::talkers::source_name;
+
+/// Explains a source. `recent` is what was sampled of it.
+///
+/// # Errors
+/// Where a map cannot be read.
+pub fn explain(dataplane: &Dataplane, address: IpAddr, recent: Option<TalkerView>) -> dataplane::Result<ExplainView> {
+    let config = dataplane.config()?;
+    let now = dataplane.clock()?.now();
+    let source = source_of(address);
+    let entries = covering(dataplane, address, now)?;
+    let on = |list: List| entries.iter().find(|entry| entry.list == list.label());
+    let list_verdict = match (on(List::Allow), on(List::Deny)) {
+        (Some(_), _) => Some(Verdict::Pass),
+        (None, Some(_)) => Some(Verdict::Drop),
+        (None, None) => None,
+    };
+    let limits = standings(dataplane, &config, source, now, on(List::Allow).is_some());
+    let summary = summary(&config, source, on(List::Allow), on(List::Deny), &limits);
+    Ok(ExplainView {
+        schema_version: SCHEMA_VERSION,
+        source: source_name(source),
+        list_verdict: list_verdict.map(|verdict| verdict.label().to_owned()),
+        summary,
+        entries,
+        limits,
+        recent,
+    })
+}
+
+/// The source that packets from an address have.
+pub fn source_of(address: IpAddr) -> Source {
+    match address {
+        IpAddr::V4(address) => Source::V4(u32::from(address)),
+        IpAddr::V6(address) => {
+            let bits = u128::from(address);
+            Source::V6((bits >> 64) as u64, bits as u64)
+        }
+    }
+}
+
+fn covering(dataplane: &Dataplane, address: IpAddr, now: Moment) -> dataplane::Result<Vec<CoveringEntry>> {
+    let mut covering = Vec::new();
+    for list in List::ALL {
+        let live =
+            |entry: &&dataplane::Listed| entry.prefix.contains(&address) && entry.until.is_none_or(|until| until > now);
+        for entry in dataplane.list(*list)?.iter().filter(live) {
+            covering.push(CoveringEntry { list: list.label().to_owned(), entry: EntryView::new(entry, now) });
+        }
+    }
+    Ok(covering)
+}
+
+fn standings(dataplane: &Dataplane, config: &Config, source: Source, now: Moment, allowed: bool) -> Vec<LimitStanding> {
+    let limits: Vec<(LimitName, &Meters)> = if allowed {
+        vec![(LimitName::Allowed, &config.allowed)]
+    } else {
+        let family = source.family();
+        Class::ALL.iter().map(|class| (LimitName::of(*class), meters(config, family, *class))).collect()
+    };
+    let mut standings = Vec::new();
+    for (name, meters) in limits {
+        let Limits { packets, bytes } = limits_of(config, name);
+        let rates = [(Unit::Packets, packets, &meters.packets), (Unit::Bytes, bytes, &meters.bytes)];
+        for (unit, rate, meter) in rates {
+            let debt_ns = debt_ns(dataplane, config, source, meter, now);
+            standings.extend(standing(name, unit, rate, meter, debt_ns));
+        }
+    }
+    standings
+}
+
+fn meters(config: &Config, family: Family, class: Class) -> &Meters {
+    config.meters(Kind::new(family, class))
+}
+
+fn debt_ns(dataplane: &Dataplane, config: &Config, source: Source, meter: &Meter, now: Moment) -> u64 {
+    let place = config.key.place(meter.secret(), source.key());
+    dataplane.source_bucket(place.bucket()).and_then(|bucket| inspect(bucket, place, meter, now)).unwrap_or(0)
+}
+
+fn standing(name: LimitName, unit: Unit, rate: Rate, meter: &Meter, debt_ns: u64) -> Option<LimitStanding> {
+    let (per_second, burst) = match rate {
+        Rate::Off => return None,
+        Rate::Block => (0, 0),
+        Rate::Limit { per_second, burst } => (per_second, burst),
+    };
+    let tolerance_ns = meter.tolerance_ns();
+    let over = rate == Rate::Block || debt_ns > tolerance_ns;
+    let verdict = if over { Verdict::Drop } else { Verdict::Pass };
+    Some(LimitStanding {
+        name: name.label().to_owned(),
+        unit: unit.label().to_owned(),
+        per_second,
+        burst,
+        used: debt_ns as f64 / tolerance_ns.max(1) as f64,
+        verdict: verdict.label().to_owned(),
+        next_allowed_ms: debt_ns.saturating_sub(tolerance_ns) as f64 / 1e6,
+    })
+}
+
+fn summary(
+    config: &Config,
+    source: Source,
+    allow: Option<&CoveringEntry>,
+    deny: Option<&CoveringEntry>,
+    limits: &[LimitStanding],
+) -> String {
+    let name = source_name(source);
+    let monitor = if config.enforces() { "" } else { " (monitor mode: would be; nothing is dropped)" };
+    let over: Vec<_> = limits.iter().filter(|limit| limit.verdict == Verdict::Drop.label()).collect();
+    let describe = |limit: &&LimitStanding| format!("{} {} ({}/s)", limit.name, limit.unit, limit.per_second);
+    let over_text = over.iter().map(describe).collect::<Vec<_>>().join(", ");
+    match (allow, deny, over.is_empty()) {
+        (Some(entry), _, true) => format!("{name} passes: it is on the allow list, as {}", entry.entry.prefix),
+        (Some(_), _, false) => format!("{name} is dropped{monitor}: it is on the allow list, but over {over_text}"),
+        (None, Some(entry), _) => {
+            format!("{name} is dropped{monitor}: it is on the deny list, as {}", entry.entry.prefix)
+        }
+        (None, None, false) => format!("{name} is dropped{monitor} where it is over its limit: {over_text}"),
+        (None, None, true) => format!("{name} passes: it is on no list and within its limits"),
+    }
+}

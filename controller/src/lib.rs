@@ -1,0 +1,17 @@
+//! The user half of Floodwall: loads the filter, steers it, and says what it does.
+//!
+//! - [`dataplane`]: the only module that knows BPF: maps, programs, links.
+//! - [`snapshot`]: what the dataplane looked like at one moment; every view is made from it.
+//! - [`daemon`]: the loop that takes snapshots and the API that serves them.
+//! - [`cli`]: the command line; talks to the daemon, or to the pinned maps where there is none.
+
+pub mod api;
+pub mod cli;
+pub mod control;
+pub mod daemon;
+pub mod dataplane;
+pub mod exit;
+pub mod explain;
+pub mod metrics;
+pub mod snapshot;
+pub mod talkers;

@@ -1,0 +1,160 @@
+//! What Prometheus scrapes: a view of the snapshot, and nothing beside it. docs/metrics.md describes each name.
+
+use floodwall_common::class::Family;
+use floodwall_common::config::Mode;
+use floodwall_common::limits::Rate;
+use floodwall_common::reason::Verdict;
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::dataplane::{AttachMode, Cell};
+use crate::snapshot::{Snapshot, class_of};
+
+/// The content type of [`render`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// Renders a snapshot in the text format.
+///
+/// # Errors
+/// Where a metric is misnamed: a bug that the tests catch.
+pub fn render(snapshot: &Snapshot) -> prometheus::Result<String> {
+    let registry = Registry::new();
+    let families = [traffic(snapshot)?, limits(snapshot)?, state(snapshot)?, tables(snapshot)?];
+    for collector in families.into_iter().flatten() {
+        registry.register(collector)?;
+    }
+    let mut text = Vec::new();
+    let gathered: Vec<MetricFamily> = registry.gather();
+    TextEncoder::new().encode(&gathered, &mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+type Collectors = prometheus::Result<Vec<Box<dyn Collector>>>;
+
+fn counter(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    IntCounterVec::new(Opts::new(name, help), labels)
+}
+
+fn gauge(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+    IntGaugeVec::new(Opts::new(name, help), labels)
+}
+
+fn traffic(snapshot: &Snapshot) -> Collectors {
+    let by_reason = ["interface", "verdict", "reason"];
+    let by_class = ["interface", "verdict", "class", "family"];
+    let packets = counter("floodwall_packets_total", "Packets by what became of them and why.", &by_reason)?;
+    let bytes = counter("floodwall_bytes_total", "Bytes of frames by what became of them and why.", &by_reason)?;
+    let class_packets =
+        counter("floodwall_class_packets_total", "IP packets by class and what became of them.", &by_class)?;
+    let class_bytes =
+        counter("floodwall_class_bytes_total", "Bytes of IP frames by class and what became of them.", &by_class)?;
+    let would_drop = counter(
+        "floodwall_would_drop_packets_total",
+        "Packets that passed in monitor mode and that enforce mode would have dropped.",
+        &["interface", "reason"],
+    )?;
+    for interface in &snapshot.interfaces {
+        let name = interface.protected.name.as_str();
+        for cell in &interface.cells {
+            let (verdict, reason) = (cell.verdict.label(), cell.reason.label());
+            packets.with_label_values(&[name, verdict, reason]).inc_by(cell.packets);
+            bytes.with_label_values(&[name, verdict, reason]).inc_by(cell.bytes);
+            if let Some((class, family)) = class_of(cell) {
+                let labels = [name, verdict, class.label(), family.label()];
+                class_packets.with_label_values(&labels).inc_by(cell.packets);
+                class_bytes.with_label_values(&labels).inc_by(cell.bytes);
+            }
+            if would_drop_cell(snapshot, cell) {
+                would_drop.with_label_values(&[name, reason]).inc_by(cell.packets);
+            }
+        }
+    }
+    Ok(vec![Box::new(packets), Box::new(bytes), Box::new(class_packets), Box::new(class_bytes), Box::new(would_drop)])
+}
+
+fn would_drop_cell(snapshot: &Snapshot, cell: &Cell) -> bool {
+    cell.verdict == Verdict::Pass && cell.reason.verdict(snapshot.drops) == Verdict::Drop
+}
+
+fn limits(snapshot: &Snapshot) -> Collectors {
+    let labels = ["limit"];
+    let vec = |name: &str, help: &str| GaugeVec::new(Opts::new(name, help), &labels);
+    let pps = vec("floodwall_limit_packets_per_second", "Packets per second of one source; +Inf for no limit.")?;
+    let packet_burst = vec("floodwall_limit_burst_packets", "Packets at once of one source; +Inf for no limit.")?;
+    let bps = vec("floodwall_limit_bytes_per_second", "Bytes per second of one source; +Inf for no limit.")?;
+    let byte_burst = vec("floodwall_limit_burst_bytes", "Bytes at once of one source; +Inf for no limit.")?;
+    for (name, limits) in &snapshot.limits {
+        let name = [name.label()];
+        for (rate, per_second, burst) in [(limits.packets, &pps, &packet_burst), (limits.bytes, &bps, &byte_burst)] {
+            let (rate, at_once) = match rate {
+                Rate::Off => (f64::INFINITY, f64::INFINITY),
+                Rate::Block => (0.0, 0.0),
+                Rate::Limit { per_second, burst } => (per_second as f64, burst as f64),
+            };
+            per_second.with_label_values(&name).set(rate);
+            burst.with_label_values(&name).set(at_once);
+        }
+    }
+    Ok(vec![Box::new(pps), Box::new(packet_burst), Box::new(bps), Box::new(byte_burst)])
+}
+
+fn state(snapshot: &Snapshot) -> Collectors {
+    let mode = gauge("floodwall_mode", "1 for the mode in force.", &["mode"])?;
+    for each in Mode::ALL {
+        mode.with_label_values(&[each.label()]).set(i64::from(*each == snapshot.mode));
+    }
+    let attached = gauge(
+        "floodwall_xdp_attached",
+        "1 where the device has the filter in this mode, by what the device says.",
+        &["interface", "mode"],
+    )?;
+    for interface in &snapshot.interfaces {
+        for each in AttachMode::ALL {
+            let on = interface.protected.attached == Some(each);
+            attached.with_label_values(&[&interface.protected.name, each.label()]).set(i64::from(on));
+        }
+    }
+    let degraded = gauge("floodwall_degraded", "1 where an interface is not protected, or not natively.", &[])?;
+    let native = |interface: &crate::snapshot::Interface| interface.protected.attached == Some(AttachMode::Native);
+    let healthy = snapshot.is_attached() && snapshot.interfaces.iter().all(native);
+    degraded.with_label_values(&[] as &[&str]).set(i64::from(!healthy));
+    let build = gauge("floodwall_build_info", "1; the labels say which build runs.", &["version", "abi"])?;
+    let abi = floodwall_common::abi::ABI_VERSION.to_string();
+    build.with_label_values(&[env!("CARGO_PKG_VERSION"), &abi]).set(1);
+    Ok(vec![Box::new(mode), Box::new(attached), Box::new(degraded), Box::new(build)])
+}
+
+fn tables(snapshot: &Snapshot) -> Collectors {
+    let none: [&str; 0] = [];
+    let sources = gauge("floodwall_sources", "Sources that owe something: entries of the source table in use.", &none)?;
+    sources.with_label_values(&none).set(snapshot.sources as i64);
+    let capacity = gauge("floodwall_sources_capacity", "Entries of the source table.", &none)?;
+    capacity.with_label_values(&none).set(snapshot.source_capacity as i64);
+    let entries = gauge("floodwall_list_entries", "Entries of a list.", &["list", "family"])?;
+    for size in &snapshot.lists {
+        let family: Family = size.family;
+        entries.with_label_values(&[size.list.label(), family.label()]).set(size.entries as i64);
+    }
+    let list_capacity = gauge("floodwall_list_capacity", "Entries that a list may hold.", &none)?;
+    list_capacity.with_label_values(&none).set(snapshot.list_capacity as i64);
+    let lost = counter(
+        "floodwall_samples_lost_total",
+        "Sampled headers that found the ring full. Counters are exact all the same.",
+        &["verdict"],
+    )?;
+    let every = gauge("floodwall_sample_interval_packets", "One packet in so many is sampled.", &["verdict"])?;
+    for verdict in Verdict::ALL {
+        let stream = *verdict as usize;
+        lost.with_label_values(&[verdict.label()]).inc_by(snapshot.samples_lost[stream]);
+        every.with_label_values(&[verdict.label()]).set(i64::from(snapshot.sample_every[stream]));
+    }
+    Ok(vec![
+        Box::new(sources),
+        Box::new(capacity),
+        Box::new(entries),
+        Box::new(list_capacity),
+        Box::new(lost),
+        Box::new(every),
+    ])
+}

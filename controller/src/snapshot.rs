@@ -1,0 +1,169 @@
+//! What the dataplane looked like at one moment: immutable, and the source of every view. There is no second counter.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use floodwall_common::abi::SAMPLE_STREAMS;
+use floodwall_common::class::{Class, Family};
+use floodwall_common::config::Mode;
+use floodwall_common::limits::{LimitName, Limits};
+use floodwall_common::lists::{List, MAX_ENTRIES};
+use floodwall_common::reason::{DropSet, Policy, Reason, Verdict};
+
+use crate::dataplane::{self, Cell, Dataplane, Device, Protected, limits_of, monotonic_ns};
+
+/// Packets and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Frames.
+    pub packets: u64,
+    /// Bytes of frames.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign<Cell> for Count {
+    fn add_assign(&mut self, cell: Cell) {
+        self.packets += cell.packets;
+        self.bytes += cell.bytes;
+    }
+}
+
+impl Count {
+    /// What came since an earlier count.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Self {
+        Self { packets: self.packets.saturating_sub(earlier.packets), bytes: self.bytes.saturating_sub(earlier.bytes) }
+    }
+}
+
+/// An interface and its counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Whether and how it is protected.
+    pub protected: Protected,
+    /// Its counters that are not zero.
+    pub cells: Vec<Cell>,
+}
+
+impl Interface {
+    /// The sum of the cells that a condition picks.
+    pub fn sum(&self, pick: impl Fn(&Cell) -> bool) -> Count {
+        let mut sum = Count::default();
+        self.cells.iter().filter(|cell| pick(cell)).for_each(|cell| sum += *cell);
+        sum
+    }
+}
+
+/// Entries of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListSize {
+    /// Which.
+    pub list: List,
+    /// Of which family.
+    pub family: Family,
+    /// How many.
+    pub entries: usize,
+}
+
+/// The dataplane at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub taken_ns: u64,
+    /// Whether drops are real.
+    pub mode: Mode,
+    /// Since when, in seconds of the Unix epoch.
+    pub mode_since_unix_s: u64,
+    /// Counts changes of the configuration.
+    pub generation: u64,
+    /// Reasons that drop.
+    pub drops: DropSet,
+    /// Limits as they were set.
+    pub limits: Vec<(LimitName, Limits)>,
+    /// Interfaces that are meant to be protected.
+    pub interfaces: Vec<Interface>,
+    /// Sizes of the lists.
+    pub lists: Vec<ListSize>,
+    /// Entries that a list may hold.
+    pub list_capacity: usize,
+    /// Sources that owe something now.
+    pub sources: u64,
+    /// Sources that can be remembered.
+    pub source_capacity: u64,
+    /// Samples that found the ring full, by stream.
+    pub samples_lost: [u64; SAMPLE_STREAMS],
+    /// One packet in so many is sampled, by stream.
+    pub sample_every: [u32; SAMPLE_STREAMS],
+}
+
+impl Snapshot {
+    /// Reads it. `devices` are those of the moment; `lists` the sizes where they are known already.
+    ///
+    /// # Errors
+    /// Where a map cannot be read.
+    pub fn take(dataplane: &Dataplane, devices: &[Device], lists: Option<Vec<ListSize>>) -> dataplane::Result<Self> {
+        let config = dataplane.config()?;
+        let now = dataplane.clock()?.now();
+        let (sources, source_capacity) = dataplane.source_occupancy(now);
+        let interfaces = dataplane.protected(devices)?.into_iter().map(|protected| {
+            let cells = dataplane.counters(protected.slot);
+            Interface { protected, cells }
+        });
+        Ok(Self {
+            taken_ns: monotonic_ns(),
+            mode: if config.enforces() { Mode::Enforce } else { Mode::Monitor },
+            mode_since_unix_s: config.mode_since_unix_s,
+            generation: config.generation,
+            drops: config.drops,
+            limits: LimitName::ALL.iter().map(|name| (*name, limits_of(&config, *name))).collect(),
+            interfaces: interfaces.collect(),
+            lists: match lists {
+                Some(sizes) => sizes,
+                None => list_sizes(dataplane)?,
+            },
+            list_capacity: MAX_ENTRIES as usize,
+            sources,
+            source_capacity,
+            samples_lost: dataplane.sample_counts().lost,
+            sample_every: [config.sampling.every(0), config.sampling.every(1)],
+        })
+    }
+
+    /// Whether every interface that is meant to be protected is.
+    pub fn is_attached(&self) -> bool {
+        !self.interfaces.is_empty() && self.interfaces.iter().all(|interface| interface.protected.attached.is_some())
+    }
+
+    /// Reasons that the operator chooses for, and what they do.
+    pub fn policies(&self) -> impl Iterator<Item = (Reason, Verdict, Verdict)> {
+        let drops = self.drops;
+        Reason::ALL.iter().filter_map(move |reason| match reason.policy() {
+            Policy::Chosen(standard) => Some((*reason, reason.verdict(drops), standard)),
+            _ => None,
+        })
+    }
+}
+
+/// Counts the entries of all lists: a walk through the tries, so not for every tick.
+///
+/// # Errors
+/// Where the maps cannot be read.
+pub fn list_sizes(dataplane: &Dataplane) -> dataplane::Result<Vec<ListSize>> {
+    let mut sizes = Vec::new();
+    for list in List::ALL {
+        let entries = dataplane.list(*list)?;
+        let v4 = entries.iter().filter(|entry| entry.prefix.addr().is_ipv4()).count();
+        sizes.push(ListSize { list: *list, family: Family::V4, entries: v4 });
+        sizes.push(ListSize { list: *list, family: Family::V6, entries: entries.len() - v4 });
+    }
+    Ok(sizes)
+}
+
+/// Class and family of a cell; `None` for what is not IP.
+pub fn class_of(cell: &Cell) -> Option<(Class, Family)> {
+    cell.kind.parts().map(|(family, class)| (class, family))
+}
+
+/// Now, in seconds of the Unix epoch.
+pub fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

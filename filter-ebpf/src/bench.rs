@@ -1,0 +1,182 @@
+//! Programs that measure and feed the filter in tests and benches; never shipped, never attached to a real interface.
+//!
+//! `vary` and `flood` give each packet a source of their own choosing: `vary` hands it to the program under test by a
+//! tail call, so that what is measured is the shipped program; `flood` sends it out of an interface.
+//!
+//! `vary` draws by `bpf_get_prandom_u32`, 20 ns that are part of every figure, the yardstick's too: ratios to
+//! `bare_drop` can be compared with those of other filters only where both were measured so. `flood` draws by
+//! xorshift, since there a source should cost as little as it can.
+
+#![no_std]
+#![no_main]
+
+use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::btf_maps::{Array, ProgramArray};
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_redirect};
+use aya_ebpf::macros::{btf_map, xdp};
+use aya_ebpf::programs::XdpContext;
+use floodwall_common::packet::{Frame, Parsed, parse};
+use floodwall_common::reason::Reason;
+
+/// Which sources to write into the frames. One value, set by the test, its `state` advanced here.
+#[repr(C)]
+pub struct Pattern {
+    /// State of the generator of `flood`; not zero.
+    pub state: u64,
+    /// Sources are drawn from this many; zero leaves the frame as it is.
+    pub sources: u32,
+    /// First address: IPv4, or the upper half of an IPv6 address from bit 32 down.
+    pub base: u32,
+    /// 4 or 6.
+    pub family: u32,
+    /// Where `flood` sends.
+    pub ifindex: u32,
+    /// Nanoseconds from one frame of `flood` to the next; zero for no pace.
+    pub interval_ns: u64,
+    /// When its next frame is due, on the monotonic clock.
+    pub due_ns: u64,
+}
+
+#[btf_map]
+static PATTERN: Array<Pattern, 1> = Array::new();
+
+#[btf_map]
+static TARGET: ProgramArray<1> = ProgramArray::new();
+
+/// The yardstick: drops and does nothing else.
+#[xdp]
+pub fn bare_drop(_: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
+}
+
+/// Understands the frame and drops it.
+#[xdp]
+pub fn parse_drop(ctx: XdpContext) -> u32 {
+    // SAFETY: the kernel keeps this range readable while the program runs.
+    let frame = unsafe { Frame::from_raw(ctx.data(), ctx.data_end(), (ctx.data_end() - ctx.data()) as u32) };
+    match parse(frame) {
+        Parsed::Packet(packet) if packet.finding as u8 == Reason::Passed as u8 && packet.source.key() != 0 => {
+            xdp_action::XDP_DROP
+        }
+        _ => xdp_action::XDP_PASS,
+    }
+}
+
+/// Gives the frame its next source, then hands it to the program under test.
+#[xdp]
+pub fn vary(ctx: XdpContext) -> u32 {
+    if next_source(&ctx, prandom).is_none() {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: the array holds XDP programs only, by its type.
+    let _ = unsafe { TARGET.tail_call(&ctx, 0) };
+    xdp_action::XDP_ABORTED
+}
+
+/// Gives the frame its next source, waits until it is due, then sends it out: an even pace, where a test run by itself
+/// sends as fast as it can, until the receiver's ring is full.
+#[xdp]
+pub fn flood(ctx: XdpContext) -> u32 {
+    let Some(pattern) = next_source(&ctx, xorshift) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    wait_until_due();
+    // SAFETY: no pointers.
+    unsafe { bpf_redirect(pattern.ifindex, 0) as u32 }
+}
+
+/// Reads the clock until the next frame is due, a hundred times at most. Who is late by a millisecond does not catch up.
+#[inline(always)]
+fn wait_until_due() {
+    let Some(pattern) = PATTERN.get_ptr_mut(0) else { return };
+    // SAFETY: a live entry, used by one CPU.
+    let pattern = unsafe { &mut *pattern };
+    // SAFETY: no arguments, no effects.
+    let clock = || unsafe { bpf_ktime_get_ns() };
+    let mut now = clock();
+    let mut turns = 0;
+    while now < pattern.due_ns && turns < 100 {
+        now = clock();
+        turns += 1;
+    }
+    let from = if now > pattern.due_ns + 1_000_000 { now } else { pattern.due_ns };
+    pattern.due_ns = from + pattern.interval_ns;
+}
+
+#[inline(always)]
+fn next_source(ctx: &XdpContext, draw: impl Fn(&mut Pattern) -> u32) -> Option<&'static Pattern> {
+    // SAFETY: a live entry; a race of two CPUs on the state only repeats a source.
+    let pattern = unsafe { &mut *PATTERN.get_ptr_mut(0)? };
+    if pattern.sources == 0 {
+        return Some(pattern);
+    }
+    let address = pattern.base + (u64::from(draw(pattern)) * u64::from(pattern.sources) >> 32) as u32;
+    match pattern.family {
+        4 => write_v4(ctx, address)?,
+        _ => write_v6(ctx, address)?,
+    }
+    Some(pattern)
+}
+
+#[inline(always)]
+fn prandom(_: &mut Pattern) -> u32 {
+    // SAFETY: no arguments, no effects.
+    unsafe { bpf_get_prandom_u32() }
+}
+
+#[inline(always)]
+fn xorshift(pattern: &mut Pattern) -> u32 {
+    let mut x = pattern.state;
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    pattern.state = x;
+    (x >> 32) as u32
+}
+
+/// Writes the source address of an untagged IPv4 frame and mends its header checksum (RFC 1624).
+#[inline(always)]
+fn write_v4(ctx: &XdpContext, address: u32) -> Option<()> {
+    let start = ctx.data();
+    if start + 34 > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: checked to lie inside the frame.
+    let (source, checksum) = unsafe { (&mut *((start + 26) as *mut [u8; 4]), &mut *((start + 24) as *mut [u8; 2])) };
+    let old = u32::from_be_bytes(*source);
+    let mut sum = u32::from(!u16::from_be_bytes(*checksum));
+    sum += !old >> 16;
+    sum += !old & 0xffff;
+    sum += address >> 16;
+    sum += address & 0xffff;
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    *checksum = (!sum as u16).to_be_bytes();
+    *source = address.to_be_bytes();
+    Some(())
+}
+
+/// Writes bits 32 to 63 of the source address of an untagged IPv6 frame: another /64 for each value.
+#[inline(always)]
+fn write_v6(ctx: &XdpContext, bits: u32) -> Option<()> {
+    let start = ctx.data();
+    if start + 54 > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: checked to lie inside the frame.
+    let upper = unsafe { &mut *((start + 22) as *mut [u8; 8]) };
+    // All of the half at once: the program under test reads it so, and would wait for a smaller store to reach the cache.
+    *upper = (u64::from_be_bytes(*upper) >> 32 << 32 | u64::from(bits)).to_be_bytes();
+    Some(())
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // Nothing here can panic: the verifier would see the call and refuse the program.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

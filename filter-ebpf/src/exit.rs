@@ -1,0 +1,150 @@
+//! The one exit: every packet is counted here, once, under its reason, and perhaps sampled.
+
+use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::helpers::generated::{bpf_ringbuf_reserve, bpf_ringbuf_submit};
+use aya_ebpf::programs::XdpContext;
+use floodwall_common::abi::{CpuState, INTERFACE_SLOTS, SAMPLE_BYTES, Sample};
+use floodwall_common::class::{KIND_SLOTS, Kind};
+use floodwall_common::config::{Mode, Sampling};
+use floodwall_common::reason::{REASON_SLOTS, Reason};
+
+use crate::clock;
+use crate::maps::SAMPLES;
+use crate::world::Kernel;
+
+/// The slot of the interface that this program is attached to; the controller sets it when loading.
+#[unsafe(no_mangle)]
+static SLOT: u32 = 0;
+
+/// Counts, samples, and says to the kernel what becomes of the packet.
+#[inline(always)]
+pub(crate) fn leave(ctx: &XdpContext, kernel: &Kernel, bytes: u32, reason: Reason, kind: Kind) -> u32 {
+    // All of it in numbers, not in branches: each of them is 0 or 1.
+    let wanted = u32::from(kernel.config.drops.has(reason));
+    let dropped = wanted & kernel.config.mode & 1;
+    let count = count(kernel.cpu, bytes, reason, kind, dropped);
+    if kernel.config.sampling.takes(wanted as usize, count) {
+        let seen = Seen { bytes, reason, kind, wanted, dropped };
+        sample(ctx, kernel.cpu, &kernel.config.sampling, &seen);
+    }
+    // Drop is 1, pass is 2.
+    xdp_action::XDP_PASS - dropped
+}
+
+const _: () = assert!(xdp_action::XDP_PASS - 1 == xdp_action::XDP_DROP && Mode::Enforce as u32 == 1);
+
+/// Counts the packet, and says how many like it there have been.
+#[inline(always)]
+fn count(cpu: *mut CpuState, bytes: u32, reason: Reason, kind: Kind, dropped: u32) -> u64 {
+    // SAFETY: a live array entry that only this CPU writes.
+    let counters = unsafe { &mut (*cpu).counters };
+    let bank = &mut counters[slot() as usize & (INTERFACE_SLOTS - 1)][dropped as usize & 1];
+    let place = kind.index() as usize * REASON_SLOTS | reason as usize;
+    let counter = &mut bank.as_flattened_mut()[place & (KIND_SLOTS * REASON_SLOTS - 1)];
+    counter.packets += 1;
+    counter.bytes += u64::from(bytes);
+    counter.packets
+}
+
+#[inline(always)]
+fn slot() -> u32 {
+    // SAFETY: a constant of this object, changed only before it is loaded.
+    unsafe { core::ptr::read_volatile(&raw const SLOT) }
+}
+
+/// What a sample says of its packet.
+struct Seen {
+    bytes: u32,
+    reason: Reason,
+    kind: Kind,
+    wanted: u32,
+    dropped: u32,
+}
+
+/// The slow path, taken to its end at most `budget` times a second.
+#[inline(never)]
+fn sample(ctx: &XdpContext, cpu: *mut CpuState, sampling: &Sampling, seen: &Seen) {
+    let stream = seen.wanted as usize & 1;
+    // SAFETY: a live array entry that only this CPU writes.
+    let sampler = unsafe { &mut (*cpu).samplers[stream] };
+    let now = clock::monotonic_ns();
+    if now.wrapping_sub(sampler.second_began_ns) >= 1_000_000_000 {
+        sampler.second_began_ns = now;
+        sampler.written = 0;
+    }
+    sampler.weight = sampler.weight.saturating_add(sampling.every(stream));
+    if sampler.written >= sampling.budget {
+        return;
+    }
+    sampler.written += 1;
+    if write(ctx, now, sampler.weight, seen) {
+        sampler.weight = 0;
+    } else {
+        sampler.lost += 1;
+    }
+}
+
+#[inline(always)]
+fn write(ctx: &XdpContext, now: u64, weight: u32, seen: &Seen) -> bool {
+    // SAFETY: the ring is a map of this object, and the size is that of a sample.
+    let place = unsafe { bpf_ringbuf_reserve(SAMPLES.as_ptr(), size_of::<Sample>() as u64, 0) };
+    let place = place.cast::<Sample>();
+    if place.is_null() {
+        return false;
+    }
+    // SAFETY: the kernel reserved room for a whole sample, aligned to eight bytes, ours until submitted.
+    let record = unsafe { &mut *place };
+    record.monotonic_ns = now;
+    record.weight = weight;
+    record.frame_bytes = seen.bytes;
+    // SAFETY: no arguments, no effects.
+    record.cpu = unsafe { aya_ebpf::helpers::generated::bpf_get_smp_processor_id() } as u16;
+    record.slot = slot() as u8;
+    record.reason = seen.reason as u8;
+    record.kind = seen.kind.index();
+    record.verdict = seen.dropped as u8;
+    record.stream = seen.wanted as u8;
+    record.reserved = [0; 7];
+    record.head_bytes = copy_head(ctx, &mut record.head);
+    // SAFETY: reserved above, submitted once. The controller reads on its own tick: no wake-up per sample.
+    unsafe { bpf_ringbuf_submit(place.cast(), u64::from(aya_ebpf::bindings::BPF_RB_NO_WAKEUP)) };
+    true
+}
+
+/// Copies what is readable of the frame and says how much that was; what lies behind it in `head` is left as it was.
+/// By words and not by a helper: the one for it is of kernel 5.18.
+#[inline(always)]
+fn copy_head(ctx: &XdpContext, head: &mut [u8; SAMPLE_BYTES]) -> u16 {
+    let (start, end) = (ctx.data(), ctx.data_end());
+    let mut copied = 0;
+    while copied < SAMPLE_BYTES {
+        if !copy::<8>(start, end, head, copied) {
+            break;
+        }
+        copied += 8;
+    }
+    // The verifier takes no evidence from a check of the very first bytes; no Ethernet frame ends there.
+    if copied == 0 || copied == SAMPLE_BYTES {
+        return copied as u16;
+    }
+    if copy::<4>(start, end, head, copied) {
+        copied += 4;
+    }
+    if copy::<2>(start, end, head, copied) {
+        copied += 2;
+    }
+    if copy::<1>(start, end, head, copied) {
+        copied += 1;
+    }
+    copied as u16
+}
+
+#[inline(always)]
+fn copy<const N: usize>(start: usize, end: usize, head: &mut [u8; SAMPLE_BYTES], at: usize) -> bool {
+    if start + at + N > end {
+        return false;
+    }
+    // SAFETY: just checked to lie inside the frame; `copy_head` keeps `at + N` inside `head`.
+    unsafe { *head.as_mut_ptr().add(at).cast::<[u8; N]>() = *((start + at) as *const [u8; N]) };
+    true
+}

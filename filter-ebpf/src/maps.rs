@@ -1,0 +1,167 @@
+//! The maps. Who writes, who reads, the bound and what happens when full stands at each name in `floodwall_common::abi`.
+
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, LpmTrie};
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
+use aya_ebpf::macros::btf_map;
+use floodwall_common::abi::{CpuState, INTERFACE_SLOTS, InterfaceRecord, SAMPLE_RING_BYTES};
+use floodwall_common::class::Family;
+use floodwall_common::config::Config;
+use floodwall_common::hash::Place;
+use floodwall_common::limiter::{BUCKETS, Bucket};
+use floodwall_common::lists::{
+    Key4, Key6, List, ListEntry, ListState, MAX_ENTRIES, Prefilter, prefilter_bit_v4, prefilter_bit_v6,
+};
+use floodwall_common::packet::Source;
+
+/// The controller maps these into its memory: a snapshot costs no system call.
+const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
+/// Set when loading, to the number of possible CPUs.
+const CPU_COUNT: usize = 1;
+/// Banks times lists.
+const TRIES: usize = 4;
+
+/// A data section and not an array, so that reading it takes no look-up: two instructions a word instead of twelve.
+#[unsafe(link_section = ".data.config")]
+#[unsafe(no_mangle)]
+static CONFIG: ConfigSection = ConfigSection(UnsafeCell::new(MaybeUninit::zeroed()));
+
+#[repr(transparent)]
+struct ConfigSection(UnsafeCell<MaybeUninit<Config>>);
+
+// SAFETY: this half only reads it; the controller replaces it from outside, word by word.
+unsafe impl Sync for ConfigSection {}
+
+#[btf_map]
+static CPUS: Array<CpuState, CPU_COUNT, MMAPABLE> = Array::new();
+
+#[btf_map]
+static SOURCES: Array<Bucket, BUCKETS, MMAPABLE> = Array::new();
+
+#[btf_map]
+static PREFILTER: Array<Prefilter, 2> = Array::new();
+
+#[btf_map]
+static INTERFACES: Array<InterfaceRecord, INTERFACE_SLOTS> = Array::new();
+
+#[btf_map]
+static TEST_CLOCK: Array<u64, 1, MMAPABLE> = Array::new();
+
+type Trie4 = LpmTrie<Key4, ListEntry, { MAX_ENTRIES as usize }>;
+type Trie6 = LpmTrie<Key6, ListEntry, { MAX_ENTRIES as usize }>;
+
+#[btf_map]
+static LISTS_V4: ArrayOfMaps<Trie4, TRIES> = ArrayOfMaps::new();
+
+#[btf_map]
+static LISTS_V6: ArrayOfMaps<Trie6, TRIES> = ArrayOfMaps::new();
+
+#[btf_map]
+pub(crate) static SAMPLES: SampleRing = SampleRing::new();
+
+/// A ring buffer without key and value types, which libbpf and bpftool refuse on one.
+#[repr(C)]
+pub(crate) struct SampleRing {
+    r#type: *const [i32; aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_RINGBUF as usize],
+    max_entries: *const [i32; SAMPLE_RING_BYTES as usize],
+}
+
+// SAFETY: a definition for the loader; the kernel's helpers synchronise.
+unsafe impl Sync for SampleRing {}
+
+impl SampleRing {
+    const fn new() -> Self {
+        Self { r#type: core::ptr::null(), max_entries: core::ptr::null() }
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut core::ffi::c_void {
+        core::ptr::from_ref(self).cast_mut().cast()
+    }
+}
+
+/// What the operator wants.
+#[inline(always)]
+pub(crate) fn config() -> &'static Config {
+    // SAFETY: integers only, so that any bytes are a value.
+    unsafe { (*CONFIG.0.get()).assume_init_ref() }
+}
+
+/// The state of this CPU. Only this CPU writes it, and packets on one CPU come one after the other.
+#[inline(always)]
+pub(crate) fn this_cpu() -> Option<*mut CpuState> {
+    // SAFETY: no arguments, no effects.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    CPUS.get_ptr_mut(cpu)
+}
+
+/// A line of the source table.
+#[inline(always)]
+pub(crate) fn bucket(place: Place) -> Option<&'static Bucket> {
+    SOURCES.get(place.bucket() as u32)
+}
+
+/// The clock of a test, in nanoseconds.
+#[inline(always)]
+pub(crate) fn test_clock() -> Option<u64> {
+    // SAFETY: a live array entry; tests write it whole.
+    TEST_CLOCK.get_ptr(0).map(|ns| unsafe { ns.read_volatile() })
+}
+
+/// The entry that a list has for a source.
+#[inline(always)]
+pub(crate) fn listed(list: List, source: Source, state: ListState) -> Option<&'static ListEntry> {
+    if !state.has(list, source.family()) || !may_be_listed(list, source, state.bank()) {
+        return None;
+    }
+    look_up(list, source, state.bank())
+}
+
+/// Whether the prefilter has anything near the source.
+#[inline(always)]
+fn may_be_listed(list: List, source: Source, bank: u32) -> bool {
+    let Some(prefilter) = PREFILTER.get(bank) else {
+        return true;
+    };
+    let (family, bit) = match source {
+        Source::V4(address) => (Family::V4, prefilter_bit_v4(address)),
+        Source::V6(upper, _) => (Family::V6, prefilter_bit_v6(upper)),
+    };
+    let words = &prefilter.bits[list as usize][family as usize];
+    words[(bit >> 6) as usize & (words.len() - 1)] >> (bit & 63) & 1 == 1
+}
+
+/// The slow half: two look-ups in the kernel, for sources near a listed prefix.
+#[inline(always)]
+fn look_up(list: List, source: Source, bank: u32) -> Option<&'static ListEntry> {
+    let trie = bank * 2 + list as u32;
+    match source {
+        Source::V4(address) => {
+            let key = AlignedKey { hole: 0, prefix_length: 32, data: u64::from(address.to_be()) };
+            LISTS_V4.get(trie)?.get(key.as_trie_key())
+        }
+        Source::V6(upper, lower) => {
+            let key = AlignedKey { hole: 0, prefix_length: 128, data: [upper.to_be(), lower.to_be()] };
+            LISTS_V6.get(trie)?.get(key.as_trie_key())
+        }
+    }
+}
+
+/// A trie's key with a hole in front, so that its data is aligned: the verifier refuses a misaligned word on the stack.
+#[repr(C, align(8))]
+struct AlignedKey<D> {
+    hole: u32,
+    prefix_length: u32,
+    data: D,
+}
+
+impl<D> AlignedKey<D> {
+    #[inline(always)]
+    fn as_trie_key<K>(&self) -> &Key<K> {
+        const { assert!(size_of::<K>() == size_of::<D>() && align_of::<Key<K>>() == 1) };
+        // SAFETY: behind the hole lie a prefix length and data, packed as in a key of this size.
+        unsafe { &*(&raw const self.prefix_length).cast() }
+    }
+}

@@ -1,0 +1,10 @@
+//! What the end-to-end tests, the lab and the benches share.
+
+pub mod bench;
+pub mod daemon;
+pub mod flood;
+pub mod frames;
+pub mod kernel;
+pub mod netns;
+pub mod topology;
+pub mod traffic;

@@ -1,0 +1,328 @@
+//! The loaded filter against `floodwall_common::decide`: the same packets, secrets, limits, lists and time for both,
+//! and for every packet the same reason, kind and verdict. A million packets of few sources, so that limits bite.
+//!
+//! The seed is printed; `FLOODWALL_SEED` repeats a run, `FLOODWALL_PACKETS` makes it longer.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use floodwall::dataplane::Listed;
+use floodwall_common::abi::CounterBank;
+use floodwall_common::class::KIND_SLOTS;
+use floodwall_common::clock::Moment;
+use floodwall_common::config::{Config, Mode};
+use floodwall_common::decide::{World, decide};
+use floodwall_common::limiter::{Bucket, Gate, pass_gate, pass_table};
+use floodwall_common::limits::{Cost, LimitName, Limits, Meter, Rate};
+use floodwall_common::lists::List;
+use floodwall_common::packet::{Frame, Source};
+use floodwall_common::reason::{REASON_SLOTS, Reason, Verdict};
+use floodwall_tests::frames::{classes_v4, classes_v6, udp_v4, udp_v6};
+use floodwall_tests::kernel::{Kernel, Time, Variant, listed, pin_to_cpu};
+use support::cases;
+use support::limiter::{Random, gate, table};
+
+#[path = "../../common/tests/support/mod.rs"]
+mod support;
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+const PACKETS: u64 = 1_000_000;
+/// Packets under one configuration.
+const ROUND: u64 = 20_000;
+
+/// A prefix on a list, as 128 bits with IPv4 in the upper 32.
+#[derive(Clone, Copy)]
+struct Entry {
+    list: List,
+    is_v4: bool,
+    bits: u128,
+    length: u8,
+    until_ns: u64,
+}
+
+/// What the maps hold, on the host.
+struct State {
+    gate: Vec<u32>,
+    table: Vec<Bucket>,
+    entries: Vec<Entry>,
+    now: Moment,
+}
+
+struct Model<'w, 's> {
+    config: &'w Config,
+    state: &'s mut State,
+}
+
+impl<'w> World<'w> for Model<'w, '_> {
+    fn config(&self) -> &'w Config {
+        self.config
+    }
+
+    fn is_listed(&mut self, list: List, source: Source) -> bool {
+        let (is_v4, bits) = match source {
+            Source::V4(address) => (true, u128::from(address) << 96),
+            Source::V6(upper, lower) => (false, u128::from(upper) << 64 | u128::from(lower)),
+        };
+        let covers = |entry: &&Entry| {
+            entry.length == 0 || (entry.bits ^ bits).checked_shr(128 - u32::from(entry.length)) == Some(0)
+        };
+        let of_list = self.state.entries.iter().filter(|entry| entry.list == list && entry.is_v4 == is_v4);
+        of_list.filter(covers).any(|entry| entry.until_ns > self.state.now.ns())
+    }
+
+    fn admit(&mut self, key: u64, cost: Cost, meter: &Meter) -> bool {
+        let place = self.config.key.place(meter.secret(), key);
+        match pass_gate(&mut self.state.gate[place.cell()], cost, meter, self.state.now) {
+            Gate::Pass => true,
+            Gate::Ask { charge } => {
+                pass_table(&self.state.table[place.bucket()], place, cost, charge, meter, self.state.now)
+            }
+        }
+    }
+}
+
+/// Makes packets, configurations and time.
+struct Chance {
+    random: Random,
+    table: Vec<Vec<u8>>,
+}
+
+impl Chance {
+    fn new(seed: u64) -> Self {
+        let table = cases::all().into_iter().map(|case| case.frame).filter(|frame| (14..1_600).contains(&frame.len()));
+        Self { random: Random(seed), table: table.collect() }
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.random.next() as u128 as u64 % bound
+    }
+
+    fn of<T: Copy>(&mut self, values: &[T]) -> T {
+        values[self.below(values.len() as u64) as usize]
+    }
+
+    /// One of eight neighbours in a /29, in one of four networks.
+    fn v4(&mut self) -> [u8; 4] {
+        let network = self.of(&[[10, 0, 0], [198, 51, 100], [203, 0, 113], [127, 0, 0]]);
+        [network[0], network[1], network[2], self.below(8) as u8]
+    }
+
+    fn v6(&mut self) -> [u16; 8] {
+        let network = self.of(&[0x2001, 0x2a00, 0xfe80]);
+        [network, 0xdb8, self.below(2) as u16, self.below(4) as u16, 0, 0, 0, self.below(3) as u16]
+    }
+
+    fn frame(&mut self) -> Vec<u8> {
+        match self.below(16) {
+            0..=8 => self.valid(),
+            9 | 10 => self.from_table(),
+            11..=13 => self.mutated(),
+            14 => self.behind_an_ether_type(),
+            _ => (0..14 + self.below(120)).map(|_| self.random.next() as u8).collect(),
+        }
+    }
+
+    fn valid(&mut self) -> Vec<u8> {
+        let class = self.below(12) as usize;
+        let (v4, v6, data) = (self.v4().into(), self.v6().into(), self.below(1_400) as usize);
+        match class {
+            0..=4 => classes_v4(v4)[class].clone(),
+            5 => udp_v4(v4, data),
+            6..=10 => classes_v6(v6)[class - 6].clone(),
+            _ => udp_v6(v6, data),
+        }
+    }
+
+    fn from_table(&mut self) -> Vec<u8> {
+        let place = self.below(self.table.len() as u64) as usize;
+        self.table[place].clone()
+    }
+
+    fn mutated(&mut self) -> Vec<u8> {
+        let mut frame = if self.below(2) == 0 { self.valid() } else { self.from_table() };
+        for _ in 0..=self.below(4) {
+            let at = self.below(frame.len().min(90) as u64) as usize;
+            let byte = self.random.next() as u8;
+            frame[at] = self.of(&[byte, frame[at] ^ 1 << (byte & 7), 0, 0xff]);
+        }
+        match self.below(4) {
+            0 => frame.truncate(14 + self.below(frame.len() as u64 - 13) as usize),
+            1 => frame.extend([0xa5; 7]),
+            _ => {}
+        }
+        frame
+    }
+
+    fn behind_an_ether_type(&mut self) -> Vec<u8> {
+        let mut frame: Vec<u8> = (0..15 + self.below(140)).map(|_| self.random.next() as u8).collect();
+        let (ether_type, first) = self.of(&[([8, 0], 0x45), ([8, 0], 0x46), ([0x86, 0xdd], 0x60), ([0x81, 0], 0)]);
+        frame[12..14].copy_from_slice(&ether_type);
+        frame[14] = first;
+        frame
+    }
+
+    /// How much later the next packet comes: seldom after a wrap of the gate or of the table, seldom before the last.
+    fn step(&mut self, now: u64) -> u64 {
+        let tick = MS * (1 + self.below(10));
+        match self.below(20_000) {
+            0 => now + SECOND * self.below(40_000),
+            1 | 2 => now + SECOND * self.below(300),
+            3..=5 => now.saturating_sub(self.below(20) * MS),
+            6..=100 => now + self.below(3) * SECOND,
+            101..=2_000 => now + tick,
+            _ => now,
+        }
+    }
+
+    fn rate(&mut self, per_second: [u64; 4]) -> Rate {
+        match self.below(12) {
+            0 => Rate::Block,
+            1..=5 => Rate::Off,
+            _ => {
+                let per_second = self.of(&per_second);
+                Rate::Limit { per_second, burst: 1 + self.below(per_second * 2) }
+            }
+        }
+    }
+
+    fn limits(&mut self) -> Vec<(LimitName, Limits)> {
+        let mut one = |name: &LimitName| {
+            let packets = self.rate([10, 100, 1_000, 20_000]);
+            (*name, Limits { packets, bytes: self.rate([1_000, 20_000, 1_000_000, 1_250_000_000]) })
+        };
+        LimitName::ALL.iter().map(&mut one).collect()
+    }
+
+    /// Prefixes around the sources, of many lengths; `now_ns` is the test's time.
+    fn entries(&mut self, now_ns: u64) -> Vec<Entry> {
+        (0..self.below(24))
+            .map(|_| {
+                let list = self.of(List::ALL);
+                let is_v4 = self.below(2) == 0;
+                let (bits, lengths) = if is_v4 {
+                    (u128::from(u32::from_be_bytes(self.v4())) << 96, [7, 15, 16, 24, 30, 31, 32, 32])
+                } else {
+                    (std::net::Ipv6Addr::from(self.v6()).to_bits(), [3, 24, 32, 47, 48, 64, 127, 128])
+                };
+                let length = self.of(&lengths);
+                let until_ns = self.of(&[u64::MAX, now_ns + 2 * SECOND, now_ns + 600 * SECOND]);
+                Entry { list, is_v4, bits: bits >> (128 - length) << (128 - length), length: length as u8, until_ns }
+            })
+            .collect()
+    }
+}
+
+fn to_listed(entry: &Entry) -> Result<Listed> {
+    let address: std::net::IpAddr = match entry.is_v4 {
+        true => std::net::Ipv4Addr::from_bits((entry.bits >> 96) as u32).into(),
+        false => std::net::Ipv6Addr::from_bits(entry.bits).into(),
+    };
+    let until = (entry.until_ns != u64::MAX).then(|| Moment::from_ns(entry.until_ns));
+    listed(&format!("{address}/{}", entry.length), until)
+}
+
+/// Sets limits, lists, policies and mode anew, on both sides.
+fn reconfigure(chance: &mut Chance, kernel: &mut Kernel, state: &mut State) -> Result<()> {
+    if chance.below(4) > 0 {
+        let limits = chance.limits();
+        kernel.dataplane.set_limits(&limits, None)?;
+    }
+    // The kernel's own clock, which is behind the test's, must not have passed their ends: then they are left out.
+    state.entries = chance.entries(state.now.ns());
+    // A list is a set of prefixes: of two that are the same, the last one holds.
+    let same = |a: &Entry, b: &Entry| (a.list, a.is_v4, a.bits, a.length) == (b.list, b.is_v4, b.bits, b.length);
+    let entries = std::mem::take(&mut state.entries);
+    for (place, entry) in entries.iter().enumerate() {
+        if !entries[place + 1..].iter().any(|later| same(entry, later)) {
+            state.entries.push(*entry);
+        }
+    }
+    for list in List::ALL {
+        let of_list: Result<Vec<_>> = state.entries.iter().filter(|entry| entry.list == *list).map(to_listed).collect();
+        kernel.dataplane.replace_list(*list, &of_list?, None)?;
+    }
+    let reason = chance.of(Reason::ALL);
+    kernel.dataplane.set_policy(reason, chance.of(Verdict::ALL))?;
+    kernel.dataplane.set_mode(chance.of(&[Mode::Enforce, Mode::Enforce, Mode::Monitor]))?;
+    Ok(())
+}
+
+/// What the model has counted, by verdict.
+struct Expected(Box<[CounterBank; 2]>);
+
+impl Expected {
+    fn new() -> Self {
+        Self(Box::new([[[Default::default(); REASON_SLOTS]; KIND_SLOTS]; 2]))
+    }
+
+    /// The counters of the kernel that differ.
+    fn differences(&self, kernel: &Kernel) -> Vec<String> {
+        let counted = kernel.counted();
+        let cells = counted.cells().iter().filter_map(|cell| {
+            let expected = self.0[cell.verdict as usize][cell.kind.index() as usize][cell.reason as usize];
+            let is_same = (cell.packets, cell.bytes) == (expected.packets, expected.bytes);
+            (!is_same).then(|| format!("{cell:?}, but the model has {expected:?}"))
+        });
+        let mut differences: Vec<_> = cells.collect();
+        let total: u64 = self.0.iter().flatten().flatten().map(|counter| counter.packets).sum();
+        if counted.packets() != total {
+            differences.push(format!("{} packets counted of {total}", counted.packets()));
+        }
+        differences
+    }
+}
+
+fn number(variable: &str, default: u64) -> Result<u64> {
+    std::env::var(variable).map_or(Ok(default), |text| text.parse().with_context(|| variable.to_owned()))
+}
+
+#[test]
+fn the_loaded_filter_decides_as_the_model_does() -> Result<()> {
+    let nanoseconds = std::time::UNIX_EPOCH.elapsed()?.as_nanos() as u64;
+    let (seed, packets) = (number("FLOODWALL_SEED", nanoseconds)?, number("FLOODWALL_PACKETS", PACKETS)?);
+    println!("FLOODWALL_SEED={seed}");
+    // The model has one gate, that of one CPU.
+    pin_to_cpu(0)?;
+    let begun = Instant::now();
+    let mut chance = Chance::new(seed);
+    let mut kernel = Kernel::load(Time::Test)?;
+    let mut now_ns = kernel.dataplane.clock()?.now().ns() + 3_600 * SECOND;
+    let mut state = State { gate: gate(), table: table(), entries: vec![], now: Moment::from_ns(now_ns) };
+    kernel.set_time(now_ns)?;
+    let mut expected = Expected::new();
+    let mut reasons = [0u64; REASON_SLOTS];
+    let mut config = kernel.dataplane.config()?;
+    for packet in 0..packets {
+        if packet % ROUND == 0 {
+            reconfigure(&mut chance, &mut kernel, &mut state)?;
+            config = kernel.dataplane.config()?;
+        }
+        let next = chance.step(now_ns);
+        if next != now_ns {
+            now_ns = next;
+            state.now = Moment::from_ns(now_ns);
+            kernel.set_time(now_ns)?;
+        }
+        let frame = chance.frame();
+        let (reason, kind) = decide(Frame::new(&frame), &mut Model { config: &config, state: &mut state });
+        let verdict = if config.enforces() { reason.verdict(config.drops) } else { Verdict::Pass };
+        let counter = &mut expected.0[verdict as usize][kind.index() as usize][reason as usize];
+        counter.packets += 1;
+        counter.bytes += frame.len() as u64;
+        reasons[reason as usize] += 1;
+        let found = kernel.judge(if packet % 8 == 0 { Variant::Frags } else { Variant::Linear }, &frame)?;
+        let differences = expected.differences(&kernel);
+        ensure!(
+            found == verdict && differences.is_empty(),
+            "packet {packet} of seed {seed}: {found:?}, but the model says {verdict:?} for {reason:?} {kind:?}\n\
+             {differences:#?}\n{frame:02x?}"
+        );
+    }
+    println!("{packets} packets in {:?}, 0 mismatches", begun.elapsed());
+    for reason in Reason::ALL {
+        println!("{:>20} {}", reason.label(), reasons[*reason as usize]);
+        assert!(reasons[*reason as usize] > 0 || packets < PACKETS, "{reason:?} never came up");
+    }
+    Ok(())
+}
