@@ -1,7 +1,7 @@
 //! The measuring half of the bench: the wrapper program, the cases, and the rounds. What it prints is the binary's.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Barrier;
 use std::thread;
 
@@ -13,7 +13,7 @@ use floodwall::dataplane::{Listed, TestRun, test_run};
 use floodwall_common::config::{Mode, Sampling};
 use floodwall_common::limits::{LimitName, Rate};
 use floodwall_common::lists::List;
-use floodwall_common::reason::Reason;
+use floodwall_common::reason::{Reason, Verdict};
 use serde::Serialize;
 
 use crate::frames::{udp_v4, udp_v6};
@@ -214,12 +214,13 @@ impl Filter {
     }
 }
 
-/// A hundred prefixes of /24, of which about half lie where the random sources do.
+/// A hundred prefixes of /24 all over the address space; four of them lie where the random sources do, so that about one
+/// packet in sixty is near one and one in sixteen thousand on the list.
 fn hundred_prefixes() -> Result<Vec<Listed>> {
     (0..100u32)
         .map(|place| {
-            let (first, second) = if place % 2 == 0 { (11, place * 5 / 2) } else { (172, place) };
-            listed(&format!("{first}.{second}.{}.0/24", place * 7 % 256), None)
+            let first = if place % 25 == 0 { 11 } else { 20 + place };
+            listed(&format!("{first}.{}.{}.0/24", place * 37 % 256, place * 7 % 256), None)
         })
         .collect()
 }
@@ -233,10 +234,8 @@ pub fn measure(plan: Plan, progress: impl Fn(u32)) -> Result<Vec<Figure>> {
     let cases: Vec<&Case> = CASES.iter().filter(|case| case.cpus <= online).collect();
     let mut filters = [Filter::load(&[])?, Filter::load(&hundred_prefixes()?)?];
     let mut wrapper = Wrapper::load()?;
-    let frames = [
-        udp_v4(Ipv4Addr::new(11, 0, 0, 1), DATA),
-        udp_v6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1), DATA),
-    ];
+    let frames =
+        [udp_v4(Ipv4Addr::new(11, 0, 0, 1), DATA), udp_v6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1), DATA)];
     let mut rounds = vec![Vec::new(); cases.len()];
     // One round more than asked: in the first, bursts are used up and caches filled.
     for round in 0..=plan.rounds {
@@ -288,16 +287,17 @@ fn median(values: &mut [f64]) -> f64 {
     if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
 }
 
-/// Sends for ten seconds of the test's time, a millisecond after the other: ten thousand packets of random sources, and
-/// what one source at twice its limit and a hundred at 0.95 of theirs have to send by then.
+/// Sends for ten seconds of the test's time, in steps: a hundred thousand packets of random sources in each, what one
+/// source at twice its limit sends in that time, and what a hundred at 0.95 of theirs do.
 ///
 /// # Errors
 /// Where the kernel refuses a program or a run.
 pub fn accuracy() -> Result<Accuracy> {
     const LIMIT: u64 = 1_000;
-    const MILLISECONDS: u64 = 10_000;
-    const INNOCENT: u8 = 100;
-    const RANDOM_PER_MILLISECOND: u32 = 10_000;
+    const STEPS: u64 = 1_000;
+    // Before a repeated run the kernel waits for some milliseconds: shorter steps would be exact, and slow.
+    const STEP_NS: u64 = 10_000_000;
+    const RANDOM_PER_STEP: u32 = 100_000;
     pin_to_cpu(0)?;
     let mut kernel = Kernel::load(Time::Test)?;
     kernel.set_limit(LimitName::Udp, Rate::Limit { per_second: LIMIT, burst: LIMIT / 10 }, Rate::Off)?;
@@ -305,24 +305,26 @@ pub fn accuracy() -> Result<Accuracy> {
     let mut wrapper = Wrapper::load()?;
     wrapper.set_pattern(v4(SIXTEEN_MILLION))?;
     wrapper.hand_to_filter(&kernel)?;
-    let random = udp_v4(Ipv4Addr::new(11, 0, 0, 1), DATA);
-    let hot = udp_v4(Ipv4Addr::new(198, 51, 100, 200), DATA);
-    let innocent: Vec<_> = (0..INNOCENT).map(|place| udp_v4(Ipv4Addr::new(198, 51, 100, place), DATA)).collect();
-    let passes = |frame: &[u8]| Ok(kernel.judge(Variant::Linear, frame)? == floodwall_common::reason::Verdict::Pass);
+    let source = |last: u8| udp_v4(Ipv4Addr::new(198, 51, 100, last), DATA);
+    let (random, hot) = (udp_v4(Ipv4Addr::new(11, 0, 0, 1), DATA), source(200));
+    let innocent: Vec<_> = (0..100).map(source).collect();
+    let passes = |frame: &[u8]| -> Result<bool> { Ok(kernel.judge(Variant::Linear, frame)? == Verdict::Pass) };
     let (mut hot_passed, mut innocent_sent, mut innocent_lost) = (0u64, 0, 0);
-    let start_ns = 12 * 3_600_000_000_000;
-    for millisecond in 0..MILLISECONDS {
-        kernel.set_time(start_ns + millisecond * 1_000_000)?;
-        // In runs that the kernel does not have to prepare for: it waits before a repeated one.
-        wrapper.run(&random, RANDOM_PER_MILLISECOND)?;
-        for _ in 0..2 {
+    for step in 0..STEPS {
+        kernel.set_time(12 * 3_600_000_000_000 + step * STEP_NS)?;
+        wrapper.run(&random, RANDOM_PER_STEP)?;
+        for _ in 0..20 {
             hot_passed += u64::from(passes(&hot)?);
         }
-        for frame in innocent.iter().enumerate().filter(|(place, _)| !(millisecond + *place as u64).is_multiple_of(20)) {
-            innocent_sent += 1;
-            innocent_lost += u64::from(!passes(frame.1)?);
+        for (place, frame) in innocent.iter().enumerate() {
+            // Nine and ten in turn are 0.95 of ten.
+            for _ in 0..9 + (step + place as u64) % 2 {
+                innocent_sent += 1;
+                innocent_lost += u64::from(!passes(frame)?);
+            }
         }
     }
-    let limit = LIMIT as f64 * MILLISECONDS as f64 / 1_000.0 + LIMIT as f64 / 10.0;
+    let seconds = (STEPS * STEP_NS) as f64 / 1e9;
+    let limit = LIMIT as f64 * seconds + LIMIT as f64 / 10.0;
     Ok(Accuracy { twice_the_limit: hot_passed as f64 / limit, innocent_sent, innocent_lost })
 }

@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod flood;
 pub mod frames;
 pub mod kernel;
+pub mod http;
 pub mod netns;
 pub mod topology;
 pub mod traffic;

@@ -65,6 +65,9 @@ fn print(report: &Report<'_>) {
     }
     if let Some(accuracy) = &report.accuracy {
         println!("\na source at twice its limit passes {:.4} of it", accuracy.twice_the_limit);
-        println!("a source at 0.95 of its limit loses {} of {} packets", accuracy.innocent_lost, accuracy.innocent_sent);
+        println!(
+            "a source at 0.95 of its limit loses {} of {} packets",
+            accuracy.innocent_lost, accuracy.innocent_sent
+        );
     }
 }

@@ -1,0 +1,76 @@
+//! What another build, or another program, might have left in the kernel: made on purpose.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use aya::Ebpf;
+use aya::maps::{Array, Map, MapData};
+use aya::programs::{Xdp, XdpMode};
+use floodwall_common::abi::{ABI_VERSION, INTERFACE_SLOTS, InterfaceRecord};
+
+use crate::daemon::Place;
+use crate::flood::object;
+use crate::netns::Namespace;
+
+fn pin(place: &Place, name: &str) -> PathBuf {
+    place.bpffs().join("floodwall").join(format!("v{ABI_VERSION}")).join(name)
+}
+
+/// Makes every attached program look like one of another build.
+///
+/// # Errors
+/// Where nothing is pinned.
+pub fn forget_object_hash(place: &Place) -> Result<()> {
+    let data = MapData::from_pin(pin(place, "INTERFACES"))?;
+    let mut interfaces: Array<MapData, InterfaceRecord> = Map::Array(data).try_into()?;
+    for slot in 0..INTERFACE_SLOTS as u32 {
+        let record = interfaces.get(&slot, 0)?;
+        interfaces.set(slot, InterfaceRecord { object_hash: [0; 16], ..record }, 0)?;
+    }
+    Ok(())
+}
+
+/// Puts an array with one small entry where a map of ours should be pinned.
+///
+/// # Errors
+/// Where it cannot be pinned.
+pub fn replace_by_smaller_array(place: &Place, name: &str) -> Result<()> {
+    let path = pin(place, name);
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    let _ = std::fs::remove_file(&path);
+    let small = Array::<MapData, u32>::create(1, 0)?;
+    small.pin(&path).context("pin the small map")?;
+    Ok(())
+}
+
+/// A program of somebody else on an interface, gone with this value.
+#[derive(Debug)]
+pub struct Foreign {
+    _link: OwnedFd,
+}
+
+/// Attaches one.
+///
+/// # Errors
+/// Where the interface takes none.
+pub fn attach_foreign(namespace: &Namespace, interface: &str) -> Result<Foreign> {
+    let interface = interface.to_owned();
+    namespace.run(move || -> Result<Foreign> {
+        let mut object = Ebpf::load(object())?;
+        let program: &mut Xdp = object.program_mut("bare_drop").context("bare_drop")?.try_into()?;
+        program.load()?;
+        let link = program.attach(&interface, XdpMode::Driver)?;
+        let link: aya::programs::links::FdLink = program.take_link(link)?.try_into()?;
+        use std::os::fd::AsFd;
+        let fd = link_fd(&link)?.as_fd().try_clone_to_owned()?;
+        Ok(Foreign { _link: fd })
+    })?
+}
+
+fn link_fd(link: &aya::programs::links::FdLink) -> Result<impl std::os::fd::AsFd + '_> {
+    let _ = link;
+    Err::<std::os::fd::BorrowedFd<'_>, _>(anyhow::anyhow!("no descriptor"))
+}

@@ -1,0 +1,183 @@
+//! The daemon's life: attach, die, come back, be replaced, refuse, detach. A flood that is denied goes on meanwhile, and
+//! not one packet of it may pass.
+
+use std::time::Duration;
+
+use floodwall_tests::daemon::{
+    Daemon, Place, floodwall, floodwall_ok, packets, status, wait_for,
+};
+use floodwall_tests::flood::Flood;
+use floodwall_tests::netns::{Namespace, join};
+use floodwall_tests::topology::{PROTECTED, Topology};
+
+/// Everything that a flood of these tests comes from.
+const FLOOD_PREFIXES: [&str; 2] = ["11.0.0.0/8", "3fff::/16"];
+
+fn run(topology: &Topology, place: &Place) -> Daemon {
+    Daemon::start(&topology.server, place, &["--interface", PROTECTED]).unwrap()
+}
+
+fn verb(topology: &Topology, place: &Place, words: &str) -> String {
+    floodwall_ok(&topology.server, place, &words.split(' ').collect::<Vec<_>>()).unwrap()
+}
+
+/// The exit code of a verb and what it said.
+fn refused(topology: &Topology, place: &Place, words: &str) -> (Option<i32>, String) {
+    let output = floodwall(&topology.server, place, &words.split(' ').collect::<Vec<_>>()).unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn attaches_natively_in_monitor_mode_and_says_so() {
+    let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
+    let daemon = run(&topology, &place);
+    let now = status(&topology.server, &place).unwrap();
+    assert_eq!(now["mode"], "monitor");
+    assert_eq!(now["attached"], true);
+    assert_eq!(now["interfaces"][0]["attached"], "native");
+    assert_eq!(now["interfaces"][0]["name"], PROTECTED);
+    let exit = |words: &str| floodwall(&topology.server, &place, &[words]).unwrap().status.code();
+    assert_eq!(exit("status"), Some(10), "attached, not enforcing");
+    verb(&topology, &place, "mode enforce");
+    assert_eq!(exit("status"), Some(0), "enforcing");
+    daemon.stop().unwrap();
+    assert_eq!(exit("status"), Some(0), "the protection outlives the daemon");
+    verb(&topology, &place, "detach");
+    assert_eq!(exit("status"), Some(4), "nothing is loaded any more");
+}
+
+#[test]
+fn a_denied_flood_does_not_leak_while_the_daemon_dies_comes_back_and_is_replaced() {
+    let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
+    let first = run(&topology, &place);
+    verb(&topology, &place, "mode enforce");
+    verb(&topology, &place, "limits set udp --pps 123 --burst 45");
+    verb(&topology, &place, &format!("deny add {} --ttl 1h --reason test", FLOOD_PREFIXES.join(" ")));
+    let flood = Flood { sources: 1_000, packets_per_second: 300_000, duration: Duration::from_secs(6) };
+    let flood = flood.start(&topology.world, topology.target().unwrap(), 0).unwrap();
+    let denied = || packets(&status(&topology.server, &place).unwrap(), "drop", "denied");
+    wait_for("the flood", || (denied() > 10_000).then_some(())).unwrap();
+
+    first.kill().unwrap();
+    let dead = denied();
+    wait_for("drops without a daemon", || (denied() > dead + 10_000).then_some(())).unwrap();
+    let limits = verb(&topology, &place, "limits show --json");
+    assert!(limits.contains("123"), "limits are readable without a daemon: {limits}");
+
+    let second = run(&topology, &place);
+    let log = || std::fs::read_to_string(place.log()).unwrap();
+    assert!(log().contains("adopted"), "{}", log());
+    let alive = denied();
+    wait_for("drops after adoption", || (denied() > alive + 10_000).then_some(())).unwrap();
+    second.kill().unwrap();
+
+    // As if another build had attached: the next daemon replaces the program in place.
+    floodwall_tests::pins::forget_object_hash(&place).unwrap();
+    let _third = run(&topology, &place);
+    assert!(log().contains("replaced the program in place"), "{}", log());
+    let replaced = denied();
+    wait_for("drops after the replacement", || (denied() > replaced + 10_000).then_some(())).unwrap();
+
+    let sent = flood.join().unwrap().unwrap();
+    let dropped = wait_for("the last drops", || (denied() == sent.packets()).then_some(denied()));
+    assert_eq!(dropped.unwrap(), sent.packets(), "every packet of the flood was dropped, under its reason");
+    let now = status(&topology.server, &place).unwrap();
+    assert_eq!(packets(&now, "pass", "passed"), 0, "{now:#}");
+    assert!(verb(&topology, &place, "limits show --json").contains("123"), "limits are kept");
+}
+
+#[test]
+fn a_foreign_program_is_named_and_left_alone() {
+    let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
+    let foreign = floodwall_tests::pins::attach_foreign(&topology.server, PROTECTED).unwrap();
+    let (exit, said) = refused(&topology, &place, &format!("run --interface {PROTECTED} --metrics off"));
+    assert_eq!(exit, Some(5), "{said}");
+    assert!(said.contains("another XDP program") && said.contains("bare_drop"), "{said}");
+    let (exit, _) = refused(&topology, &place, "status");
+    assert_eq!(exit, Some(11), "not attached");
+    drop(foreign);
+    drop(run(&topology, &place));
+}
+
+#[test]
+fn two_daemons_do_not_share_pins() {
+    let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
+    let _first = run(&topology, &place);
+    let socket = place.directory().join("other.sock");
+    let words = format!("run --interface {PROTECTED} --metrics off --socket {}", socket.display());
+    let (exit, said) = refused(&topology, &place, &words);
+    assert_eq!(exit, Some(5), "{said}");
+    assert!(said.contains("another floodwall"), "{said}");
+    let (exit, said) = refused(&topology, &place, &format!("run --interface {PROTECTED} --metrics off"));
+    assert_eq!(exit, Some(5), "{said}");
+}
+
+#[test]
+fn protects_several_interfaces_and_counts_each_by_itself() {
+    let place = Place::new().unwrap();
+    let (server, left, right) =
+        (Namespace::new("server").unwrap(), Namespace::new("left").unwrap(), Namespace::new("right").unwrap());
+    join(&left, "wan0", &server, "eth0").unwrap();
+    join(&right, "wan0", &server, "eth1.100").unwrap();
+    let arguments = ["--interface", "eth0", "--interface", "eth1.100", "--interface", "eth0"];
+    let _daemon = Daemon::start(&server, &place, &arguments).unwrap();
+    let now = status(&server, &place).unwrap();
+    let names: Vec<_> = (0..2).map(|index| now["interfaces"][index]["name"].clone()).collect();
+    assert_eq!(names, ["eth0", "eth1.100"]);
+    assert!(now["interfaces"][2].is_null(), "named twice, taken once");
+    assert_eq!(now["attached"], true);
+    floodwall_ok(&server, &place, &["detach", "--interface", "eth0"]).unwrap();
+    let now = status(&server, &place).unwrap();
+    assert_eq!(now["interfaces"][0]["name"], "eth1.100");
+    assert_eq!(now["attached"], true);
+}
+
+#[test]
+fn says_that_it_is_not_attached_when_the_device_says_so() {
+    let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
+    let _daemon = run(&topology, &place);
+    topology.server.ip(&format!("link del {PROTECTED}")).unwrap();
+    wait_for("the status to tell", || {
+        let now = status(&topology.server, &place).unwrap();
+        (now["attached"] == false && now["interfaces"][0]["attached"].is_null()).then_some(())
+    })
+    .unwrap();
+    assert!(floodwall(&topology.server, &place, &["status"]).unwrap().status.code() == Some(11));
+}
+
+#[test]
+fn maps_of_another_shape_are_never_used() {
+    let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
+    run(&topology, &place).stop().unwrap();
+    // The filter is still attached: what is pinned is in use, so it is not cleared either.
+    floodwall_tests::pins::replace_by_smaller_array(&place, "PREFILTER").unwrap();
+    let (exit, said) = refused(&topology, &place, &format!("run --interface {PROTECTED} --metrics off"));
+    assert_eq!(exit, Some(5), "{said}");
+    assert!(said.contains("PREFILTER"), "{said}");
+    let (exit, said) = refused(&topology, &place, "detach");
+    assert_eq!(exit, Some(0), "{said}");
+    // Nothing uses it now: cleared, and made anew.
+    floodwall_tests::pins::replace_by_smaller_array(&place, "PREFILTER").unwrap();
+    drop(run(&topology, &place));
+}
+
+#[test]
+fn generic_mode_only_where_it_is_allowed() {
+    let (server, place) = (Namespace::new("server").unwrap(), Place::new().unwrap());
+    server.ip("link add br0 type bridge").unwrap();
+    let refused = floodwall(&server, &place, &["run", "--interface", "br0", "--metrics", "off"]).unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(said.contains("native") && said.contains("--allow-generic"), "{said}");
+    let _daemon = Daemon::start(&server, &place, &["--interface", "br0", "--allow-generic", "--metrics", "off"]).unwrap();
+    assert_eq!(status(&server, &place).unwrap()["interfaces"][0]["attached"], "generic");
+}
+
+#[test]
+fn a_large_mtu_takes_the_program_for_fragments() {
+    let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
+    topology.server.ip(&format!("link set {PROTECTED} mtu 9000")).unwrap();
+    topology.world.ip("link set wan0 mtu 9000").unwrap();
+    let _daemon = run(&topology, &place);
+    assert_eq!(status(&topology.server, &place).unwrap()["interfaces"][0]["attached"], "native");
+}
