@@ -17,7 +17,9 @@ pub(crate) fn embed(bin: &str, variable: &str, features: &[&str]) {
 }
 
 fn object(bin: &str, features: &[&str]) -> Result<PathBuf, String> {
-    let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("filter-ebpf");
+    // Asked when run, not when compiled: two checkouts may share a target directory.
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").ok_or("only a build script has CARGO_MANIFEST_DIR")?;
+    let crate_dir = Path::new(&manifest).with_file_name("filter-ebpf");
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("only a build script has OUT_DIR")?);
     rebuild_when_changed(&crate_dir);
     let built = match env::var_os("EBPF_OBJECT_DIR") {

@@ -49,6 +49,14 @@ impl Unit {
         }
     }
 
+    /// The smallest burst: of bytes a few frames, since the gate lets one pass before anything is charged.
+    pub const fn min_burst(self) -> u64 {
+        match self {
+            Self::Packets => 1,
+            Self::Bytes => 10_000,
+        }
+    }
+
     /// What one frame counts for on an ordinary link: what the gate may have let pass for nothing.
     const fn usual_packet(self) -> u64 {
         match self {
@@ -82,12 +90,22 @@ pub enum Rate {
     },
 }
 
+impl core::fmt::Display for Rate {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Block => f.write_str("block"),
+            Self::Limit { per_second, burst } => write!(f, "{per_second} per second with a burst of {burst}"),
+        }
+    }
+}
+
 /// Why a rate cannot be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateError {
     /// Below [`Unit::min_rate`] or above [`Unit::max_rate`].
     RateOutOfRange,
-    /// Zero, or worth more than [`MAX_BURST_SECONDS`] of the rate.
+    /// Below [`Unit::min_burst`], or worth more than [`MAX_BURST_SECONDS`] of the rate.
     BurstOutOfRange,
 }
 
@@ -174,7 +192,7 @@ impl Meter {
         if per_second < unit.min_rate() || per_second > unit.max_rate() {
             return Err(RateError::RateOutOfRange);
         }
-        if burst == 0 || burst > per_second * MAX_BURST_SECONDS {
+        if burst < unit.min_burst() || burst > per_second * MAX_BURST_SECONDS {
             return Err(RateError::BurstOutOfRange);
         }
         let fraction = (UNITS_PER_SECOND << COST_FRACTION_BITS) / per_second;

@@ -266,6 +266,15 @@ pub struct ModeChange {
     pub mode: String,
 }
 
+/// What to take the filter off.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetachRequest {
+    /// One interface; null for all.
+    #[serde(default)]
+    pub interface: Option<String>,
+}
+
 /// What is on a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListView {

@@ -11,7 +11,7 @@ use crate::api::{
     EntryView, LimitView, LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry,
     PolicyView, SCHEMA_VERSION,
 };
-use crate::dataplane::{Dataplane, Listed, limits_of};
+use crate::dataplane::{Dataplane, Listed, PreparedLists, limits_of};
 use crate::exit::{Exit, Failure};
 
 /// All limits.
@@ -60,14 +60,16 @@ fn refuse_rate(name: &str, limits: Limits, unit: Unit, error: RateError) -> Fail
     };
     let text = match error {
         RateError::RateOutOfRange => format!(
-            "{name}: {rate:?} is out of range: {} per second go from {} to {}",
+            "{name}: {rate} is out of range: {} per second go from {} to {}",
             unit.label(),
             unit.min_rate(),
             unit.max_rate()
         ),
-        RateError::BurstOutOfRange => {
-            format!("{name}: {rate:?} is out of range: a burst goes from 1 to {MAX_BURST_SECONDS} seconds of its rate")
-        }
+        RateError::BurstOutOfRange => format!(
+            "{name}: {rate} is out of range: a burst goes from {} {} to {MAX_BURST_SECONDS} seconds of its rate",
+            unit.min_burst(),
+            unit.label()
+        ),
     };
     Failure::new(Exit::Usage, text)
 }
@@ -143,24 +145,55 @@ pub fn list(dataplane: &Dataplane, list: List) -> anyhow::Result<ListView> {
     })
 }
 
-/// Adds to and removes from a list, all or nothing.
-///
-/// # Errors
-/// Where it does not fit or cannot be written: nothing has changed then.
-pub fn change_list(dataplane: &mut Dataplane, list: List, change: &ListChange) -> anyhow::Result<ListChanged> {
-    let clock = dataplane.clock()?;
-    let generation = dataplane.config()?.generation;
-    let mut entries: std::collections::BTreeMap<ipnet::IpNet, Listed> =
-        dataplane.list(list)?.into_iter().map(|entry| (entry.prefix, entry)).collect();
-    let missing: Vec<_> =
-        change.remove.iter().map(ipnet::IpNet::trunc).filter(|prefix| entries.remove(prefix).is_none()).collect();
-    for entry in &change.add {
-        let prefix = entry.prefix.trunc();
-        let until = entry.ttl_s.map(|seconds| clock.after(Duration::from_secs(seconds)));
-        let listed = Listed { prefix, until, added: SystemTime::now(), note: entry.reason.clone() };
-        entries.insert(prefix, listed);
+/// A change of a list, worked out from what is on the lists now.
+pub struct ListPlan {
+    lists: [Vec<Listed>; 2],
+    generation: u64,
+    changed: ListChanged,
+}
+
+impl ListPlan {
+    /// Works out a change: what is to be on both lists afterwards. Ended entries go.
+    ///
+    /// # Errors
+    /// Where the maps cannot be read.
+    pub fn new(dataplane: &Dataplane, list: List, change: &ListChange) -> anyhow::Result<Self> {
+        let clock = dataplane.clock()?;
+        let now = clock.now();
+        let generation = dataplane.config()?.generation;
+        let read = |list| -> anyhow::Result<std::collections::BTreeMap<ipnet::IpNet, Listed>> {
+            let live = |entry: &Listed| entry.until.is_none_or(|until| until > now);
+            let entries = dataplane.list(list)?.into_iter();
+            Ok(entries.filter(live).map(|entry| (entry.prefix, entry)).collect())
+        };
+        let mut lists = [read(List::Allow)?, read(List::Deny)?];
+        let entries = &mut lists[list as usize];
+        let prefixes = change.remove.iter().map(ipnet::IpNet::trunc);
+        let missing = prefixes.filter(|prefix| entries.remove(prefix).is_none()).collect();
+        for entry in &change.add {
+            let prefix = entry.prefix.trunc();
+            let until = entry.ttl_s.map(|seconds| clock.after(Duration::from_secs(seconds)));
+            let listed = Listed { prefix, until, added: SystemTime::now(), note: entry.reason.clone() };
+            entries.insert(prefix, listed);
+        }
+        let changed = ListChanged { missing, entries: entries.len() };
+        Ok(Self { lists: lists.map(|list| list.into_values().collect()), generation, changed })
     }
-    let entries: Vec<_> = entries.into_values().collect();
-    dataplane.replace_list(list, &entries, Some(generation))?;
-    Ok(ListChanged { missing, entries: entries.len() })
+
+    /// Builds the lists beside those in force. Takes seconds for a million entries, and no lock.
+    ///
+    /// # Errors
+    /// Where they do not fit.
+    pub fn prepare(&self) -> anyhow::Result<PreparedLists> {
+        Ok(PreparedLists::new(&self.lists[0], &self.lists[1])?)
+    }
+
+    /// Puts them in force.
+    ///
+    /// # Errors
+    /// Where something has changed since the plan was made, or they cannot be written: nothing has changed then.
+    pub fn install(self, dataplane: &mut Dataplane, prepared: &PreparedLists) -> anyhow::Result<ListChanged> {
+        dataplane.install_lists(prepared, self.generation)?;
+        Ok(self.changed)
+    }
 }

@@ -78,3 +78,17 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
         })
         .unwrap_or(Exit::Failed)
 }
+
+/// An error and its causes in words. A cause that the words before it name already is not named again.
+pub fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text += ": ";
+            text += &cause;
+        }
+    }
+    text
+}

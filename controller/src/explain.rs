@@ -30,7 +30,11 @@ pub fn explain(dataplane: &Dataplane, address: IpAddr, recent: Option<TalkerView
         (None, Some(_)) => Some(Verdict::Drop),
         (None, None) => None,
     };
-    let limits = standings(dataplane, &config, source, now, on(List::Allow).is_some());
+    // A denied source never gets as far as its limits.
+    let limits = match list_verdict {
+        Some(Verdict::Drop) => Vec::new(),
+        verdict => standings(dataplane, &config, source, now, verdict.is_some()),
+    };
     let summary = summary(&config, source, on(List::Allow), on(List::Deny), &limits);
     Ok(ExplainView {
         schema_version: SCHEMA_VERSION,

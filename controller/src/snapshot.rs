@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use floodwall_common::abi::SAMPLE_STREAMS;
 use floodwall_common::class::{Class, Family};
+use floodwall_common::clock::Moment;
 use floodwall_common::config::Mode;
 use floodwall_common::limits::{LimitName, Limits};
 use floodwall_common::lists::{List, MAX_ENTRIES};
@@ -96,11 +97,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads it. `devices` are those of the moment; `lists` the sizes where they are known already.
+    /// Reads it. `devices` are those of the moment; `lists` the sizes of the lists.
     ///
     /// # Errors
     /// Where a map cannot be read.
-    pub fn take(dataplane: &Dataplane, devices: &[Device], lists: Option<Vec<ListSize>>) -> dataplane::Result<Self> {
+    pub fn take(dataplane: &Dataplane, devices: &[Device], lists: ListSizes) -> dataplane::Result<Self> {
         let config = dataplane.config()?;
         let now = dataplane.clock()?.now();
         let (sources, source_capacity) = dataplane.source_occupancy(now);
@@ -116,10 +117,7 @@ impl Snapshot {
             drops: config.drops,
             limits: LimitName::ALL.iter().map(|name| (*name, limits_of(&config, *name))).collect(),
             interfaces: interfaces.collect(),
-            lists: match lists {
-                Some(sizes) => sizes,
-                None => list_sizes(dataplane)?,
-            },
+            lists: lists.sizes,
             list_capacity: MAX_ENTRIES as usize,
             sources,
             source_capacity,
@@ -143,19 +141,36 @@ impl Snapshot {
     }
 }
 
-/// Counts the entries of all lists: a walk through the tries, so not for every tick.
-///
-/// # Errors
-/// Where the maps cannot be read.
-pub fn list_sizes(dataplane: &Dataplane) -> dataplane::Result<Vec<ListSize>> {
-    let mut sizes = Vec::new();
-    for list in List::ALL {
-        let entries = dataplane.list(*list)?;
-        let v4 = entries.iter().filter(|entry| entry.prefix.addr().is_ipv4()).count();
-        sizes.push(ListSize { list: *list, family: Family::V4, entries: v4 });
-        sizes.push(ListSize { list: *list, family: Family::V6, entries: entries.len() - v4 });
+/// The sizes of all lists, and until when they hold.
+#[derive(Clone, Debug)]
+pub struct ListSizes {
+    sizes: Vec<ListSize>,
+    first_end: Option<Moment>,
+}
+
+impl ListSizes {
+    /// Counts the entries that have not ended: a walk through the tries, so not for every tick.
+    ///
+    /// # Errors
+    /// Where the maps cannot be read.
+    pub fn count(dataplane: &Dataplane, now: Moment) -> dataplane::Result<Self> {
+        let mut counted = Self { sizes: Vec::new(), first_end: None };
+        for list in List::ALL {
+            let mut entries = dataplane.list(*list)?;
+            entries.retain(|entry| entry.until.is_none_or(|until| until > now));
+            let ends = entries.iter().filter_map(|entry| entry.until);
+            counted.first_end = ends.chain(counted.first_end).min();
+            let v4 = entries.iter().filter(|entry| entry.prefix.addr().is_ipv4()).count();
+            counted.sizes.push(ListSize { list: *list, family: Family::V4, entries: v4 });
+            counted.sizes.push(ListSize { list: *list, family: Family::V6, entries: entries.len() - v4 });
+        }
+        Ok(counted)
     }
-    Ok(sizes)
+
+    /// Whether no entry has ended since.
+    pub fn hold_at(&self, now: Moment) -> bool {
+        self.first_end.is_none_or(|end| end > now)
+    }
 }
 
 /// Class and family of a cell; `None` for what is not IP.

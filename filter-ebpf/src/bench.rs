@@ -69,7 +69,7 @@ pub fn vary(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_ABORTED;
     }
     // SAFETY: the array holds XDP programs only, by its type.
-    let _ = unsafe { TARGET.tail_call(&ctx, 0) };
+    unsafe { TARGET.tail_call(&ctx, 0) };
     xdp_action::XDP_ABORTED
 }
 
@@ -110,7 +110,7 @@ fn next_source(ctx: &XdpContext, draw: impl Fn(&mut Pattern) -> u32) -> Option<&
     if pattern.sources == 0 {
         return Some(pattern);
     }
-    let address = pattern.base + (u64::from(draw(pattern)) * u64::from(pattern.sources) >> 32) as u32;
+    let address = pattern.base + ((u64::from(draw(pattern)) * u64::from(pattern.sources)) >> 32) as u32;
     match pattern.family {
         4 => write_v4(ctx, address)?,
         _ => write_v6(ctx, address)?,

@@ -39,7 +39,7 @@ fn count(cpu: *mut CpuState, bytes: u32, reason: Reason, kind: Kind, dropped: u3
     // SAFETY: a live array entry that only this CPU writes.
     let counters = unsafe { &mut (*cpu).counters };
     let bank = &mut counters[slot() as usize & (INTERFACE_SLOTS - 1)][dropped as usize & 1];
-    let place = kind.index() as usize * REASON_SLOTS | reason as usize;
+    let place = (kind.index() as usize * REASON_SLOTS) | reason as usize;
     let counter = &mut bank.as_flattened_mut()[place & (KIND_SLOTS * REASON_SLOTS - 1)];
     counter.packets += 1;
     counter.bytes += u64::from(bytes);

@@ -16,6 +16,7 @@ use floodwall_common::lists::List;
 use floodwall_common::reason::{Reason, Verdict};
 use serde::Serialize;
 
+use crate::flood::Pattern;
 use crate::frames::{udp_v4, udp_v6};
 use crate::kernel::{Kernel, Ring, Time, Variant, descriptor_figure, listed, pin_to_cpu};
 
@@ -61,27 +62,13 @@ pub struct Accuracy {
     pub innocent_lost: u64,
 }
 
-/// Which sources the wrapper writes; the layout is that of the BPF half.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Pattern {
-    state: u64,
-    sources: u32,
-    base: u32,
-    family: u32,
-    ifindex: u32,
-}
-
-// SAFETY: integers only, no hidden bytes.
-unsafe impl aya::Pod for Pattern {}
-
 /// From so many sources; one is drawn as many are, so that it costs the wrapper the same.
 const fn v4(sources: u32) -> Pattern {
-    Pattern { state: 1, sources, base: 0x0b00_0000, family: 4, ifindex: 0 }
+    Pattern { state: 1, sources, base: 0x0b00_0000, family: 4, ifindex: 0, interval_ns: 0, due_ns: 0 }
 }
 
 const fn v6(sources: u32) -> Pattern {
-    Pattern { state: 1, sources, base: 0x000a_0000, family: 6, ifindex: 0 }
+    Pattern { base: 0x000a_0000, family: 6, ..v4(sources) }
 }
 
 /// The program that a case measures.
@@ -206,7 +193,7 @@ struct Filter {
 impl Filter {
     fn load(denied: &[Listed]) -> Result<Self> {
         let mut kernel = Kernel::load(Time::Ticks)?;
-        kernel.dataplane.replace_list(List::Deny, denied, None)?;
+        kernel.replace_list(List::Deny, denied)?;
         kernel.dataplane.set_mode(Mode::Enforce)?;
         kernel.dataplane.set_sampling(SAMPLED)?;
         let ring = kernel.ring()?;

@@ -9,12 +9,13 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Map, MapData, RingBuf};
-use floodwall::dataplane::{Cell, Dataplane, Listed, Pins, TestRun, test_run};
+use floodwall::dataplane::{Cell, Dataplane, Listed, Pins, PreparedLists, TestRun, test_run};
 use floodwall_common::abi::{Sample, map};
 use floodwall_common::class::Kind;
 use floodwall_common::clock::Moment;
 use floodwall_common::config::Sampling;
 use floodwall_common::limits::{LimitName, Limits, Rate};
+use floodwall_common::lists::List;
 use floodwall_common::reason::{Reason, Verdict};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -35,7 +36,7 @@ impl Bpffs {
     /// Where the directory or the mount is refused.
     pub fn mount() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("floodwall-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("floodwall-kernel-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
         let mounted = mount(Some("bpf"), &path, Some("bpf"), MsFlags::empty(), Some("mode=0700"));
@@ -160,6 +161,27 @@ impl Kernel {
             bail!("{limits:?}: {unit:?} {error:?}");
         }
         self.dataplane.set_limits(&[(name, limits)], None)?;
+        Ok(())
+    }
+
+    /// Replaces a list as a whole; the other stays.
+    ///
+    /// # Errors
+    /// Where the lists cannot be read or written.
+    pub fn replace_list(&mut self, list: List, entries: &[Listed]) -> Result<()> {
+        match list {
+            List::Allow => self.replace_lists(entries, &self.dataplane.list(List::Deny)?),
+            List::Deny => self.replace_lists(&self.dataplane.list(List::Allow)?, entries),
+        }
+    }
+
+    /// Replaces both lists at once.
+    ///
+    /// # Errors
+    /// Where the lists cannot be written.
+    pub fn replace_lists(&mut self, allow: &[Listed], deny: &[Listed]) -> Result<()> {
+        let generation = self.dataplane.config()?.generation;
+        self.dataplane.install_lists(&PreparedLists::new(allow, deny)?, generation)?;
         Ok(())
     }
 

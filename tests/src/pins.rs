@@ -1,6 +1,5 @@
 //! What another build, or another program, might have left in the kernel: made on purpose.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -49,7 +48,7 @@ pub fn replace_by_smaller_array(place: &Place, name: &str) -> Result<()> {
 /// A program of somebody else on an interface, gone with this value.
 #[derive(Debug)]
 pub struct Foreign {
-    _link: OwnedFd,
+    _object: Ebpf,
 }
 
 /// Attaches one.
@@ -62,15 +61,7 @@ pub fn attach_foreign(namespace: &Namespace, interface: &str) -> Result<Foreign>
         let mut object = Ebpf::load(object())?;
         let program: &mut Xdp = object.program_mut("bare_drop").context("bare_drop")?.try_into()?;
         program.load()?;
-        let link = program.attach(&interface, XdpMode::Driver)?;
-        let link: aya::programs::links::FdLink = program.take_link(link)?.try_into()?;
-        use std::os::fd::AsFd;
-        let fd = link_fd(&link)?.as_fd().try_clone_to_owned()?;
-        Ok(Foreign { _link: fd })
+        program.attach(&interface, XdpMode::Driver)?;
+        Ok(Foreign { _object: object })
     })?
-}
-
-fn link_fd(link: &aya::programs::links::FdLink) -> Result<impl std::os::fd::AsFd + '_> {
-    let _ = link;
-    Err::<std::os::fd::BorrowedFd<'_>, _>(anyhow::anyhow!("no descriptor"))
 }

@@ -95,7 +95,7 @@ impl Chance {
     }
 
     fn below(&mut self, bound: u64) -> u64 {
-        self.random.next() as u128 as u64 % bound
+        self.random.below(bound)
     }
 
     fn of<T: Copy>(&mut self, values: &[T]) -> T {
@@ -116,7 +116,7 @@ impl Chance {
     fn frame(&mut self) -> Vec<u8> {
         match self.below(16) {
             0..=8 => self.valid(),
-            9 | 10 => self.from_table(),
+            9 | 10 => self.of_table(),
             11..=13 => self.mutated(),
             14 => self.behind_an_ether_type(),
             _ => (0..14 + self.below(120)).map(|_| self.random.next() as u8).collect(),
@@ -134,13 +134,13 @@ impl Chance {
         }
     }
 
-    fn from_table(&mut self) -> Vec<u8> {
+    fn of_table(&mut self) -> Vec<u8> {
         let place = self.below(self.table.len() as u64) as usize;
         self.table[place].clone()
     }
 
     fn mutated(&mut self) -> Vec<u8> {
-        let mut frame = if self.below(2) == 0 { self.valid() } else { self.from_table() };
+        let mut frame = if self.below(2) == 0 { self.valid() } else { self.of_table() };
         for _ in 0..=self.below(4) {
             let at = self.below(frame.len().min(90) as u64) as usize;
             let byte = self.random.next() as u8;
@@ -228,7 +228,6 @@ fn reconfigure(chance: &mut Chance, kernel: &mut Kernel, state: &mut State) -> R
         let limits = chance.limits();
         kernel.dataplane.set_limits(&limits, None)?;
     }
-    // The kernel's own clock, which is behind the test's, must not have passed their ends: then they are left out.
     state.entries = chance.entries(state.now.ns());
     // A list is a set of prefixes: of two that are the same, the last one holds.
     let same = |a: &Entry, b: &Entry| (a.list, a.is_v4, a.bits, a.length) == (b.list, b.is_v4, b.bits, b.length);
@@ -240,7 +239,7 @@ fn reconfigure(chance: &mut Chance, kernel: &mut Kernel, state: &mut State) -> R
     }
     for list in List::ALL {
         let of_list: Result<Vec<_>> = state.entries.iter().filter(|entry| entry.list == *list).map(to_listed).collect();
-        kernel.dataplane.replace_list(*list, &of_list?, None)?;
+        kernel.replace_list(*list, &of_list?)?;
     }
     let reason = chance.of(Reason::ALL);
     kernel.dataplane.set_policy(reason, chance.of(Verdict::ALL))?;

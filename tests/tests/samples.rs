@@ -24,7 +24,7 @@ fn sampling(every: u32, budget: u32) -> Result<Kernel> {
     pin_to_cpu(CPU)?;
     let mut kernel = Kernel::load(Time::Ticks)?;
     kernel.dataplane.set_mode(Mode::Enforce)?;
-    kernel.dataplane.replace_list(List::Deny, &[listed("198.51.100.0/24", None)?], None)?;
+    kernel.replace_list(List::Deny, &[listed("198.51.100.0/24", None)?])?;
     kernel.dataplane.set_sampling(Sampling::new([every; 2], budget))?;
     kernel.set_limit(LimitName::Udp, Rate::Off, Rate::Off)?;
     Ok(kernel)

@@ -86,7 +86,7 @@ impl Bench {
 
     fn list(&mut self, list: List, prefixes: &[(&str, Option<Moment>)]) -> Result<()> {
         let entries: Result<Vec<_>> = prefixes.iter().map(|(prefix, until)| listed(prefix, *until)).collect();
-        self.kernel.dataplane.replace_list(list, &entries?, None)?;
+        self.kernel.replace_list(list, &entries?)?;
         Ok(())
     }
 

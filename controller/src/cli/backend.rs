@@ -8,12 +8,13 @@ use serde::de::DeserializeOwned;
 use super::args::Global;
 use super::client::Client;
 use crate::api::{
-    LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, Status,
+    DetachRequest, LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView,
+    Status,
 };
-use crate::control;
+use crate::control::{self, ListPlan};
 use crate::dataplane::{self, Access, Dataplane, Pins};
 use crate::exit::{Exit, Failure};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{ListSizes, Snapshot};
 
 /// Answers verbs.
 pub(super) enum Backend {
@@ -93,7 +94,12 @@ impl Backend {
     pub(super) async fn change_list(self, list: List, change: &ListChange) -> anyhow::Result<ListChanged> {
         match self {
             Self::Daemon(client) => client.post(&format!("/api/v1/lists/{}", list.label()), change).await,
-            Self::Pins(bpffs) => control::change_list(&mut open(bpffs, Access::Write)?, list, change),
+            Self::Pins(bpffs) => {
+                let mut dataplane = open(bpffs, Access::Write)?;
+                let plan = ListPlan::new(&dataplane, list, change)?;
+                let prepared = plan.prepare()?;
+                plan.install(&mut dataplane, &prepared)
+            }
         }
     }
 
@@ -101,8 +107,8 @@ impl Backend {
     pub(super) async fn detach(self, interface: Option<&str>) -> anyhow::Result<Vec<String>> {
         match self {
             Self::Daemon(client) => {
-                let query = interface.map_or(String::new(), |name| format!("?interface={name}"));
-                client.post(&format!("/api/v1/detach{query}"), &()).await
+                let request = DetachRequest { interface: interface.map(str::to_owned) };
+                client.post("/api/v1/detach", &request).await
             }
             Self::Pins(bpffs) => {
                 let pins = Pins::new(bpffs);
@@ -114,9 +120,10 @@ impl Backend {
                     }
                     opened => opened?,
                 };
-                let detached = plane.detach(interface)?;
+                let mut detached = plane.detach(interface)?;
                 if plane.protected(&[])?.is_empty() {
                     plane.remove()?;
+                    detached.push("the pinned maps".to_owned());
                 }
                 Ok(detached)
             }
@@ -142,5 +149,6 @@ fn open(bpffs: PathBuf, access: Access) -> dataplane::Result<Dataplane> {
 async fn snapshot(bpffs: PathBuf) -> dataplane::Result<Snapshot> {
     let plane = open(bpffs, Access::Read)?;
     let devices = dataplane::devices().await?;
-    Snapshot::take(&plane, &devices, None)
+    let sizes = ListSizes::count(&plane, plane.clock()?.now())?;
+    Snapshot::take(&plane, &devices, sizes)
 }

@@ -79,10 +79,11 @@ fn read_file(path: &Path) -> anyhow::Result<Vec<IpNet>> {
 
 /// What would lock the operator out, or let everybody in.
 fn refuse_dangerous(list: List, prefix: IpNet, add: &Add) -> Result<(), Failure> {
-    let everybody = prefix.prefix_len() == 0;
+    // Nobody means a whole /7 of the Internet by one entry.
+    let everybody = prefix.prefix_len() < 8;
     match list {
         List::Allow if everybody && !add.force => {
-            let text = format!("{prefix} on the allow list lets everybody through");
+            let text = format!("{prefix} on the allow list lets nearly everybody through");
             Err(Failure::new(Exit::Usage, text).hint("add --force (or --i-know) if that is meant"))
         }
         List::Deny => {
@@ -91,7 +92,7 @@ fn refuse_dangerous(list: List, prefix: IpNet, add: &Add) -> Result<(), Failure>
                 (_, Some(peer)) => {
                     format!("{prefix} covers {peer}, from where you are logged in: you would be locked out")
                 }
-                (true, None) => format!("{prefix} on the deny list drops everybody"),
+                (true, None) => format!("{prefix} on the deny list drops nearly everybody"),
                 (false, None) => return Ok(()),
             };
             if add.force && add.confirm.is_some() {

@@ -54,7 +54,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn complain(error: &anyhow::Error) -> ExitCode {
     // Nobody left to tell is no reason to panic.
-    let _ = writeln!(io::stderr(), "floodwall: {error:#}");
+    let _ = writeln!(io::stderr(), "floodwall: {}", crate::exit::describe(error));
     exit_of(error).into()
 }
 

@@ -106,6 +106,9 @@ pub(super) fn status(status: &Status) -> String {
 
 fn headline(status: &Status) -> String {
     let since = ago(status.mode_since_unix_s);
+    if status.interfaces.is_empty() {
+        return "NOT ATTACHED: no interface is protected\n  try: floodwall run --interface <name>".to_owned();
+    }
     match (status.attached, status.mode.as_str()) {
         (false, _) => "NOT ATTACHED: packets go past the filter on at least one interface\n  try: floodwall run --interface <name>".to_owned(),
         (true, "enforce") => format!("ENFORCING for {since}: floods are dropped"),
@@ -232,7 +235,9 @@ pub(super) fn explain(view: &ExplainView) -> String {
             if limit.next_allowed_ms > 0.0 { format!("{:.1} ms", limit.next_allowed_ms) } else { "now".to_owned() },
         ]);
     }
-    let _ = write!(text, "\n{}", table.render());
+    if !view.limits.is_empty() {
+        let _ = write!(text, "\n{}", table.render());
+    }
     match &view.recent {
         Some(seen) => {
             let _ = writeln!(

@@ -16,11 +16,11 @@ use tracing::{info, warn};
 use super::Daemon;
 use super::server::Peer;
 use crate::api::{
-    ExplainView, LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView,
-    SCHEMA_VERSION, Status, TopView, VERSION_HEADER,
+    DetachRequest, ExplainView, LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry,
+    PolicyView, SCHEMA_VERSION, Status, TopView, VERSION_HEADER,
 };
 use crate::dataplane::monotonic_ns;
-use crate::exit::{Exit, Failure, exit_of};
+use crate::exit::{Exit, Failure, describe, exit_of};
 use crate::talkers::By;
 use crate::{control, explain, metrics};
 
@@ -100,7 +100,7 @@ impl IntoResponse for ApiError {
         };
         let failure = match self.0.downcast::<Failure>() {
             Ok(failure) => failure,
-            Err(error) => Failure::new(exit, format!("{error:#}")),
+            Err(error) => Failure::new(exit, describe(&error)),
         };
         (status, Json(failure)).into_response()
     }
@@ -153,7 +153,7 @@ async fn change_limits(
     Json(change): Json<LimitsChange>,
 ) -> Answer<LimitsView> {
     let view = control::change_limits(&mut daemon.dataplane(), &change)?;
-    changed(&daemon, &who, format!("limits {:?}", change.limits)).await?;
+    changed(&daemon, &who, format!("limits {}", serde_json::to_string(&change.limits).unwrap_or_default())).await?;
     Ok(Json(view))
 }
 
@@ -190,8 +190,14 @@ async fn change_list(
 ) -> Answer<ListChanged> {
     let list = control::list_name(&name)?;
     let what = format!("{name} +{} -{}", change.add.len(), change.remove.len());
-    let work = move |daemon: &Daemon| control::change_list(&mut daemon.dataplane(), list, &change);
+    // Others go on changing things while long lists are built; one who does makes this change fail, and nothing happens.
+    let work = move |daemon: &Daemon| {
+        let plan = control::ListPlan::new(&daemon.dataplane(), list, &change)?;
+        let prepared = plan.prepare()?;
+        plan.install(&mut daemon.dataplane(), &prepared)
+    };
     let result = blocking(Arc::clone(&daemon), work).await?;
+    daemon.forget_list_sizes();
     changed(&daemon, &who, what).await?;
     Ok(Json(result))
 }
@@ -220,18 +226,12 @@ async fn explain(State(daemon): Shared, Query(query): Query<ExplainQuery>) -> An
     Ok(Json(blocking(daemon, work).await?))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DetachQuery {
-    interface: Option<String>,
-}
-
 async fn detach(
     State(daemon): Shared,
     axum::Extension(who): Who,
-    Query(query): Query<DetachQuery>,
+    Json(request): Json<DetachRequest>,
 ) -> Answer<Vec<String>> {
-    let detached = daemon.dataplane().detach(query.interface.as_deref())?;
+    let detached = daemon.dataplane().detach(request.interface.as_deref())?;
     if detached.is_empty() {
         warn!("nothing to detach");
     }

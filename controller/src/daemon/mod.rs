@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use crate::dataplane::{self, Dataplane, Device, Outcome, Pins, SampleReader, monotonic_ns};
 use crate::exit::{Exit, Failure};
-use crate::snapshot::{ListSize, Snapshot, list_sizes};
+use crate::snapshot::{ListSizes, Snapshot};
 use crate::talkers::Talkers;
 
 /// How often a snapshot is taken.
@@ -54,6 +54,8 @@ pub(crate) struct Daemon {
     dataplane: Mutex<Dataplane>,
     talkers: Mutex<Talkers>,
     views: watch::Sender<View>,
+    /// Known until the lists change or an entry ends: counting them is a walk.
+    list_sizes: Mutex<Option<ListSizes>>,
 }
 
 /// The last snapshots.
@@ -78,10 +80,27 @@ impl Daemon {
         self.views.borrow().clone()
     }
 
+    /// Has the lists counted again.
+    pub(crate) fn forget_list_sizes(&self) {
+        *self.list_sizes.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn snapshot(&self, devices: &[Device]) -> dataplane::Result<Snapshot> {
+        let dataplane = self.dataplane();
+        let mut known = self.list_sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = dataplane.clock()?.now();
+        let sizes = match known.take() {
+            Some(sizes) if sizes.hold_at(now) => sizes,
+            _ => ListSizes::count(&dataplane, now)?,
+        };
+        let snapshot = Snapshot::take(&dataplane, devices, sizes.clone());
+        *known = Some(sizes);
+        snapshot
+    }
+
     /// Takes a snapshot now: after a change, so that who made it sees it.
     pub(crate) async fn refresh(&self) -> dataplane::Result<()> {
-        let devices = dataplane::devices().await?;
-        let snapshot = Snapshot::take(&self.dataplane(), &devices, None)?;
+        let snapshot = self.snapshot(&dataplane::devices().await?)?;
         self.views.send_modify(|view| view.now = Arc::new(snapshot));
         Ok(())
     }
@@ -108,11 +127,17 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         announce(device, plane.attach(device, options.allow_generic)?);
     }
     let devices = dataplane::devices().await?;
-    let first = Arc::new(Snapshot::take(&plane, &devices, None)?);
+    let sizes = ListSizes::count(&plane, plane.clock()?.now())?;
+    let first = Arc::new(Snapshot::take(&plane, &devices, sizes)?);
     let samples = plane.samples()?;
     let mode = first.mode;
     let (views, _) = watch::channel(View { now: first, earlier: None });
-    let daemon = Arc::new(Daemon { dataplane: Mutex::new(plane), talkers: Mutex::default(), views });
+    let daemon = Arc::new(Daemon {
+        dataplane: Mutex::new(plane),
+        talkers: Mutex::default(),
+        views,
+        list_sizes: Mutex::default(),
+    });
     let control = server::Control::new(control, Arc::clone(&daemon));
     info!(socket = %options.socket.display(), mode = mode.label(), "ready");
     if mode == Mode::Monitor {
@@ -128,7 +153,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     if options.detach_on_exit {
         let interfaces = daemon.dataplane().detach(None)?;
         info!(interfaces = interfaces.join(", "), "detached");
-    } else {
+    } else if daemon.view().now.interfaces.iter().any(|interface| interface.protected.attached.is_some()) {
         info!("the filter stays attached; `floodwall detach` takes it off");
     }
     Ok(())
@@ -174,15 +199,18 @@ async fn watch_dataplane(daemon: &Daemon, mut samples: SampleReader) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut history: VecDeque<Arc<Snapshot>> = VecDeque::with_capacity(HISTORY);
-    let mut known = Known::default();
+    let mut devices = Vec::new();
     let mut failing = false;
     for tick in 0u64.. {
         ticks.tick().await;
         drain(daemon, &mut samples);
         if tick % DEVICE_TICKS == 0 {
-            known.ask_devices().await;
+            match dataplane::devices().await {
+                Ok(seen) => devices = seen,
+                Err(error) => warn!(%error, "cannot see the network devices"),
+            }
         }
-        match known.snapshot(daemon) {
+        match daemon.snapshot(&devices) {
             Ok(snapshot) => {
                 failing = false;
                 publish(daemon, &mut history, snapshot);
@@ -228,33 +256,5 @@ fn report_changes(before: &Snapshot, now: &Snapshot) {
             (None, Some(mode)) => info!(interface = name, xdp = mode.label(), "the filter is on the device"),
             _ => {}
         }
-    }
-}
-
-/// What is not asked anew for every snapshot.
-#[derive(Default)]
-struct Known {
-    devices: Vec<Device>,
-    lists: Option<(u64, Vec<ListSize>)>,
-}
-
-impl Known {
-    async fn ask_devices(&mut self) {
-        match dataplane::devices().await {
-            Ok(devices) => self.devices = devices,
-            Err(error) => warn!(%error, "cannot see the network devices"),
-        }
-    }
-
-    /// Lists are counted again only when the configuration has changed.
-    fn snapshot(&mut self, daemon: &Daemon) -> dataplane::Result<Snapshot> {
-        let dataplane = daemon.dataplane();
-        let generation = dataplane.config()?.generation;
-        let lists = match &self.lists {
-            Some((seen, sizes)) if *seen == generation => sizes.clone(),
-            _ => list_sizes(&dataplane)?,
-        };
-        self.lists = Some((generation, lists.clone()));
-        Snapshot::take(&dataplane, &self.devices, Some(lists))
     }
 }

@@ -72,40 +72,81 @@ impl Tries {
         Ok(entries)
     }
 
-    /// Builds a bank: both lists, whole. Says what it holds; nothing is in force until that is written to the
-    /// configuration.
-    pub(super) fn build(&mut self, bank: u32, allow: &[Listed], deny: &[Listed]) -> Result<ListState> {
-        let mut state = ListState::empty(bank);
-        let mut words = PrefilterWords([0; PREFILTER_WORDS * 4]);
-        for (list, entries) in [(List::Allow, allow), (List::Deny, deny)] {
+    /// Puts prepared lists into a bank that is not in force. Says what it holds; it comes in force when that is written to
+    /// the configuration.
+    pub(super) fn install(&mut self, bank: u32, prepared: &PreparedLists) -> Result<ListState> {
+        for (list, tries) in List::ALL.iter().zip(&prepared.tries) {
+            self.v4.set(slot(bank, *list), &tries.v4, 0).map_err(unwritable)?;
+            self.v6.set(slot(bank, *list), &tries.v6, 0).map_err(unwritable)?;
+        }
+        self.prefilter.set(bank, *prepared.words, 0).map_err(unwritable)?;
+        let state = ListState::empty(bank);
+        Ok(prepared.holds.iter().fold(state, |state, (list, family)| state.with(*list, *family)))
+    }
+}
+
+/// Both lists in tries of their own, that nothing looks at yet. Making them takes seconds for a million entries, and needs
+/// no lock.
+pub struct PreparedLists {
+    tries: [PreparedTries; 2],
+    words: Box<PrefilterWords>,
+    holds: Vec<(List, Family)>,
+}
+
+struct PreparedTries {
+    v4: LpmTrie<MapData, Key4, ListEntry>,
+    v6: LpmTrie<MapData, Key6, ListEntry>,
+}
+
+impl PreparedLists {
+    /// Builds the tries.
+    ///
+    /// # Errors
+    /// Where a list is too long, or the kernel has no memory for it.
+    pub fn new(allow: &[Listed], deny: &[Listed]) -> Result<Self> {
+        let mut words = Box::new(PrefilterWords([0; PREFILTER_WORDS * 4]));
+        let mut holds = Vec::new();
+        let mut build = |list: List, entries: &[Listed]| -> Result<PreparedTries> {
             if entries.len() > MAX_ENTRIES as usize {
                 return Err(Error::ListFull { list: list.label(), entries: entries.len(), room: MAX_ENTRIES });
             }
-            let mut v4 = LpmTrie::create(MAX_ENTRIES, BPF_F_NO_PREALLOC).map_err(unwritable)?;
-            let mut v6 = LpmTrie::create(MAX_ENTRIES, BPF_F_NO_PREALLOC).map_err(unwritable)?;
-            for (entry, covered_until_ns) in with_cover(entries) {
-                let value = value(entry, covered_until_ns);
-                match entry.prefix {
-                    IpNet::V4(prefix) => {
-                        let mut data = Key4::default();
-                        data[..4].copy_from_slice(&prefix.network().octets());
-                        let key = Key::new(u32::from(prefix.prefix_len()), data);
-                        v4.insert(&key, value, 0).map_err(unwritable)?;
-                        state = state.with(list, Family::V4);
-                    }
-                    IpNet::V6(prefix) => {
-                        let key = Key::new(u32::from(prefix.prefix_len()), prefix.network().octets());
-                        v6.insert(&key, value, 0).map_err(unwritable)?;
-                        state = state.with(list, Family::V6);
-                    }
+            let tries = PreparedTries::new(entries)?;
+            entries.iter().for_each(|entry| words.mark(list, entry.prefix));
+            let has = |family: Family| entries.iter().any(|entry| family_of(entry.prefix) == family);
+            holds.extend(Family::ALL.iter().filter(|family| has(**family)).map(|family| (list, *family)));
+            Ok(tries)
+        };
+        let tries = [build(List::Allow, allow)?, build(List::Deny, deny)?];
+        Ok(Self { tries, words, holds })
+    }
+}
+
+impl PreparedTries {
+    fn new(entries: &[Listed]) -> Result<Self> {
+        let mut v4 = LpmTrie::create(MAX_ENTRIES, BPF_F_NO_PREALLOC).map_err(unwritable)?;
+        let mut v6 = LpmTrie::create(MAX_ENTRIES, BPF_F_NO_PREALLOC).map_err(unwritable)?;
+        for (entry, covered_until_ns) in with_cover(entries) {
+            let value = value(entry, covered_until_ns);
+            match entry.prefix {
+                IpNet::V4(prefix) => {
+                    let mut data = Key4::default();
+                    data[..4].copy_from_slice(&prefix.network().octets());
+                    v4.insert(&Key::new(u32::from(prefix.prefix_len()), data), value, 0).map_err(unwritable)?;
                 }
-                words.mark(list, entry.prefix);
+                IpNet::V6(prefix) => {
+                    let key = Key::new(u32::from(prefix.prefix_len()), prefix.network().octets());
+                    v6.insert(&key, value, 0).map_err(unwritable)?;
+                }
             }
-            self.v4.set(slot(bank, list), &v4, 0).map_err(unwritable)?;
-            self.v6.set(slot(bank, list), &v6, 0).map_err(unwritable)?;
         }
-        self.prefilter.set(bank, words, 0).map_err(unwritable)?;
-        Ok(state)
+        Ok(Self { v4, v6 })
+    }
+}
+
+const fn family_of(prefix: IpNet) -> Family {
+    match prefix {
+        IpNet::V4(_) => Family::V4,
+        IpNet::V6(_) => Family::V6,
     }
 }
 

@@ -7,6 +7,7 @@ mod clock;
 mod counters;
 mod device;
 mod error;
+mod interfaces;
 mod lists;
 mod maps;
 mod object;
@@ -22,7 +23,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, RingBuf};
-use floodwall_common::abi::{CpuState, INTERFACE_SLOTS, InterfaceRecord, map};
+use floodwall_common::abi::{CpuState, InterfaceRecord, map};
 use floodwall_common::class::Kind;
 use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
 use floodwall_common::hash::HashKey;
@@ -36,7 +37,8 @@ pub use clock::{Clock, monotonic_ns};
 pub use counters::{Cell, SampleCounts};
 pub use device::{AttachMode, Device, DeviceXdp, devices, find};
 pub use error::{Error, Result};
-pub use lists::Listed;
+pub use interfaces::{Outcome, Protected};
+pub use lists::{Listed, PreparedLists};
 pub use maps::{Mapped, Pins};
 pub use object::hash as object_hash;
 pub use samples::{Sample, SampleReader};
@@ -74,39 +76,16 @@ pub struct Dataplane {
     _lock: Option<Flock<File>>,
 }
 
-/// An interface that the pins say is protected, and what its device says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Protected {
-    /// Its slot in the counters.
-    pub slot: u32,
-    /// Its name when it was attached.
-    pub name: String,
-    /// Its index.
-    pub ifindex: u32,
-    /// When it was attached, in seconds of the Unix epoch.
-    pub since_unix_s: u64,
-    /// How the filter is on the device now; `None` where it is not.
-    pub attached: Option<AttachMode>,
-}
-
-/// What became of an interface that was to be protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Newly attached.
-    Attached(AttachMode),
-    /// It was protected already, by this very program.
-    Adopted(AttachMode),
-    /// It was protected already, and its program was replaced by this one between two packets.
-    Replaced(AttachMode),
-}
-
 impl Dataplane {
     /// Opens what is pinned.
     ///
     /// # Errors
     /// Where nothing is, or something else, or another process holds it.
     pub fn open(pins: Pins, access: Access) -> Result<Self> {
-        if !pins.map(map::CONFIG).exists() {
+        if let Err(error) = std::fs::metadata(pins.map(map::CONFIG)) {
+            if error.kind() == io::ErrorKind::PermissionDenied {
+                return Err(Error::privileged("look into the BPF file system", error));
+            }
             check_bpffs(&pins)?;
             return Err(Error::NotLoaded { path: pins.directory().to_owned() });
         }
@@ -133,7 +112,22 @@ impl Dataplane {
             create_directory(&pins)?;
             create_maps(&pins)?;
         }
-        Self::open_maps(pins, Some(lock))
+        let mut dataplane = Self::open_maps(pins, Some(lock))?;
+        dataplane.recompile()?;
+        Ok(dataplane)
+    }
+
+    /// Compiles the limits for the machine as it is now: it may have other CPUs than when they were set.
+    fn recompile(&mut self) -> Result<()> {
+        let (limits, machine) = (self.limits()?, self.machine);
+        self.change(None, |config| {
+            for (name, limits) in limits {
+                // They were kept before; where they cannot be now, the old meters stay.
+                let _ = apply(config, name, limits, machine);
+            }
+            config.generation -= 1;
+        })
+        .map(drop)
     }
 
     fn open_maps(pins: Pins, lock: Option<Flock<File>>) -> Result<Self> {
@@ -290,114 +284,30 @@ impl Dataplane {
         self.tries.read(list, self.config()?.lists.bank())
     }
 
-    /// Replaces a list as a whole: every packet is judged by all of the old one or all of the new one.
+    /// Puts prepared lists in force, as a whole: every packet is judged by all of the old ones or all of the new.
     ///
     /// # Errors
-    /// Where it does not fit or cannot be written: nothing has changed then.
+    /// Where the configuration has changed since the lists were read, or they cannot be written: nothing has changed then.
+    pub fn install_lists(&mut self, prepared: &PreparedLists, expected: u64) -> Result<u64> {
+        let config = self.config()?;
+        if config.generation != expected {
+            return Err(Error::Changed { expected, found: config.generation });
+        }
+        let state = self.tries.install(config.lists.bank() ^ 1, prepared)?;
+        self.change(Some(expected), |config| config.lists = state)
+    }
+
+    /// Replaces one list, the other stays.
+    ///
+    /// # Errors
+    /// Where it does not fit or cannot be written, or something else has changed meanwhile: nothing has changed then.
     pub fn replace_list(&mut self, list: List, entries: &[Listed], expected: Option<u64>) -> Result<u64> {
-        let bank = self.config()?.lists.bank();
-        let other = match list {
-            List::Allow => List::Deny,
-            List::Deny => List::Allow,
+        let generation = self.config()?.generation;
+        let prepared = match list {
+            List::Allow => PreparedLists::new(entries, &self.list(List::Deny)?)?,
+            List::Deny => PreparedLists::new(&self.list(List::Allow)?, entries)?,
         };
-        let kept = self.tries.read(other, bank)?;
-        let (allow, deny) = match list {
-            List::Allow => (entries, kept.as_slice()),
-            List::Deny => (kept.as_slice(), entries),
-        };
-        let now = self.clock()?.now();
-        let live = |entries: &[Listed]| -> Vec<Listed> {
-            entries.iter().filter(|entry| entry.until.is_none_or(|until| until > now)).cloned().collect()
-        };
-        let state = self.tries.build(bank ^ 1, &live(allow), &live(deny))?;
-        self.change(expected, |config| config.lists = state)
-    }
-
-    /// Protects a device: adopts what is there, or attaches.
-    ///
-    /// # Errors
-    /// Where another program is there, or the device or the kernel refuses.
-    pub fn attach(&mut self, device: &Device, allow_generic: bool) -> Result<Outcome> {
-        let record = self.record_of(device.ifindex)?;
-        let ours = self.links.iter().position(|(ifindex, _)| *ifindex == device.ifindex);
-        match (ours, device.xdp) {
-            (Some(at), Some(on_device)) if self.holds(at, on_device.program_id)? => {
-                self.adopt(at, device, on_device, record)
-            }
-            (_, Some(_)) => Err(programs::foreign(device)),
-            (stale, None) => {
-                if let Some(at) = stale {
-                    self.forget_link(at);
-                }
-                self.attach_anew(device, record, allow_generic)
-            }
-        }
-    }
-
-    fn holds(&self, at: usize, program_id: u32) -> Result<bool> {
-        let info = sys::link_info(self.links[at].1.as_fd());
-        Ok(info.map_err(|source| Error::system("ask a link for its program", source))?.program_id == program_id)
-    }
-
-    fn adopt(
-        &mut self,
-        at: usize,
-        device: &Device,
-        on_device: DeviceXdp,
-        record: Option<(u32, InterfaceRecord)>,
-    ) -> Result<Outcome> {
-        let (slot, mut record) = match record {
-            Some(found) => found,
-            None => (self.free_slot(&device.name)?, InterfaceRecord::default()),
-        };
-        if record.object_hash == object::hash() {
-            return Ok(Outcome::Adopted(on_device.mode));
-        }
-        let mut object = self.load(slot)?;
-        let old = sys::program_by_id(on_device.program_id)
-            .map_err(|source| Error::privileged("open the program in place", source))?;
-        let (_, old_name) =
-            sys::program_info(old.as_fd()).map_err(|source| Error::system("ask a program for its name", source))?;
-        // The name is cut to 15 characters by the kernel.
-        let variant = if old_name.ends_with("_frags") { Variant::Frags } else { Variant::Linear };
-        let new = programs::verify(&mut object, variant)?;
-        sys::link_replace(self.links[at].1.as_fd(), new.as_fd(), old.as_fd())
-            .map_err(|source| Error::system("replace the program in place", source))?;
-        record.object_hash = object::hash();
-        self.write_record(slot, device, on_device.mode, record.since_unix_s)?;
-        Ok(Outcome::Replaced(on_device.mode))
-    }
-
-    fn attach_anew(
-        &mut self,
-        device: &Device,
-        record: Option<(u32, InterfaceRecord)>,
-        allow_generic: bool,
-    ) -> Result<Outcome> {
-        let slot = match record {
-            Some((slot, _)) => slot,
-            None => self.free_slot(&device.name)?,
-        };
-        let mut object = self.load(slot)?;
-        let attached = programs::attach(&mut object, device, allow_generic)?;
-        let path = self.pins.link(device.ifindex);
-        let _ = std::fs::remove_file(&path);
-        // Dropping the link on an error takes the filter off again: nothing half done stays behind.
-        sys::pin(attached.link.as_fd(), &path).map_err(|source| Error::system("pin the attachment", source))?;
-        self.write_record(slot, device, attached.mode, unix_s())?;
-        self.links.push((device.ifindex, attached.link));
-        Ok(Outcome::Attached(attached.mode))
-    }
-
-    fn load(&self, slot: u32) -> Result<aya::Ebpf> {
-        let constants = Constants {
-            config: &self.config()?,
-            slot,
-            tick_ns: self.machine.tick_ns,
-            cpus: self.possible_cpus,
-            test_clock: false,
-        };
-        programs::load(&self.pins, &constants)
+        self.install_lists(&prepared, expected.unwrap_or(generation))
     }
 
     /// Loads the filter as it would be attached, for test runs: at the moment that the test clock says where
@@ -426,64 +336,12 @@ impl Dataplane {
             .map_err(|error| Error::system("set the test clock", io::Error::other(root_cause(&error))))
     }
 
-    /// Takes the filter off an interface, or off all. Says which.
-    ///
-    /// # Errors
-    /// Where the kernel refuses.
-    pub fn detach(&mut self, name: Option<&str>) -> Result<Vec<String>> {
-        let mut detached = Vec::new();
-        for slot in 0..INTERFACE_SLOTS as u32 {
-            let record = self.record(slot)?;
-            if record.ifindex == 0 || name.is_some_and(|name| name != interface_name(&record)) {
-                continue;
-            }
-            if let Some(at) = self.links.iter().position(|(ifindex, _)| *ifindex == record.ifindex) {
-                let refused = |source| Error::privileged("detach the filter", source);
-                match sys::link_detach(self.links[at].1.as_fd()) {
-                    Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => return Err(refused(error)),
-                    _ => self.forget_link(at),
-                }
-            }
-            detached.push(interface_name(&record));
-            self.set_record(slot, InterfaceRecord::default())?;
-        }
-        Ok(detached)
-    }
-
     /// Removes every pin. What is attached is detached by that.
     ///
     /// # Errors
     /// Where a pin cannot be removed.
     pub fn remove(self) -> Result<()> {
         clear(&self.pins)
-    }
-
-    /// The interfaces that are meant to be protected, and whether they are, by what their devices say.
-    ///
-    /// # Errors
-    /// Where the maps cannot be read.
-    pub fn protected(&self, devices: &[Device]) -> Result<Vec<Protected>> {
-        let mut protected = Vec::new();
-        for slot in 0..INTERFACE_SLOTS as u32 {
-            let record = self.record(slot)?;
-            if record.ifindex == 0 {
-                continue;
-            }
-            let device = devices.iter().find(|device| device.ifindex == record.ifindex);
-            let link = self.links.iter().position(|(ifindex, _)| *ifindex == record.ifindex);
-            let attached = match (device.and_then(|device| device.xdp), link) {
-                (Some(xdp), Some(at)) if self.holds(at, xdp.program_id).unwrap_or(false) => Some(xdp.mode),
-                _ => None,
-            };
-            protected.push(Protected {
-                slot,
-                name: interface_name(&record),
-                ifindex: record.ifindex,
-                since_unix_s: record.since_unix_s,
-                attached,
-            });
-        }
-        Ok(protected)
     }
 
     /// The ring of samples. One reader at a time: what it reads is gone.
@@ -495,70 +353,6 @@ impl Dataplane {
             .and_then(|data| RingBuf::try_from(Map::RingBuf(data)))
             .map_err(|error| Error::system("open the sample ring", io::Error::other(root_cause(&error))))?;
         Ok(SampleReader::new(ring))
-    }
-
-    fn record(&self, slot: u32) -> Result<InterfaceRecord> {
-        self.interfaces
-            .get(&slot, 0)
-            .map_err(|error| Error::system("read the protected interfaces", io::Error::other(root_cause(&error))))
-    }
-
-    fn set_record(&mut self, slot: u32, record: InterfaceRecord) -> Result<()> {
-        self.interfaces
-            .set(slot, record, 0)
-            .map_err(|error| Error::system("write the protected interfaces", io::Error::other(root_cause(&error))))
-    }
-
-    fn record_of(&self, ifindex: u32) -> Result<Option<(u32, InterfaceRecord)>> {
-        for slot in 0..INTERFACE_SLOTS as u32 {
-            let record = self.record(slot)?;
-            if record.ifindex == ifindex {
-                return Ok(Some((slot, record)));
-            }
-        }
-        Ok(None)
-    }
-
-    fn free_slot(&self, name: &str) -> Result<u32> {
-        match self.record_of(0)? {
-            Some((slot, _)) => Ok(slot),
-            None => Err(Error::NoSlot { name: name.to_owned(), slots: INTERFACE_SLOTS }),
-        }
-    }
-
-    fn write_record(&mut self, slot: u32, device: &Device, mode: AttachMode, since_unix_s: u64) -> Result<()> {
-        let mut name = [0; 16];
-        let length = device.name.len().min(name.len());
-        name[..length].copy_from_slice(&device.name.as_bytes()[..length]);
-        let generic = u32::from(mode == AttachMode::Generic);
-        let record =
-            InterfaceRecord { ifindex: device.ifindex, generic, since_unix_s, name, object_hash: object::hash() };
-        self.set_record(slot, record)
-    }
-
-    fn open_links(&self) -> Result<Vec<(u32, OwnedFd)>> {
-        let mut links = Vec::new();
-        let entries = match std::fs::read_dir(self.pins.links()) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(links),
-            Err(source) => return Err(Error::system("list the attachments", source)),
-        };
-        for entry in entries.flatten() {
-            let Some(ifindex) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            if let Ok(link) = sys::open_pinned(&entry.path()) {
-                links.push((ifindex, link));
-            }
-        }
-        Ok(links)
-    }
-
-    fn forget_link(&mut self, at: usize) {
-        let (ifindex, link) = self.links.swap_remove(at);
-        drop(link);
-        // Gone already is as good.
-        let _ = std::fs::remove_file(self.pins.link(ifindex));
     }
 }
 
@@ -662,8 +456,9 @@ fn create_directory(pins: &Pins) -> Result<()> {
     })
 }
 
+/// Locks the directory above that of this version: that one may be cleared and made anew by who holds the lock.
 fn lock(pins: &Pins) -> Result<Flock<File>> {
-    let path = pins.directory();
+    let path = pins.directory().parent().unwrap_or(pins.root());
     let directory = File::open(path).map_err(|source| Error::PinDirectory {
         path: path.to_owned(),
         root: pins.root().to_owned(),
@@ -701,11 +496,6 @@ fn possible_cpus() -> Result<u32> {
 /// CPUs that packets of one source may be spread over.
 fn online_cpus() -> u32 {
     aya::util::online_cpus().map_or(1, |cpus| cpus.len() as u32)
-}
-
-fn interface_name(record: &InterfaceRecord) -> String {
-    let end = record.name.iter().position(|byte| *byte == 0).unwrap_or(record.name.len());
-    String::from_utf8_lossy(&record.name[..end]).into_owned()
 }
 
 fn unix_s() -> u64 {

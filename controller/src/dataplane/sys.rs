@@ -86,8 +86,8 @@ pub(super) fn link_create(program: BorrowedFd<'_>, ifindex: u32, flags: XdpFlags
     bpf(BPF_LINK_CREATE, &mut attributes).map(new_fd)
 }
 
-/// Replaces `old` by `new` in a link, between two packets; fails if it is not `old` that is there.
-pub(super) fn link_replace(link: BorrowedFd<'_>, new: BorrowedFd<'_>, old: BorrowedFd<'_>) -> io::Result<()> {
+/// Puts `new` into a link, between two packets; where `old` is given, only if that is there.
+pub(super) fn link_replace(link: BorrowedFd<'_>, new: BorrowedFd<'_>, old: Option<BorrowedFd<'_>>) -> io::Result<()> {
     #[repr(C)]
     struct Attributes {
         link_fd: u32,
@@ -98,8 +98,8 @@ pub(super) fn link_replace(link: BorrowedFd<'_>, new: BorrowedFd<'_>, old: Borro
     let mut attributes = Attributes {
         link_fd: link.as_raw_fd() as u32,
         new_program_fd: new.as_raw_fd() as u32,
-        flags: BPF_F_REPLACE,
-        old_program_fd: old.as_raw_fd() as u32,
+        flags: if old.is_some() { BPF_F_REPLACE } else { 0 },
+        old_program_fd: old.map_or(0, |old| old.as_raw_fd() as u32),
     };
     bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
 }

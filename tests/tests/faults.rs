@@ -1,0 +1,269 @@
+//! Bad input from the command line, the socket and the environment: a clear error, the right exit code, nothing lost,
+//! nothing changed. The numbers are those of docs/faults.md.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of tests fail as the tests do: by a panic")]
+
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+
+use floodwall_tests::daemon::{Daemon, Place, floodwall, floodwall_ok, status, wait_for};
+use floodwall_tests::http::send_unix;
+use floodwall_tests::netns::{Namespace, join};
+
+struct Rig {
+    server: Namespace,
+    _world: Namespace,
+    place: Place,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let (server, world) = (Namespace::new("server").unwrap(), Namespace::new("world").unwrap());
+        join(&world, "wan0", &server, "eth0").unwrap();
+        Self { server, _world: world, place: Place::new().unwrap() }
+    }
+
+    fn with_daemon() -> (Self, Daemon) {
+        let rig = Self::new();
+        let daemon = Daemon::start(&rig.server, &rig.place, &["--interface", "eth0"]).unwrap();
+        (rig, daemon)
+    }
+
+    fn exit(&self, words: &[&str]) -> (i32, String) {
+        let output = floodwall(&self.server, &self.place, words).unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    fn ok(&self, words: &[&str]) -> String {
+        floodwall_ok(&self.server, &self.place, words).unwrap()
+    }
+}
+
+#[test]
+fn f29_an_unknown_interface_is_named_beside_those_that_there_are() {
+    let rig = Rig::new();
+    let (exit, said) = rig.exit(&["run", "--interface", "nope0", "--metrics", "off"]);
+    assert_eq!(exit, 4, "{said}");
+    assert!(said.contains("no interface 'nope0' (have: ") && said.contains("eth0"), "{said}");
+}
+
+#[test]
+fn f30_names_that_no_interface_can_have_are_refused_before_anything_looks() {
+    let rig = Rig::new();
+    for name in ["eth\n0", "", "a/b", "eth 0", &"x".repeat(300)] {
+        let (exit, said) = rig.exit(&["run", "--interface", name, "--metrics", "off"]);
+        assert_eq!(exit, 2, "{name:?}: {said}");
+        assert!(said.contains("printable characters"), "{said}");
+    }
+    assert_eq!(rig.exit(&["run", "--interface", "%s", "--metrics", "off"]).0, 4, "odd, but a name");
+}
+
+#[test]
+fn f32_f33_rates_that_mean_nothing_are_refused_and_nothing_changes() {
+    let (rig, _daemon) = Rig::with_daemon();
+    let before = rig.ok(&["limits", "show"]);
+    for pps in ["-1", "1e30", "NaN", "10kpps", "18446744073709551616", "1000001", ""] {
+        let (exit, said) = rig.exit(&["limits", "set", "udp", &format!("--pps={pps}")]);
+        assert_eq!(exit, 2, "{pps}: {said}");
+    }
+    let (exit, said) = rig.exit(&["limits", "set", "udp", "--pps", "0"]);
+    assert_eq!(exit, 2);
+    assert!(said.contains("--yes-block-all"), "{said}");
+    for burst in ["0", "4294967297", "x"] {
+        assert_eq!(rig.exit(&["limits", "set", "udp", "--pps", "10", "--burst", burst]).0, 2, "{burst}");
+    }
+    assert_eq!(rig.exit(&["limits", "set", "udp", "--pps", "10", "--burst", "5001"]).0, 2, "over 500 s");
+    assert_eq!(rig.exit(&["limits", "set", "quic", "--pps", "10"]).0, 2, "no such limit");
+    assert_eq!(rig.exit(&["limits", "set", "udp"]).0, 2, "nothing to set");
+    assert_eq!(rig.ok(&["limits", "show"]), before);
+    rig.ok(&["limits", "set", "udp", "--pps", "0", "--yes-block-all"]);
+    assert!(rig.ok(&["limits", "show"]).contains("blocked"));
+    rig.ok(&["limits", "reset", "udp"]);
+    assert_eq!(rig.ok(&["limits", "show"]), before);
+}
+
+#[test]
+fn f34_prefixes_are_normalised_and_the_dangerous_ones_refused() {
+    let (rig, _daemon) = Rig::with_daemon();
+    assert_eq!(rig.exit(&["deny", "add", "10.0.0.1/33"]).0, 2);
+    let (exit, said) = rig.exit(&["deny", "add", "10.0.0.1/8"]);
+    assert_eq!(exit, 0, "{said}");
+    assert!(said.contains("10.0.0.0/8"), "{said}");
+    assert!(rig.ok(&["deny", "list"]).contains("10.0.0.0/8"));
+    let (exit, said) = rig.exit(&["allow", "add", "::/0"]);
+    assert_eq!(exit, 2, "{said}");
+    rig.ok(&["allow", "add", "::/0", "--i-know"]);
+}
+
+#[test]
+fn f35_nobody_denies_himself_or_everybody_by_accident() {
+    let (rig, _daemon) = Rig::with_daemon();
+    for prefix in ["0.0.0.0/0", "128.0.0.0/1", "::/0"] {
+        let (exit, said) = rig.exit(&["deny", "add", prefix]);
+        assert_eq!(exit, 2, "{prefix}: {said}");
+        assert_eq!(rig.exit(&["deny", "add", prefix, "--force"]).0, 2, "{prefix}: not without a way back");
+    }
+    let mut command = rig.place.command(&rig.server, &["deny", "add", "192.0.2.0/24"]).unwrap();
+    let output = command.env("SSH_CONNECTION", "192.0.2.7 50000 10.0.0.1 22").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("192.0.2.7") && said.contains("locked out"), "{said}");
+    rig.ok(&["deny", "add", "0.0.0.0/0", "--force", "--confirm", "60s"]);
+    let list = rig.ok(&["deny", "list"]);
+    assert!(list.contains("0.0.0.0/0") && !list.contains("never"), "it ends by itself: {list}");
+}
+
+#[test]
+fn f36_f37_a_closed_pipe_is_no_error_and_a_full_disk_is_one() {
+    let (rig, _daemon) = Rig::with_daemon();
+    let mut command = rig.place.command(&rig.server, &["limits", "show"]).unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = rig.place.command(&rig.server, &["limits", "show"]).unwrap();
+    let output = command.stdout(full).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("No space left"));
+}
+
+#[test]
+fn f38_a_missing_capability_is_named() {
+    let rig = Rig::new();
+    // A root without capabilities: what a container or a unit may leave of it.
+    let mut command = rig.server.command("setpriv").unwrap();
+    command.args(["--bounding-set", "-all", "--inh-caps", "-all"]);
+    command.arg(floodwall_tests::daemon::binary().unwrap());
+    command.args(["run", "--interface", "eth0", "--metrics", "off"]);
+    command.env("FLOODWALL_SOCKET", rig.place.socket()).env("FLOODWALL_BPFFS", rig.place.bpffs());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("CAP_BPF"), "{said}");
+}
+
+#[test]
+fn f39_without_a_daemon_the_socket_is_named() {
+    let rig = Rig::new();
+    for words in [&["top"][..], &["explain", "192.0.2.1"]] {
+        let (exit, said) = rig.exit(words);
+        assert_eq!(exit, 4, "{said}");
+        assert!(said.contains("floodwall.sock"), "{said}");
+    }
+    let (exit, said) = rig.exit(&["status"]);
+    assert_eq!(exit, 4, "{said}");
+    assert!(said.contains("floodwall run"), "{said}");
+}
+
+#[test]
+fn f40_the_second_of_two_changes_made_from_the_same_reading_is_told() {
+    let (rig, _daemon) = Rig::with_daemon();
+    let seen: serde_json::Value = serde_json::from_str(&rig.ok(&["limits", "show", "--json"])).unwrap();
+    let body = serde_json::json!({
+        "generation": seen["generation"],
+        "limits": [{ "name": "udp", "packets": { "per_second": 77, "burst": 77 }, "bytes": null }],
+    });
+    let post = || {
+        let body = body.to_string();
+        let head = format!(
+            "POST /api/v1/limits HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        send_unix(&rig.place.socket(), (head + &body).as_bytes()).unwrap()
+    };
+    assert!(post().starts_with("HTTP/1.1 200"));
+    let second = post();
+    assert!(second.starts_with("HTTP/1.1 409"), "{second}");
+    assert!(second.contains("changed since it was read"), "{second}");
+}
+
+#[test]
+fn f42_another_version_of_the_api_is_refused_before_it_changes_anything() {
+    let (rig, _daemon) = Rig::with_daemon();
+    let request = "POST /api/v1/mode HTTP/1.1\r\nhost: x\r\nfloodwall-api: 99\r\ncontent-type: application/json\r\n\
+                   content-length: 18\r\n\r\n{\"mode\":\"enforce\"}";
+    let answer = send_unix(&rig.place.socket(), request.as_bytes()).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("API version"), "{answer}");
+    assert_eq!(status(&rig.server, &rig.place).unwrap()["mode"], "monitor");
+}
+
+#[test]
+fn f43_a_bad_line_in_a_long_file_changes_nothing_and_is_named() {
+    let (rig, _daemon) = Rig::with_daemon();
+    let file = rig.place.directory().join("list.txt");
+    let line = |number: u32| match number {
+        70_000 => "10.0.0.0/99 # wrong\n".to_owned(),
+        number => format!("{}\n", std::net::Ipv4Addr::from(0x0b00_0000 + number)),
+    };
+    std::fs::write(&file, (1..=100_000).map(line).collect::<String>()).unwrap();
+    let path = file.to_str().unwrap();
+    let (exit, said) = rig.exit(&["allow", "add", "--file", path]);
+    assert_eq!(exit, 3, "{said}");
+    assert!(said.contains(":70000:") && said.contains("10.0.0.0/99"), "{said}");
+    assert!(rig.ok(&["allow", "list"]).contains("empty"));
+    let good: String = (1..=20_000).map(line).collect();
+    std::fs::write(&file, good).unwrap();
+    assert!(rig.ok(&["allow", "add", "--file", path]).contains("20000 on the list"));
+    assert_eq!(status(&rig.server, &rig.place).unwrap()["allow_entries"], 20_000);
+}
+
+#[test]
+fn f44_garbage_on_the_socket_is_survived() {
+    let (rig, _daemon) = Rig::with_daemon();
+    let socket = rig.place.socket();
+    let long = "GET / HTTP/1.1\r\nx: ".to_owned() + &"y".repeat(1 << 20);
+    let huge = "POST /api/v1/mode HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000000000\r\n\r\n{";
+    let garbage =
+        [&b"\0\xff\xfe garbage\r\n\r\n"[..], long.as_bytes(), b"GET /api/v1/nothing HTTP/1.1\r\nhost: x\r\n\r\n"];
+    for bytes in garbage {
+        let answer = send_unix(&socket, bytes).unwrap();
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+    let answer = send_unix(&socket, huge.as_bytes()).unwrap();
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    // Idle connections: more than are served at once. They are closed, and the next one is heard.
+    let idle: Vec<_> = (0..200).map_while(|_| UnixStream::connect(&socket).ok()).collect();
+    assert!(idle.len() >= 64, "{} connections", idle.len());
+    let answered = wait_for("an answer behind idle connections", || status(&rig.server, &rig.place).ok());
+    assert_eq!(answered.unwrap()["daemon"], true);
+}
+
+#[test]
+fn f44_another_user_is_refused() {
+    let (rig, _daemon) = Rig::with_daemon();
+    // Even where the file's mode would let him.
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(rig.place.socket(), std::fs::Permissions::from_mode(0o666)).unwrap();
+    std::fs::set_permissions(rig.place.directory(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = rig.server.command("setpriv").unwrap();
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    let copy = rig.place.directory().join("floodwall");
+    std::fs::copy(floodwall_tests::daemon::binary().unwrap(), &copy).unwrap();
+    command.arg(&copy).args(["mode", "enforce"]);
+    command.env("FLOODWALL_SOCKET", rig.place.socket()).env("FLOODWALL_BPFFS", rig.place.bpffs());
+    let output = command.output().unwrap();
+    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(status(&rig.server, &rig.place).unwrap()["mode"], "monitor");
+    let log = std::fs::read_to_string(rig.place.log()).unwrap();
+    assert!(log.contains("refused on the control socket") && log.contains("65534"), "{log}");
+}
+
+#[test]
+fn f56_a_missing_bpf_file_system_comes_with_the_command_that_mounts_it() {
+    let rig = Rig::new();
+    let elsewhere = rig.place.directory().to_str().unwrap().to_owned();
+    let (exit, said) = rig.exit(&["run", "--interface", "eth0", "--metrics", "off", "--bpffs", &elsewhere]);
+    assert_eq!(exit, 4, "{said}");
+    assert!(said.contains("mount -t bpf"), "{said}");
+    let (exit, _) = rig.exit(&["status", "--bpffs", "/nonexistent"]);
+    assert_eq!(exit, 4);
+}
+
+#[test]
+fn metrics_are_for_loopback_unless_somebody_insists() {
+    let rig = Rig::new();
+    let (exit, said) = rig.exit(&["run", "--interface", "eth0", "--metrics", "0.0.0.0:9557"]);
+    assert_eq!(exit, 2, "{said}");
+    assert!(said.contains("--metrics-public"), "{said}");
+}
