@@ -448,7 +448,10 @@ mod tests {
             let exact = 1e9 / 16.0 / rate as f64;
             assert!((cost as f64 / exact - 1.0).abs() < 0.01, "{rate}: {cost} for {exact}");
         }
-        let bytes = Rate::Limit { per_second: MAX_BYTES_PER_SECOND, burst: 1_000_000 };
+        let bytes = |per_second, burst| Rate::Limit { per_second, burst };
+        let refused = Meter::new(bytes(1_000, 9_999), Unit::Bytes, MACHINE, 0);
+        assert_eq!(refused, Err(RateError::BurstOutOfRange), "less than a few frames");
+        let bytes = bytes(MAX_BYTES_PER_SECOND, 1_000_000);
         let meter = Meter::new(bytes, Unit::Bytes, MACHINE, 0).unwrap();
         assert_eq!(meter.of_bytes(1500).exact, 75);
         assert!(meter.of_bytes(60).exact >= 3);

@@ -115,9 +115,9 @@ fn what_is_malformed_drops_before_it_is_charged() {
 fn packets_are_asked_before_bytes() {
     let by_packets = config(limit(100, 50), limit(1_000_000, 1_000_000));
     assert_eq!(model(&by_packets).then(&V6::default().frame(TCP, &tcp(SYN))), Some(Reason::PacketLimit));
-    let by_bytes = config(limit(10_000, 10_000), limit(1_000, 2_000));
+    let by_bytes = config(limit(10_000, 10_000), limit(1_000, 20_000));
     assert_eq!(model(&by_bytes).then(&V6::default().frame(TCP, &tcp(SYN))), Some(Reason::ByteLimit));
-    let bytes_only = config(Rate::Off, limit(1_000, 2_000));
+    let bytes_only = config(Rate::Off, limit(1_000, 20_000));
     assert_eq!(model(&bytes_only).then(&V4::default().frame(UDP, &udp(1_000))), Some(Reason::ByteLimit));
 }
 
@@ -131,7 +131,7 @@ fn off_asks_nobody_and_block_passes_nothing() {
         (Rate::Block, Rate::Off),
         (Rate::Off, Rate::Block),
         (limit(10, 10), Rate::Block),
-        (Rate::Block, limit(1_000, 1_000)),
+        (Rate::Block, limit(1_000, 10_000)),
     ];
     for (packets, bytes) in blocks {
         let config = config(packets, bytes);

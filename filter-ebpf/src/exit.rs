@@ -77,6 +77,9 @@ fn sample(ctx: &XdpContext, cpu: *mut CpuState, sampling: &Sampling, seen: &Seen
         return;
     }
     sampler.written += 1;
+    // For development: here the budget bounds it, on the packet path nothing would.
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(ctx, "{} bytes, kind {}, reason {}", seen.bytes, seen.kind.index(), seen.reason as u8);
     if write(ctx, now, sampler.weight, seen) {
         sampler.weight = 0;
     } else {

@@ -13,7 +13,7 @@ use floodwall_common::clock::Moment;
 use floodwall_common::config::{Config, Mode};
 use floodwall_common::decide::{World, decide};
 use floodwall_common::limiter::{Bucket, Gate, pass_gate, pass_table};
-use floodwall_common::limits::{Cost, LimitName, Limits, Meter, Rate};
+use floodwall_common::limits::{Cost, LimitName, Limits, Meter, Rate, Unit};
 use floodwall_common::lists::List;
 use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{REASON_SLOTS, Reason, Verdict};
@@ -175,21 +175,21 @@ impl Chance {
         }
     }
 
-    fn rate(&mut self, per_second: [u64; 4]) -> Rate {
+    fn rate(&mut self, unit: Unit, per_second: [u64; 4]) -> Rate {
         match self.below(12) {
             0 => Rate::Block,
             1..=5 => Rate::Off,
             _ => {
                 let per_second = self.of(&per_second);
-                Rate::Limit { per_second, burst: 1 + self.below(per_second * 2) }
+                Rate::Limit { per_second, burst: unit.min_burst() + self.below(per_second * 2) }
             }
         }
     }
 
     fn limits(&mut self) -> Vec<(LimitName, Limits)> {
         let mut one = |name: &LimitName| {
-            let packets = self.rate([10, 100, 1_000, 20_000]);
-            (*name, Limits { packets, bytes: self.rate([1_000, 20_000, 1_000_000, 1_250_000_000]) })
+            let packets = self.rate(Unit::Packets, [10, 100, 1_000, 20_000]);
+            (*name, Limits { packets, bytes: self.rate(Unit::Bytes, [1_000, 20_000, 1_000_000, 1_250_000_000]) })
         };
         LimitName::ALL.iter().map(&mut one).collect()
     }

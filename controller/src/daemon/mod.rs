@@ -228,6 +228,7 @@ fn drain(daemon: &Daemon, samples: &mut SampleReader) {
     let mut talkers = daemon.talkers();
     samples.drain(|sample| talkers.push(sample));
     talkers.expire(monotonic_ns());
+    daemon.dataplane().flush_logs();
 }
 
 fn publish(daemon: &Daemon, history: &mut VecDeque<Arc<Snapshot>>, snapshot: Snapshot) {

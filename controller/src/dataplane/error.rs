@@ -130,6 +130,14 @@ pub enum Error {
         /// The one in force.
         found: u64,
     },
+    /// A limit that no meter can keep.
+    #[error("limit {name}: its {unit} are out of range. Nothing was changed")]
+    LimitOutOfRange {
+        /// The limit.
+        name: &'static str,
+        /// `packets` or `bytes`.
+        unit: &'static str,
+    },
     /// More entries than a list can hold.
     #[error("{list} list: {entries} entries, and room for {room}. Nothing was changed")]
     ListFull {
@@ -167,7 +175,7 @@ impl Error {
             | Self::ForeignProgram { .. }
             | Self::NoSlot { .. }
             | Self::Changed { .. } => Exit::Conflict,
-            Self::ListFull { .. } => Exit::Configuration,
+            Self::ListFull { .. } | Self::LimitOutOfRange { .. } => Exit::Configuration,
             Self::System { .. } => Exit::Failed,
         }
     }

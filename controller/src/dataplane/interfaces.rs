@@ -92,6 +92,8 @@ impl Dataplane {
             replaced = replace(variants[1], &mut object)?;
         }
         replaced.map_err(|source| Error::system("replace the program in place", source))?;
+        #[cfg(feature = "ebpf-log")]
+        self.follow_logs(&mut object);
         record.object_hash = object::hash();
         self.write_record(slot, device, on_device.mode, record.since_unix_s)?;
         Ok(Outcome::Replaced(on_device.mode))
@@ -109,6 +111,8 @@ impl Dataplane {
         };
         let mut object = self.load(slot)?;
         let attached = programs::attach(&mut object, device, allow_generic)?;
+        #[cfg(feature = "ebpf-log")]
+        self.follow_logs(&mut object);
         let path = self.pins.link(device.ifindex);
         let _ = std::fs::remove_file(&path);
         // Dropping the link on an error takes the filter off again: nothing half done stays behind.

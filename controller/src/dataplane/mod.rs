@@ -74,6 +74,9 @@ pub struct Dataplane {
     /// Held as long as this lives. Where it is a link, closing it would not detach: the pin holds it too.
     links: Vec<(u32, OwnedFd)>,
     _lock: Option<Flock<File>>,
+    /// The kernel half's own logs, of the programs that this process has loaded.
+    #[cfg(feature = "ebpf-log")]
+    logs: Vec<aya_log::EbpfLogger<&'static dyn log::Log>>,
 }
 
 impl Dataplane {
@@ -160,9 +163,25 @@ impl Dataplane {
             clock,
             links: Vec::new(),
             _lock: lock,
+            #[cfg(feature = "ebpf-log")]
+            logs: Vec::new(),
         };
         dataplane.links = dataplane.open_links()?;
         Ok(dataplane)
+    }
+
+    /// Hands what the kernel half has logged to the log; nothing in a build without the feature `ebpf-log`.
+    pub fn flush_logs(&mut self) {
+        #[cfg(feature = "ebpf-log")]
+        self.logs.iter_mut().for_each(aya_log::EbpfLogger::flush);
+    }
+
+    #[cfg(feature = "ebpf-log")]
+    fn follow_logs(&mut self, object: &mut aya::Ebpf) {
+        match aya_log::EbpfLogger::init(object) {
+            Ok(logger) => self.logs.push(logger),
+            Err(error) => tracing::warn!(%error, "the kernel half's logs cannot be read"),
+        }
     }
 
     /// Where it is pinned.
@@ -257,14 +276,17 @@ impl Dataplane {
     /// Sets limits, all or none: the next packet is judged by them.
     ///
     /// # Errors
-    /// Where the generation is not the expected one, or the map cannot be written.
+    /// Where a limit cannot be kept, the generation is not the expected one, or the map cannot be written.
     pub fn set_limits(&mut self, changes: &[(LimitName, Limits)], expected: Option<u64>) -> Result<u64> {
-        let machine = self.machine;
+        let (machine, mut wanted) = (self.machine, self.config()?);
+        for (name, limits) in changes {
+            apply(&mut wanted, *name, *limits, machine)
+                .map_err(|(unit, _)| Error::LimitOutOfRange { name: name.label(), unit: unit.label() })?;
+        }
         self.change(expected, |config| {
-            for (name, limits) in changes {
-                // What cannot be kept was refused by `check_limits`; here it would leave the old limit.
-                let _ = apply(config, *name, *limits, machine);
-            }
+            config.meters = wanted.meters;
+            config.allowed = wanted.allowed;
+            config.specs = wanted.specs;
         })
     }
 
