@@ -19,7 +19,8 @@ fn one_source_is_dropped_and_legitimate_traffic_is_answered() {
     let _daemon = Daemon::start(&topology.server, &place, &["--interface", PROTECTED]).unwrap();
     let verb = |words: &str| floodwall_ok(&topology.server, &place, &words.split(' ').collect::<Vec<_>>()).unwrap();
     verb("mode enforce");
-    let unseen = topology.received().unwrap() - all_packets(&still(&topology, &place));
+    let (before, received) = still(&topology, &place);
+    let unseen = received - all_packets(&before);
     let _servers = Servers::start(&topology.server, &topology.servers()).unwrap();
     let duration = Duration::from_secs(4);
     let clients =
@@ -28,7 +29,7 @@ fn one_source_is_dropped_and_legitimate_traffic_is_answered() {
     let flood = Flood { sources: 1, packets_per_second: 300_000, duration };
     let sent = flood.start(&topology.world, topology.target().unwrap(), 0).unwrap().join().unwrap().unwrap();
     let seen = finish(clients).unwrap();
-    let now = still(&topology, &place);
+    let (now, received) = still(&topology, &place);
 
     // 5,000 a second and a burst of 10,000 by default, in each family.
     let passed = sent.packets() - packets(&now, "drop", "packet-limit");
@@ -37,7 +38,7 @@ fn one_source_is_dropped_and_legitimate_traffic_is_answered() {
     assert_eq!(packets(&now, "pass", "packet-limit"), 0);
     assert!(seen.tcp.share() >= 0.99, "TCP: {} of {}", seen.tcp.answered, seen.tcp.asked);
     assert!(seen.udp.share() >= 0.99, "UDP: {} of {}", seen.udp.answered, seen.udp.asked);
-    assert_eq!(all_packets(&now) + unseen, topology.received().unwrap(), "every frame is counted once");
+    assert_eq!(all_packets(&now) + unseen, received, "every frame is counted once");
 
     let top = wait_for("the flood at the top", || {
         let top: Value = serde_json::from_str(&verb("top --by dropped --json")).unwrap();
@@ -67,15 +68,15 @@ fn monitor_mode_counts_and_drops_nothing_until_the_next_packet_after_enforce() {
     assert_eq!(count("pass"), at_enforce);
 }
 
-/// The status once the device and the filter count nothing more.
-fn still(topology: &Topology, place: &Place) -> Value {
+/// The status once the device and the filter count nothing more, and what the device had counted by then.
+fn still(topology: &Topology, place: &Place) -> (Value, u64) {
     let mut last = None;
     let still = wait_for("the counters to stand still", || {
         // condition: a new view of the daemon.
         std::thread::sleep(Duration::from_millis(300));
         let now = status(&topology.server, place).ok()?;
         let counts = (topology.received().ok()?, all_packets(&now));
-        (last.replace(counts) == Some(counts)).then_some(now)
+        (last.replace(counts) == Some(counts)).then_some((now, counts.0))
     });
     still.unwrap()
 }
