@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use floodwall_common::config::Mode;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
@@ -111,6 +112,8 @@ impl Daemon {
 /// # Errors
 /// Where it cannot start; whatever it had attached by then stays attached.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    // Before anybody can see that the daemon runs, and ask it to stop.
+    let mut stop = StopSignals::catch()?;
     let devices = dataplane::devices().await?;
     let wanted = wanted(&options.interfaces, &devices)?;
     // What can fail without a trace comes first.
@@ -147,7 +150,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         () = watch_dataplane(&daemon, samples) => {}
         () = control.serve() => {}
         () = server::serve_metrics(metrics, Arc::clone(&daemon)) => {}
-        signal = stop_signal() => info!(signal = signal?, "stopping"),
+        signal = stop.next() => info!(signal, "stopping"),
     }
     let _ = std::fs::remove_file(&options.socket);
     if options.detach_on_exit {
@@ -185,12 +188,22 @@ fn announce(device: &Device, outcome: Outcome) {
     }
 }
 
-async fn stop_signal() -> std::io::Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| "SIGINT"),
-        _ = terminate.recv() => Ok("SIGTERM"),
+/// The signals that end the daemon, caught from the moment that this is made.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
     }
 }
 
