@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
     };
     match runtime.block_on(run(cli)) {
         Ok(exit) => exit.into(),
-        Err(error) if is_closed_pipe(&error) => Exit::Done.into(),
+        Err(error) if error.is::<ReaderGone>() => Exit::Done.into(),
         Err(error) => complain(&error),
     }
 }
@@ -58,12 +58,10 @@ fn complain(error: &anyhow::Error) -> ExitCode {
     exit_of(error).into()
 }
 
-/// `floodwall list | head -1`: who has read enough is no error.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
-}
+/// Whoever read standard output has read enough: `floodwall deny list | head -1`. No error; but a socket that closes is.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output was closed")]
+struct ReaderGone;
 
 async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let global = &cli.global;
@@ -232,8 +230,10 @@ fn print<T: Serialize>(global: &Global, value: &T, text: impl FnOnce(&T) -> Stri
 /// Writes to standard output, and says where that failed: `println!` would panic.
 fn write_out(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+        written => Ok(written?),
+    }
 }
 
 #[cfg(test)]
