@@ -319,19 +319,6 @@ impl Dataplane {
         self.change(Some(expected), |config| config.lists = state)
     }
 
-    /// Replaces one list, the other stays.
-    ///
-    /// # Errors
-    /// Where it does not fit or cannot be written, or something else has changed meanwhile: nothing has changed then.
-    pub fn replace_list(&mut self, list: List, entries: &[Listed], expected: Option<u64>) -> Result<u64> {
-        let generation = self.config()?.generation;
-        let prepared = match list {
-            List::Allow => PreparedLists::new(entries, &self.list(List::Deny)?)?,
-            List::Deny => PreparedLists::new(&self.list(List::Allow)?, entries)?,
-        };
-        self.install_lists(&prepared, expected.unwrap_or(generation))
-    }
-
     /// Loads the filter as it would be attached, for test runs: at the moment that the test clock says where
     /// `test_clock` is set.
     ///
