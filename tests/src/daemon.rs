@@ -239,3 +239,16 @@ pub fn all_packets(status: &Value) -> u64 {
         })
         .sum()
 }
+
+/// A sample of `floodwall metrics`: the sum of those series whose labels all contain these.
+///
+/// # Errors
+/// Where the verb fails.
+pub fn metric(namespace: &Namespace, place: &Place, name: &str, labels: &[&str]) -> Result<f64> {
+    let text = floodwall_ok(namespace, place, &["metrics"])?;
+    let series = text.lines().filter(|line| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && labels.iter().all(|label| line.contains(label))
+    });
+    Ok(series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+}

@@ -95,6 +95,30 @@ impl Namespace {
         self.spawn(work)?.join()
     }
 
+    /// Reads a file under `/sys/class/net`, as it is inside.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn read_sys(&self, file: &str) -> Result<String> {
+        self.in_sys(file, &format!("cat /sys/class/net/{file}"))
+    }
+
+    /// Writes such a file.
+    ///
+    /// # Errors
+    /// Where it takes no such value.
+    pub fn write_sys(&self, file: &str, value: &str) -> Result<()> {
+        self.in_sys(file, &format!("echo {value} >/sys/class/net/{file}")).map(drop)
+    }
+
+    /// `ip netns exec` mounts the `/sys` of the namespace.
+    fn in_sys(&self, file: &str, shell: &str) -> Result<String> {
+        let output = Command::new("ip").args(["netns", "exec", &self.name, "sh", "-c", shell]).output();
+        let output = output.context("run ip netns exec")?;
+        ensure!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// The index of an interface inside.
     ///
     /// # Errors
@@ -138,12 +162,23 @@ impl<T> Running<T> {
     }
 }
 
-/// Joins two namespaces by a pair of virtual interfaces, both up.
+/// Joins two namespaces by a pair of virtual interfaces, both up, with a queue for each CPU: a frame is received on the
+/// CPU that sent it, as by a network card with receive-side scaling. On one queue for all, a packet sent on one CPU would
+/// take the receiving of a flood there, and the flood would overrun the queue.
 ///
 /// # Errors
 /// What `ip` says.
 pub fn join(a: &Namespace, a_interface: &str, b: &Namespace, b_interface: &str) -> Result<()> {
-    ip(&["-n", &a.name, "link", "add", a_interface, "type", "veth", "peer", "name", b_interface, "netns", &b.name])?;
+    let cpus = std::thread::available_parallelism()?.get();
+    let queues = format!("numtxqueues {cpus} numrxqueues {cpus}");
+    let (a_name, b_name) = (&a.name, &b.name);
+    a.ip(&format!("link add {a_interface} {queues} type veth peer name {b_interface} netns {b_name} {queues}"))
+        .with_context(|| format!("join {a_name} and {b_name}"))?;
+    for (namespace, interface) in [(a, a_interface), (b, b_interface)] {
+        for cpu in 0..cpus {
+            namespace.write_sys(&format!("{interface}/queues/tx-{cpu}/xps_cpus"), &format!("{:x}", 1_u64 << cpu))?;
+        }
+    }
     a.ip(&format!("link set {a_interface} up"))?;
     b.ip(&format!("link set {b_interface} up"))
 }

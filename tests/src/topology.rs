@@ -3,9 +3,12 @@
 //! One link is essential: what a filter is for is that the two come in together.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use serde_json::Value;
 
+use crate::daemon::{Place, all_packets, status, wait_for};
 use crate::flood::Target;
 use crate::netns::{Namespace, join};
 
@@ -79,12 +82,7 @@ impl Topology {
     /// # Errors
     /// Where there is none.
     pub fn read_sys(&self, file: &str) -> Result<String> {
-        let output = std::process::Command::new("ip")
-            .args(["netns", "exec", self.server.name(), "cat", &format!("/sys/class/net/{PROTECTED}/{file}")])
-            .output()
-            .context("run ip netns exec")?;
-        anyhow::ensure!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        self.server.read_sys(&format!("{PROTECTED}/{file}"))
     }
 
     /// Frames that the server's device has received, by its own count.
@@ -93,5 +91,22 @@ impl Topology {
     /// Where the device is gone.
     pub fn received(&self) -> Result<u64> {
         Ok(self.read_sys("statistics/rx_packets")?.trim().parse()?)
+    }
+
+    /// The status once the device and the filter count nothing more, and what the device has received by then. A
+    /// daemon's view is a quarter of a second old at most.
+    ///
+    /// # Errors
+    /// Where they do not stand still.
+    pub fn settled(&self, place: &Place) -> Result<(Value, u64)> {
+        let mut last = None;
+        wait_for("the counters to stand still", || {
+            // condition: a new view of the daemon.
+            std::thread::sleep(Duration::from_millis(300));
+            let received = self.received().ok()?;
+            let now = status(&self.server, place).ok()?;
+            let counts = (received, all_packets(&now));
+            (last.replace(counts) == Some(counts)).then_some((now, received))
+        })
     }
 }
