@@ -7,10 +7,10 @@ use core::hint::cold_path;
 
 use crate::class::Kind;
 use crate::config::Config;
-use crate::limits::{Cost, Meter, Meters};
+use crate::limits::{Amount, Meter, Meters};
 use crate::lists::List;
 use crate::outcome::Outcome;
-use crate::packet::{Frame, Headers, Source, read};
+use crate::packet::{Frame, Headers, Source, fast, read};
 use crate::reason::Reason;
 
 /// What a decision has to know beside the packet: the lists and the state of sources. Implemented by the maps of the
@@ -20,8 +20,32 @@ pub trait World<'w> {
     fn config(&self) -> &'w Config;
     /// Whether the source is on this list now.
     fn is_listed(&mut self, list: List, source: Source) -> bool;
-    /// Whether this meter lets the source with this [`Source::key`] send a packet of this cost now; if so, charges it.
-    fn admit(&mut self, key: u64, cost: Cost, meter: &Meter) -> bool;
+    /// Whether [`Self::is_listed`] has to be asked at all: a quick answer, and where in doubt `true`.
+    fn may_be_listed(&mut self, _source: Source) -> bool {
+        true
+    }
+    /// Whether this meter lets the source with this [`Source::key`] send this now; if so, charges it.
+    fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool;
+}
+
+/// What [`decide`] says of nearly every packet, for a fraction of what it costs: the kind of the packet, and whether it
+/// has `Passed` or is over its `PacketLimit`. `None` where only [`decide`] can tell; nothing is charged then.
+#[inline(always)]
+pub fn decide_fast<'w>(frame: Frame<'_>, world: &mut impl World<'w>) -> Option<(Kind, bool)> {
+    let packet = fast::read(frame)?;
+    let (config, kind) = (world.config(), packet.kind);
+    if !config.lists.is_empty() {
+        cold_path();
+        if world.may_be_listed(packet.source()) {
+            return None;
+        }
+    }
+    let meters = config.meters(kind);
+    if !meters.limit_packets_only() {
+        cold_path();
+        return if meters.limit_more() { None } else { Some((kind, true)) };
+    }
+    Some((kind, over_packet_limit(packet.key, meters, world).is_none()))
 }
 
 /// Why this frame passes or drops, and its place in the counters.
@@ -81,7 +105,7 @@ fn over_limits<'w>(key: u64, bytes: u32, meters: &Meters, world: &mut impl World
     if meters.block() {
         return Some(Reason::ClassBlocked);
     }
-    if !world.admit(key, meters.bytes.of_bytes(bytes), &meters.bytes) {
+    if !world.admit(key, Amount::bytes(bytes), &meters.bytes) {
         return Some(Reason::ByteLimit);
     }
     None
@@ -90,5 +114,5 @@ fn over_limits<'w>(key: u64, bytes: u32, meters: &Meters, world: &mut impl World
 /// The same where packets are all that is limited, which is the rule.
 #[inline(always)]
 fn over_packet_limit<'w>(key: u64, meters: &Meters, world: &mut impl World<'w>) -> Option<Reason> {
-    if world.admit(key, meters.packets.of_packet(), &meters.packets) { None } else { Some(Reason::PacketLimit) }
+    if world.admit(key, Amount::PACKET, &meters.packets) { None } else { Some(Reason::PacketLimit) }
 }

@@ -24,9 +24,7 @@ impl HashKey {
     pub const fn place(&self, secret: u64, source: u64) -> Place {
         let mut x = (source ^ secret).wrapping_mul(self.0[0]);
         x ^= x >> 32;
-        x = x.wrapping_mul(self.0[1]);
-        x ^= x >> 29;
-        Place(x)
+        Place(x.wrapping_mul(self.0[1]))
     }
 }
 
@@ -38,13 +36,14 @@ impl Place {
     /// Its bucket in the source table.
     #[inline(always)]
     pub const fn bucket(self) -> usize {
-        self.0 as usize & (crate::limiter::BUCKETS - 1)
+        // The low bits of a product know only the low bits of its factors; the high bits know all.
+        (self.0 ^ (self.0 >> 29)) as usize & (crate::limiter::BUCKETS - 1)
     }
 
     /// Its cell in the gate.
     #[inline(always)]
     pub const fn cell(self) -> usize {
-        (self.0 >> 16) as usize & (crate::limiter::GATE_CELLS - 1)
+        (self.0 >> (u64::BITS - crate::limiter::GATE_CELLS.ilog2())) as usize
     }
 
     /// What tells it from the others in its bucket.

@@ -33,6 +33,7 @@ use crate::atomic;
 use crate::clock::Moment;
 use crate::hash::Place;
 use crate::limits::{Cost, GATE_LONGEST, Meter};
+use crate::verifier::up_to;
 
 /// Cells in the gate of one CPU (128 KiB).
 pub const GATE_CELLS: usize = 1 << 15;
@@ -107,24 +108,70 @@ pub enum Gate {
 /// First stage: may a packet of this cost pass without asking the table? `cell` is its source's cell on this CPU.
 #[inline(always)]
 pub fn pass_gate(cell: &mut u32, cost: Cost, meter: &Meter, now: Moment) -> Gate {
-    let now = now.gate_units() & !PINNED;
-    let value = *cell;
-    let ahead = (value & !PINNED).wrapping_sub(now);
-    let debt = if ahead > GATE_WINDOW { 0 } else { ahead };
-    // A pinned cell goes on asking until its time is up: unpinned at the threshold, it would trip again at once, and
-    // charge again for what it had not let pass.
-    let pinned = value & PINNED != 0 && debt != 0;
-    if !pinned && debt <= meter.gate_tau() {
-        *cell = now.wrapping_add(debt).wrapping_add(cost.gate);
+    if pass_open_gate(cell, cost, meter, now) { Gate::Pass } else { ask_table(cell, cost, meter, now) }
+}
+
+/// The common case of [`pass_gate`]: whether the packet passes at once. Where not, nothing has changed.
+#[inline(always)]
+pub fn pass_open_gate(cell: &mut u32, cost: Cost, meter: &Meter, now: Moment) -> bool {
+    let debt = gate_debt(*cell, now);
+    let passes = debt & PINNED == 0 && debt <= meter.gate_tau();
+    if passes {
+        *cell = gate_time(now).wrapping_add(debt).wrapping_add(cost.gate);
+    }
+    passes
+}
+
+/// How far a cell lies ahead of now; odd where it is pinned.
+#[inline(always)]
+fn gate_debt(cell: u32, now: Moment) -> u32 {
+    // Under a flood from random sources a cell is as often in debt as not: a branch would be mispredicted every other time.
+    up_to(cell.wrapping_sub(gate_time(now)), GATE_WINDOW | PINNED)
+}
+
+#[inline(always)]
+const fn gate_time(now: Moment) -> u32 {
+    now.gate_units() & !PINNED
+}
+
+#[inline(always)]
+fn ask_table(cell: &mut u32, cost: Cost, meter: &Meter, now: Moment) -> Gate {
+    let (debt, now) = (gate_debt(*cell, now), gate_time(now));
+    if debt == PINNED {
+        *cell = now.wrapping_add(cost.gate);
         return Gate::Pass;
     }
+    // A pinned cell goes on asking until its time is up: unpinned at the threshold, it would trip again at once, and
+    // charge again for what it had not let pass.
+    let (pinned, debt) = (debt & PINNED != 0, debt & !PINNED);
     let held = meter.gate_tau() + GATE_HOLD;
-    if !pinned || debt < held - GATE_HOLD / 2 {
+    if !pinned || debt < stays_pinned(meter) {
         *cell = now.wrapping_add(if debt > held { debt } else { held }) | PINNED;
+    }
+    if pinned {
+        return Gate::Ask { charge: 0 };
     }
     // At least the one packet that the gate lets pass whatever it costs.
     let passed = if meter.gate_charge() > cost.exact { meter.gate_charge() } else { cost.exact };
-    Gate::Ask { charge: if pinned { 0 } else { passed } }
+    Gate::Ask { charge: passed }
+}
+
+/// The common case of both stages for the hot source of a flood: whether they refuse the packet and change nothing. The
+/// cell stays pinned without help, and the entry lies where it is looked for first.
+#[inline(always)]
+pub fn stays_over(cell: &u32, bucket: &Bucket, place: Place, meter: &Meter, now: Moment) -> bool {
+    let pinned_until = gate_debt(*cell, now);
+    if pinned_until & PINNED == 0 || pinned_until < stays_pinned(meter) {
+        return false;
+    }
+    let entry = bucket.load(likely(place.tag()));
+    entry >> TIME_BITS == place.tag() && debt(entry, now.units(), meter) > meter.tau()
+}
+
+/// The debt from which on a packet does not prolong how long its cell is pinned.
+#[inline(always)]
+const fn stays_pinned(meter: &Meter) -> u32 {
+    meter.gate_tau() + GATE_HOLD / 2
 }
 
 /// Second stage: may it, by all that its source has sent? `bucket` is the source's line in the table.
@@ -149,12 +196,17 @@ pub fn pass_table(bucket: &Bucket, place: Place, cost: Cost, charge: u64, meter:
     true
 }
 
-/// The way of `tag`; where it has none, the way of the entry that is furthest in the past or owes least.
+/// The way where an entry is looked for first, and put if it is free.
+#[inline(always)]
+const fn likely(tag: u64) -> usize {
+    tag as usize & (WAYS - 1)
+}
+
+/// The way of `tag`; where it has none, its likely way if that owes nothing, else the way of the entry that owes least.
 #[inline(always)]
 fn find(bucket: &Bucket, tag: u64, now: u64) -> usize {
-    let likely = tag as usize & (WAYS - 1);
-    if bucket.load(likely) >> TIME_BITS == tag {
-        return likely;
+    if bucket.load(likely(tag)) >> TIME_BITS == tag {
+        return likely(tag);
     }
     let mut way = 0;
     while way < WAYS {
@@ -162,6 +214,10 @@ fn find(bucket: &Bucket, tag: u64, now: u64) -> usize {
             return way;
         }
         way += 1;
+    }
+    // Whoever owes nothing there makes room, so that the next packet finds its entry at once.
+    if rank(bucket.load(likely(tag)), now) <= 0 {
+        return likely(tag);
     }
     // Under a flood the victim is random: a branch here would be mispredicted every other time.
     let mut least = rank(bucket.load(0), now);

@@ -179,6 +179,30 @@ pub struct Cost {
     pub(crate) gate: u32,
 }
 
+/// What a meter counts of a packet: one, or its bytes. A single number, so that it takes one register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amount(u32);
+
+impl Amount {
+    /// The packet. No frame has zero bytes.
+    pub const PACKET: Self = Self(0);
+
+    /// Its bytes.
+    #[inline(always)]
+    pub const fn bytes(bytes: u32) -> Self {
+        Self(bytes)
+    }
+
+    /// What this costs on a meter.
+    #[inline(always)]
+    pub const fn on(self, meter: &Meter) -> Cost {
+        match self {
+            Self::PACKET => meter.of_packet(),
+            Self(bytes) => meter.of_bytes(bytes),
+        }
+    }
+}
+
 impl Meter {
     /// Compiles a rate for a machine. `secret` stays that of the meter that this one replaces.
     ///
@@ -338,6 +362,12 @@ impl Meters {
     #[inline(always)]
     pub const fn limit_packets(&self) -> bool {
         self.asked & Asked::PACKETS != 0
+    }
+
+    /// Whether packets are limited and nothing else is: the rule.
+    #[inline(always)]
+    pub const fn limit_packets_only(&self) -> bool {
+        self.asked == Asked::PACKETS
     }
 
     /// Whether bytes, or everything, are limited: what is seldom so.

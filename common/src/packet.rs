@@ -13,6 +13,8 @@ use crate::outcome::Outcome;
 use crate::reason::Reason;
 use crate::verifier::{again, forget, opaque};
 
+pub mod fast;
+
 /// VLAN tags that are looked behind.
 const MAX_VLAN_TAGS: usize = 2;
 /// IPv6 extension headers that are looked behind.
@@ -58,6 +60,12 @@ pub enum Source {
 }
 
 impl Source {
+    /// The source of a packet of this kind, from its [`Source::key`] and the lower half of an IPv6 address.
+    #[inline(always)]
+    const fn new(kind: Kind, key: u64, lower: u64) -> Self {
+        if kind.is_v6() { Self::V6(key, lower) } else { Self::V4(key as u32) }
+    }
+
     /// What its state is kept by: the IPv4 address or the IPv6 /64, since an attacker owns all of his /64.
     #[inline(always)]
     pub const fn key(self) -> u64 {
@@ -126,7 +134,7 @@ pub(crate) struct Headers {
 impl Headers {
     #[inline(always)]
     pub(crate) const fn source(&self) -> Source {
-        if self.outcome.kind().is_v6() { Source::V6(self.key, self.lower) } else { Source::V4(self.key as u32) }
+        Source::new(self.outcome.kind(), self.key, self.lower)
     }
 
     #[inline(always)]
@@ -434,16 +442,7 @@ impl Transport {
         let Some(header) = self.header::<20>(cursor) else {
             return self.cut(Class::Tcp, Reason::MalformedTcp);
         };
-        let header_length = u32::from(header[12] >> 4) * 4;
-        let flags = header[13];
-        let class = if flags & (SYN | ACK) == SYN { Class::TcpSyn } else { Class::Tcp };
-        if header_length < 20 || header_length > self.length {
-            self.found(class, Reason::MalformedTcp)
-        } else if IMPOSSIBLE_FLAGS >> (flags & 0x3f) & 1 == 1 {
-            self.found(class, Reason::ImpossibleFlags)
-        } else {
-            self.found(class, Reason::Passed)
-        }
+        self.found(tcp_class(header), tcp_finding(header, self.length))
     }
 
     #[inline(always)]
@@ -451,15 +450,10 @@ impl Transport {
         let Some(header) = self.header::<8>(cursor) else {
             return self.cut(Class::Udp, Reason::MalformedUdp);
         };
-        let length = u32::from(be!(u16, header, 4));
-        if length == self.length {
+        if self.first_fragment && be!(u16, header, 4) >= 8 {
             return self.found(Class::Udp, Reason::Passed);
         }
-        cold_path();
-        if self.first_fragment && length >= 8 {
-            return self.found(Class::Udp, Reason::Passed);
-        }
-        self.found(Class::Udp, Reason::MalformedUdp)
+        self.found(Class::Udp, udp_finding(header, self.length))
     }
 
     #[inline(always)]
@@ -499,6 +493,30 @@ impl Transport {
     const fn cut(&self, class: Class, reason: Reason) -> Outcome {
         if self.first_fragment { self.found(Class::Fragment, Reason::Passed) } else { self.found(class, reason) }
     }
+}
+
+#[inline(always)]
+const fn tcp_class(header: &[u8; 20]) -> Class {
+    if header[13] & (SYN | ACK) == SYN { Class::TcpSyn } else { Class::Tcp }
+}
+
+/// What is wrong with the TCP header of a segment of this length.
+#[inline(always)]
+const fn tcp_finding(header: &[u8; 20], length: u32) -> Reason {
+    let header_length = (header[12] >> 4) as u32 * 4;
+    if header_length < 20 || header_length > length {
+        Reason::MalformedTcp
+    } else if IMPOSSIBLE_FLAGS >> (header[13] & 0x3f) & 1 == 1 {
+        Reason::ImpossibleFlags
+    } else {
+        Reason::Passed
+    }
+}
+
+/// What is wrong with the UDP header of a whole datagram of this length.
+#[inline(always)]
+fn udp_finding(header: &[u8; 8], length: u32) -> Reason {
+    if u32::from(be!(u16, header, 4)) == length { Reason::Passed } else { Reason::MalformedUdp }
 }
 
 const FIN: u8 = 0x01;

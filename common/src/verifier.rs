@@ -51,3 +51,19 @@ pub(crate) fn opaque(value: u64) -> u64 {
     #[cfg(not(target_arch = "bpf"))]
     value
 }
+
+/// `value`, or zero where it is above `most`; without a branch, which the compiler would make of every other form.
+#[inline(always)]
+pub(crate) fn up_to(value: u32, most: u32) -> u32 {
+    let mut sign = i64::from(value) - i64::from(most) - 1;
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: shifts one register; memory and flags are untouched.
+    unsafe {
+        core::arch::asm!("{0} s>>= 63", inout(reg) sign, options(pure, nomem, nostack));
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        sign >>= 63;
+    }
+    value & sign as u32
+}

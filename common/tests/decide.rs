@@ -7,7 +7,7 @@ use floodwall_common::class::KIND_SLOTS;
 use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
 use floodwall_common::decide::{World, decide};
 use floodwall_common::hash::HashKey;
-use floodwall_common::limits::{Cost, Limits, Machine, Meter, Meters, Rate, RateSpec};
+use floodwall_common::limits::{Amount, Limits, Machine, Meter, Meters, Rate, RateSpec};
 use floodwall_common::lists::{List, ListState};
 use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{DropSet, Reason};
@@ -68,7 +68,8 @@ impl<'w> World<'w> for Model<'w> {
         }
     }
 
-    fn admit(&mut self, key: u64, cost: Cost, meter: &Meter) -> bool {
+    fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool {
+        let cost = amount.on(meter);
         self.asked += 1;
         self.wall.cost(0, place(key ^ meter.secret() << 40), cost, meter)
     }

@@ -79,6 +79,24 @@ proptest! {
     }
 
     #[test]
+    fn usual_packets_with_a_few_changes_have_an_answer(
+        is_v4 in any::<bool>(),
+        protocol in prop::sample::select(vec![TCP, UDP]),
+        (flags, offset, bytes) in (any::<u8>(), 4..8u8, 0..40usize),
+        changes in vec((12..60usize, any::<u8>()), 0..3),
+    ) {
+        let transport = if protocol == TCP { tcp_of(flags, offset, 15 + bytes) } else { udp_of(8 + bytes as u16, 8 + bytes) };
+        let mut frame =
+            if is_v4 { V4::default().frame(protocol, &transport) } else { V6::default().frame(protocol, &transport) };
+        for (at, value) in changes {
+            if let Some(byte) = frame.get_mut(at) {
+                *byte = value;
+            }
+        }
+        check(&frame);
+    }
+
+    #[test]
     fn later_fragments_say_nothing_but_their_source(
         offset in 1..0x2000u16,
         flags in 0..8u16,

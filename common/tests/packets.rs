@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, HashSet};
 
 use floodwall_common::class::{Class, Family, Kind};
-use floodwall_common::packet::{Packet, Parsed};
+use floodwall_common::packet::{Frame, Packet, Parsed, fast};
 use floodwall_common::reason::Reason;
 
 use support::cases::{self, Case};
+use support::frames::{TCP, UDP, V4, V6, tcp_of, udp_of};
 use support::invariants::{check, layout, parsed, parsed_head, with_bytes};
 
 mod support;
@@ -50,6 +51,17 @@ fn every_frame_of_the_table_is_understood() {
         .collect();
     println!("{} frames", cases.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn usual_packets_are_known_to_the_fast_path() {
+    const ACK: u8 = 0x10;
+    const SYN: u8 = 0x02;
+    for (protocol, payload) in [(UDP, udp_of(8, 8)), (TCP, tcp_of(ACK, 5, 20)), (TCP, tcp_of(SYN, 5, 20))] {
+        for frame in [V4::default().frame(protocol, &payload), V6::default().frame(protocol, &payload)] {
+            assert_eq!(fast::parse(Frame::new(&frame)), Some(parsed(&frame)), "{frame:02x?}");
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use aya_ebpf::programs::XdpContext;
 use floodwall_common::abi::{CpuState, INTERFACE_SLOTS, SAMPLE_BYTES, Sample};
 use floodwall_common::class::{KIND_SLOTS, Kind};
 use floodwall_common::config::{Mode, Sampling};
-use floodwall_common::reason::{REASON_SLOTS, Reason};
+use floodwall_common::reason::{Policy, REASON_SLOTS, Reason};
 
 use crate::clock;
 use crate::maps::SAMPLES;
@@ -19,8 +19,27 @@ static SLOT: u32 = 0;
 /// Counts, samples, and says to the kernel what becomes of the packet.
 #[inline(always)]
 pub(crate) fn leave(ctx: &XdpContext, kernel: &Kernel, bytes: u32, reason: Reason, kind: Kind) -> u32 {
-    // All of it in numbers, not in branches: each of them is 0 or 1.
     let wanted = u32::from(kernel.config.drops.has(reason));
+    leave_as_wanted(ctx, kernel, bytes, reason, kind, wanted)
+}
+
+/// The same for a packet that has passed, which no policy drops.
+#[inline(always)]
+pub(crate) fn pass(ctx: &XdpContext, kernel: &Kernel, bytes: u32, kind: Kind) -> u32 {
+    const { assert!(matches!(Reason::Passed.policy(), Policy::Passes)) }
+    leave_as_wanted(ctx, kernel, bytes, Reason::Passed, kind, 0)
+}
+
+/// The same for a packet over its limit, which every policy drops.
+#[inline(always)]
+pub(crate) fn over_packet_limit(ctx: &XdpContext, kernel: &Kernel, bytes: u32, kind: Kind) -> u32 {
+    const { assert!(matches!(Reason::PacketLimit.policy(), Policy::Drops)) }
+    leave_as_wanted(ctx, kernel, bytes, Reason::PacketLimit, kind, 1)
+}
+
+#[inline(always)]
+fn leave_as_wanted(ctx: &XdpContext, kernel: &Kernel, bytes: u32, reason: Reason, kind: Kind, wanted: u32) -> u32 {
+    // All of it in numbers, not in branches: each of them is 0 or 1.
     let dropped = wanted & kernel.config.mode & 1;
     let count = count(kernel.cpu, bytes, reason, kind, dropped);
     if kernel.config.sampling.takes(wanted as usize, count) {
@@ -52,13 +71,15 @@ fn slot() -> u32 {
     unsafe { core::ptr::read_volatile(&raw const SLOT) }
 }
 
-/// What a sample says of its packet.
+/// What a sample says of its packet. Ordered so that the compiler joins no fields to a misaligned word on the stack, which
+/// the verifier refuses.
+#[repr(C, align(8))]
 struct Seen {
+    wanted: u32,
+    dropped: u32,
     bytes: u32,
     reason: Reason,
     kind: Kind,
-    wanted: u32,
-    dropped: u32,
 }
 
 /// The slow path, taken to its end at most `budget` times a second.

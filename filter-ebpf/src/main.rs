@@ -11,8 +11,14 @@ mod exit;
 mod maps;
 mod world;
 
-use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_xdp_get_buff_len, macros::xdp, programs::XdpContext};
-use floodwall_common::decide::decide;
+use core::hint::{black_box, cold_path};
+
+use aya_ebpf::bindings::{xdp_action, xdp_md};
+use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
+use aya_ebpf::{macros::xdp, programs::XdpContext};
+use floodwall_common::abi::CpuState;
+use floodwall_common::clock::Moment;
+use floodwall_common::decide::{decide, decide_fast};
 use floodwall_common::packet::Frame;
 
 use crate::world::Kernel;
@@ -36,14 +42,34 @@ fn filter(ctx: &XdpContext, length: impl FnOnce(usize, usize) -> u32) -> u32 {
     // Its map is an array and the entry is there; the verifier wants to hear it. Without it nothing can be counted or
     // judged, and a filter that cannot judge passes.
     let Some(mut kernel) = Kernel::now() else {
-        return xdp_action::XDP_PASS;
+        cold_path();
+        // Hidden, so that the compiler does not keep it in a register for all.
+        return black_box(xdp_action::XDP_PASS);
     };
-    let (start, end) = (ctx.data(), ctx.data_end());
-    let bytes = length(start, end);
+    let bytes = length(ctx.data(), ctx.data_end());
+    match decide_fast(frame(ctx, bytes), &mut kernel) {
+        Some((kind, true)) => exit::pass(ctx, &kernel, bytes, kind),
+        Some((kind, false)) => exit::over_packet_limit(ctx, &kernel, bytes, kind),
+        None => {
+            cold_path();
+            complete(ctx.ctx, kernel.cpu, kernel.now, bytes)
+        }
+    }
+}
+
+/// The whole decision, for the few packets that need it. A function of its own, so that the common path keeps its
+/// registers to itself.
+#[inline(never)]
+fn complete(ctx: *mut xdp_md, cpu: *mut CpuState, now: Moment, bytes: u32) -> u32 {
+    let (ctx, mut kernel) = (XdpContext::new(ctx), Kernel::at(cpu, now));
+    let (reason, kind) = decide(frame(&ctx, bytes), &mut kernel);
+    exit::leave(&ctx, &kernel, bytes, reason, kind)
+}
+
+#[inline(always)]
+fn frame(ctx: &XdpContext, bytes: u32) -> Frame<'_> {
     // SAFETY: the kernel keeps this range readable while the program runs.
-    let frame = unsafe { Frame::from_raw(start, end, bytes) };
-    let (reason, kind) = decide(frame, &mut kernel);
-    exit::leave(ctx, &kernel, bytes, reason, kind)
+    unsafe { Frame::from_raw(ctx.data(), ctx.data_end(), bytes) }
 }
 
 #[cfg(not(test))]

@@ -113,15 +113,21 @@ pub(crate) fn test_clock() -> Option<u64> {
 /// The entry that a list has for a source.
 #[inline(always)]
 pub(crate) fn listed(list: List, source: Source, state: ListState) -> Option<&'static ListEntry> {
-    if !state.has(list, source.family()) || !may_be_listed(list, source, state.bank()) {
+    if !state.has(list, source.family()) || !is_near(list, source, state.bank()) {
         return None;
     }
     look_up(list, source, state.bank())
 }
 
+/// Whether the prefilter has anything near the source in any list.
+#[inline(always)]
+pub(crate) fn may_be_listed(source: Source, state: ListState) -> bool {
+    is_near(List::Allow, source, state.bank()) || is_near(List::Deny, source, state.bank())
+}
+
 /// Whether the prefilter has anything near the source.
 #[inline(always)]
-fn may_be_listed(list: List, source: Source, bank: u32) -> bool {
+fn is_near(list: List, source: Source, bank: u32) -> bool {
     let Some(prefilter) = PREFILTER.get(bank) else {
         return true;
     };

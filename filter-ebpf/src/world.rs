@@ -4,8 +4,9 @@ use floodwall_common::abi::CpuState;
 use floodwall_common::clock::Moment;
 use floodwall_common::config::Config;
 use floodwall_common::decide::World;
+use floodwall_common::hash::Place;
 use floodwall_common::limiter::{self, Gate};
-use floodwall_common::limits::{Cost, Meter};
+use floodwall_common::limits::{Amount, Meter};
 use floodwall_common::lists::List;
 use floodwall_common::packet::Source;
 
@@ -21,7 +22,12 @@ pub(crate) struct Kernel {
 impl Kernel {
     #[inline(always)]
     pub(crate) fn now() -> Option<Self> {
-        Some(Self { config: maps::config(), cpu: maps::this_cpu()?, now: clock::now() })
+        Some(Self::at(maps::this_cpu()?, clock::now()))
+    }
+
+    #[inline(always)]
+    pub(crate) fn at(cpu: *mut CpuState, now: Moment) -> Self {
+        Self { config: maps::config(), cpu, now }
     }
 }
 
@@ -37,17 +43,35 @@ impl World<'static> for Kernel {
     }
 
     #[inline(always)]
-    fn admit(&mut self, key: u64, cost: Cost, meter: &Meter) -> bool {
+    fn may_be_listed(&mut self, source: Source) -> bool {
+        maps::may_be_listed(source, self.config.lists)
+    }
+
+    #[inline(always)]
+    fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool {
         let place = self.config.key.place(meter.secret(), key);
         // SAFETY: the cell is inside the gate by its mask, and only this CPU touches its gate.
         let cell = unsafe { &mut (&mut (*self.cpu).gate)[place.cell()] };
-        match limiter::pass_gate(cell, cost, meter, self.now) {
-            Gate::Pass => true,
-            Gate::Ask { charge } => match maps::bucket(place) {
-                Some(bucket) => limiter::pass_table(bucket, place, cost, charge, meter, self.now),
-                // The bucket is there; a filter that cannot look passes.
-                None => true,
-            },
+        if limiter::pass_open_gate(cell, amount.on(meter), meter, self.now) {
+            return true;
         }
+        let stays_over =
+            maps::bucket(place).is_some_and(|bucket| limiter::stays_over(cell, bucket, place, meter, self.now));
+        !stays_over && ask(cell, place, amount, meter, self.now)
+    }
+}
+
+/// Asks the table for a packet that the gate does not let pass by itself. A function of its own, so that the common path
+/// keeps its registers to itself.
+#[inline(never)]
+fn ask(cell: &mut u32, place: Place, amount: Amount, meter: &Meter, now: Moment) -> bool {
+    let cost = amount.on(meter);
+    match limiter::pass_gate(cell, cost, meter, now) {
+        Gate::Pass => true,
+        Gate::Ask { charge } => match maps::bucket(place) {
+            Some(bucket) => limiter::pass_table(bucket, place, cost, charge, meter, now),
+            // The bucket is there; a filter that cannot look passes.
+            None => true,
+        },
     }
 }

@@ -13,7 +13,7 @@ use floodwall_common::clock::Moment;
 use floodwall_common::config::{Config, Mode};
 use floodwall_common::decide::{World, decide};
 use floodwall_common::limiter::{Bucket, Gate, pass_gate, pass_table};
-use floodwall_common::limits::{Cost, LimitName, Limits, Meter, Rate, Unit};
+use floodwall_common::limits::{Amount, LimitName, Limits, Meter, Rate, Unit};
 use floodwall_common::lists::List;
 use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{REASON_SLOTS, Reason, Verdict};
@@ -71,7 +71,8 @@ impl<'w> World<'w> for Model<'w, '_> {
         of_list.filter(covers).any(|entry| entry.until_ns > self.state.now.ns())
     }
 
-    fn admit(&mut self, key: u64, cost: Cost, meter: &Meter) -> bool {
+    fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool {
+        let cost = amount.on(meter);
         let place = self.config.key.place(meter.secret(), key);
         match pass_gate(&mut self.state.gate[place.cell()], cost, meter, self.state.now) {
             Gate::Pass => true,

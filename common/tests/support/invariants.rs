@@ -1,7 +1,7 @@
 //! What is true of the parser's answer to any bytes at all. The property tests and the fuzz target check it.
 
 use floodwall_common::class::{Class, Kind};
-use floodwall_common::packet::{Frame, Packet, Parsed, parse};
+use floodwall_common::packet::{Frame, Packet, Parsed, fast, parse};
 use floodwall_common::reason::Reason;
 
 /// Where the IP packet lies in a frame, by the frame's own words.
@@ -52,11 +52,22 @@ pub(crate) fn with_bytes(parsed: Parsed, bytes: usize) -> Parsed {
     }
 }
 
+/// The fast path says what the complete parser says, or nothing; also where only the first bytes are readable.
+fn check_fast(frame: &[u8]) {
+    for readable in [frame.len(), frame.len().min(54), frame.len() / 2] {
+        let head = Frame::cut(&frame[..readable], frame.len() as u32);
+        if let Some(answer) = fast::parse(head) {
+            assert_eq!(answer, parse(head), "{readable} of {frame:02x?}");
+        }
+    }
+}
+
 /// Checks all of it.
 ///
 /// # Panics
 /// Where something is not true.
 pub(crate) fn check(frame: &[u8]) -> Parsed {
+    check_fast(frame);
     let answer = parsed(frame);
     belongs_to_the_parser(answer, frame.len());
     cut_is_named(frame);
