@@ -6,7 +6,7 @@ use crate::limiter::GATE_CELLS;
 use crate::reason::REASON_SLOTS;
 
 /// Version of every layout in this crate that lies in a map, and of the names below.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Map names, as the kernel and bpftool show them and as the pins are called. At most 15 characters.
 pub mod map {

@@ -8,7 +8,7 @@ use core::hint::cold_path;
 use crate::class::{KIND_SLOTS, Kind};
 use crate::hash::HashKey;
 use crate::labelled_enum;
-use crate::limits::{Meters, RateSpec};
+use crate::limits::{LimitName, Meters, Per, RateSpec};
 use crate::lists::ListState;
 use crate::reason::DropSet;
 
@@ -24,6 +24,8 @@ labelled_enum! {
 
 /// Room for limits; a power of two.
 pub const LIMIT_SLOTS: usize = 8;
+
+const _: () = assert!(LimitName::ALL.len() <= LIMIT_SLOTS && Per::WIDER.len() == 2);
 
 /// How many headers go to the sample ring. By stream: what passes, what drops.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,13 +91,15 @@ pub struct Config {
     pub sampling: Sampling,
     /// Where sources lie.
     pub key: HashKey,
-    /// Compiled limits by [`Kind`].
+    /// Compiled limits of one source, by [`Kind`]. They say which of the wider ones are to be asked too.
     pub meters: [Meters; KIND_SLOTS],
+    /// Compiled limits of [`Per::WIDER`], by [`Kind`].
+    pub wider: [[Meters; KIND_SLOTS]; Per::WIDER.len()],
     /// Compiled limit of sources on the allow list, all classes and families together.
     pub allowed: Meters,
-    /// For people: the limits as they were set, packets and bytes, by
-    /// [`crate::limits::LimitName`]. The kernel half does not read it.
-    pub specs: [[RateSpec; 2]; LIMIT_SLOTS],
+    /// For people: the limits as they were set, packets and bytes, by [`Per`] and [`LimitName`]. The kernel half does
+    /// not read it.
+    pub specs: [[[RateSpec; 2]; LIMIT_SLOTS]; Per::ALL.len()],
     /// Counts changes, so that two writers notice each other. The kernel half does not read it.
     pub generation: u64,
     /// When the mode was set, in seconds of the Unix epoch. The kernel half does not read it.
@@ -107,6 +111,12 @@ impl Config {
     #[inline(always)]
     pub const fn enforces(&self) -> bool {
         self.mode == Mode::Enforce as u32
+    }
+
+    /// The meters of a kind of packets at a wider level, by its place in [`Per::WIDER`].
+    #[inline(always)]
+    pub const fn wider(&self, level: usize, kind: Kind) -> &Meters {
+        &self.wider[level & 1][kind.index() as usize & (KIND_SLOTS - 1)]
     }
 
     /// The meters of a kind of packets.

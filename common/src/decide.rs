@@ -7,7 +7,7 @@ use core::hint::cold_path;
 
 use crate::class::Kind;
 use crate::config::Config;
-use crate::limits::{Amount, Meter, Meters};
+use crate::limits::{Amount, Meter, Meters, Per};
 use crate::lists::List;
 use crate::outcome::Outcome;
 use crate::packet::{Frame, Headers, Source, fast, read};
@@ -78,7 +78,7 @@ fn judge<'w>(packet: &Headers, bytes: u32, world: &mut impl World<'w>) -> Outcom
     let meters = config.meters(found.kind());
     let over = if meters.limit_more() {
         cold_path();
-        over_limits(packet.key, bytes, meters, world)
+        over_all_limits(packet.key, bytes, found.kind(), world)
     } else if meters.limit_packets() {
         over_packet_limit(packet.key, meters, world)
     } else {
@@ -88,6 +88,27 @@ fn judge<'w>(packet: &Headers, bytes: u32, world: &mut impl World<'w>) -> Outcom
         Some(reason) => found.because(reason),
         None => found,
     }
+}
+
+/// The narrowest limit that the packet is over, if any: of its source, its subnet, its network. What a wider limit
+/// refuses has been charged to the narrower ones, as in any chain of meters.
+#[inline(always)]
+fn over_all_limits<'w>(key: u64, bytes: u32, kind: Kind, world: &mut impl World<'w>) -> Option<Reason> {
+    const REASONS: [Reason; Per::WIDER.len()] = [Reason::SubnetLimit, Reason::NetworkLimit];
+    let config = world.config();
+    let meters = config.meters(kind);
+    if let Some(reason) = over_limits(key, bytes, meters, world) {
+        return Some(reason);
+    }
+    let mut level = 0;
+    while level < Per::WIDER.len() {
+        let per = Per::WIDER[level];
+        if meters.ask_wider(per) && over_limits(per.key(key), bytes, config.wider(level, kind), world).is_some() {
+            return Some(REASONS[level]);
+        }
+        level += 1;
+    }
+    None
 }
 
 /// The limit that the packet is over, if any. Packets are asked before bytes: what is refused for its bytes has used
@@ -105,7 +126,7 @@ fn over_limits<'w>(key: u64, bytes: u32, meters: &Meters, world: &mut impl World
     if meters.block() {
         return Some(Reason::ClassBlocked);
     }
-    if !world.admit(key, Amount::bytes(bytes), &meters.bytes) {
+    if meters.limit_bytes() && !world.admit(key, Amount::bytes(bytes), &meters.bytes) {
         return Some(Reason::ByteLimit);
     }
     None

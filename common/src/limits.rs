@@ -328,6 +328,17 @@ impl Asked {
     const PACKETS: u64 = 1;
     const BYTES: u64 = 2;
     const BLOCK: u64 = 4;
+    const SUBNET: u64 = 8;
+    const NETWORK: u64 = 16;
+
+    /// The bit of a level that is wider than a source.
+    const fn wider(per: Per) -> u64 {
+        match per {
+            Per::Source => 0,
+            Per::Subnet => Self::SUBNET,
+            Per::Network => Self::NETWORK,
+        }
+    }
 }
 
 impl Meters {
@@ -370,10 +381,66 @@ impl Meters {
         self.asked == Asked::PACKETS
     }
 
-    /// Whether bytes, or everything, are limited: what is seldom so.
+    /// Whether anything but packets of the source is limited: what is seldom so.
     #[inline(always)]
     pub const fn limit_more(&self) -> bool {
         self.asked > Asked::PACKETS
+    }
+
+    /// Whether bytes are limited.
+    #[inline(always)]
+    pub const fn limit_bytes(&self) -> bool {
+        self.asked & Asked::BYTES != 0
+    }
+
+    /// Whether there is any limit in here.
+    pub const fn is_armed(&self) -> bool {
+        self.asked & (Asked::PACKETS | Asked::BYTES | Asked::BLOCK) != 0
+    }
+
+    /// Whether the meters of this wider level are to be asked after these.
+    #[inline(always)]
+    pub const fn ask_wider(&self, per: Per) -> bool {
+        self.asked & Asked::wider(per) != 0
+    }
+
+    /// Says whether the meters of a wider level are to be asked after these.
+    pub const fn set_ask_wider(&mut self, per: Per, ask: bool) {
+        let bit = Asked::wider(per);
+        self.asked = if ask { self.asked | bit } else { self.asked & !bit };
+    }
+}
+
+labelled_enum! {
+    /// Who shares a limit. Each level holds the ones before it: who spreads over many sources is stopped at the
+    /// narrowest that holds him.
+    pub enum Per {
+        /// An IPv4 address or an IPv6 /64: what one host has.
+        Source = 0 => "source",
+        /// An IPv4 /24 or an IPv6 /56: what one customer line or small site has.
+        Subnet = 1 => "subnet",
+        /// An IPv4 /16 or an IPv6 /48: what one large site or hoster has.
+        Network = 2 => "network",
+    }
+}
+
+impl Per {
+    /// The levels that are wider than a source, from narrow to wide.
+    pub const WIDER: [Self; 2] = [Self::Subnet, Self::Network];
+
+    /// From the key of a source to that of the prefix it is in. Both families lose eight bits at each level.
+    #[inline(always)]
+    pub const fn key(self, source: u64) -> u64 {
+        source >> (8 * self as u32)
+    }
+
+    /// The length of a prefix.
+    pub const fn prefix_length(self, family: crate::class::Family) -> u8 {
+        let of_source = match family {
+            crate::class::Family::V4 => 32,
+            crate::class::Family::V6 => 64,
+        };
+        of_source - 8 * self as u8
     }
 }
 
@@ -434,6 +501,51 @@ impl LimitName {
             Self::Allowed => (MAX_PACKETS_PER_SECOND, MAX_PACKETS_PER_SECOND),
         };
         Limits { packets: Rate::Limit { per_second, burst }, bytes: Rate::Off }
+    }
+}
+
+/// What a limit is of, and who shares it: what it is called by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitKey {
+    /// A class, or the sources on the allow list.
+    pub name: LimitName,
+    /// Who shares it.
+    pub per: Per,
+}
+
+impl LimitKey {
+    /// All limits there are: of each class at each level, and of allowed sources.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let of = |name| Per::ALL.iter().map(move |per| Self { name, per: *per });
+        LimitName::ALL.iter().flat_map(move |name| of(*name)).filter(|key| key.exists())
+    }
+
+    /// Whether there is such a limit: allowed sources have only their own.
+    pub fn exists(self) -> bool {
+        self.name != LimitName::Allowed || self.per == Per::Source
+    }
+
+    /// What holds where the operator has set nothing: wide limits are his to choose.
+    pub const fn default_limits(self) -> Limits {
+        match self.per {
+            Per::Source => self.name.default_limits(),
+            Per::Subnet | Per::Network => Limits { packets: Rate::Off, bytes: Rate::Off },
+        }
+    }
+}
+
+impl From<LimitName> for LimitKey {
+    fn from(name: LimitName) -> Self {
+        Self { name, per: Per::Source }
+    }
+}
+
+impl core::fmt::Display for LimitKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.per {
+            Per::Source => f.write_str(self.name.label()),
+            per => write!(f, "{} per {}", self.name.label(), per.label()),
+        }
     }
 }
 

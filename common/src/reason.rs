@@ -56,6 +56,10 @@ labelled_enum! {
         ByteLimit = 20 => "byte-limit",
         /// The limit of the class is zero: the operator blocks all of it.
         ClassBlocked = 21 => "class-blocked",
+        /// All sources of an IPv4 /24 or IPv6 /56 together over their packets or bytes per second in their class.
+        SubnetLimit = 22 => "subnet-limit",
+        /// All sources of an IPv4 /16 or IPv6 /48 together over theirs.
+        NetworkLimit = 23 => "network-limit",
     }
 }
 
@@ -93,9 +97,13 @@ impl Reason {
             | Self::Tunnel
             | Self::NeighborDiscovery
             | Self::PacketTooBig => Policy::Passes,
-            Self::Denied | Self::AllowedLimit | Self::PacketLimit | Self::ByteLimit | Self::ClassBlocked => {
-                Policy::Drops
-            }
+            Self::Denied
+            | Self::AllowedLimit
+            | Self::PacketLimit
+            | Self::ByteLimit
+            | Self::ClassBlocked
+            | Self::SubnetLimit
+            | Self::NetworkLimit => Policy::Drops,
             // The stack behind would refuse these too; here they cost nothing.
             Self::MalformedIp
             | Self::MalformedTcp
@@ -140,6 +148,8 @@ impl Reason {
             Self::PacketLimit => "the source is over its packets per second",
             Self::ByteLimit => "the source is over its bytes per second",
             Self::ClassBlocked => "this class is blocked: its limit is zero",
+            Self::SubnetLimit => "its /24 (IPv6: /56) is over a limit for all of it",
+            Self::NetworkLimit => "its /16 (IPv6: /48) is over a limit for all of it",
         }
     }
 }

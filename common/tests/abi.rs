@@ -33,7 +33,10 @@ macro_rules! layout {
 
 fn layouts() -> String {
     let mut out = String::new();
-    layout!(out, Config { mode, lists, drops, sampling, key, meters, allowed, specs, generation, mode_since_unix_s });
+    layout!(
+        out,
+        Config { mode, lists, drops, sampling, key, meters, wider, allowed, specs, generation, mode_since_unix_s }
+    );
     layout!(out, Sampling { budget });
     layout!(out, Meters { packets, bytes });
     layout!(out, Meter);

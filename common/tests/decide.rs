@@ -7,7 +7,7 @@ use floodwall_common::class::KIND_SLOTS;
 use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
 use floodwall_common::decide::{World, decide};
 use floodwall_common::hash::HashKey;
-use floodwall_common::limits::{Amount, Limits, Machine, Meter, Meters, Rate, RateSpec};
+use floodwall_common::limits::{Amount, Limits, Machine, Meter, Meters, Per, Rate, RateSpec};
 use floodwall_common::lists::{List, ListState};
 use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{DropSet, Reason};
@@ -37,8 +37,9 @@ fn config(packets: Rate, bytes: Rate) -> Config {
         sampling: Sampling::new([0, 0], 0),
         key: HashKey::new([1, 1]),
         meters: [meters(packets, bytes); KIND_SLOTS],
+        wider: [[meters(Rate::Off, Rate::Off); KIND_SLOTS]; Per::WIDER.len()],
         allowed: meters(limit(10, 10), Rate::Off),
-        specs: [[RateSpec::from(Rate::Off); 2]; LIMIT_SLOTS],
+        specs: [[[RateSpec::from(Rate::Off); 2]; LIMIT_SLOTS]; Per::ALL.len()],
         generation: 0,
         mode_since_unix_s: 0,
     }
@@ -151,4 +152,67 @@ fn a_source_is_an_ipv6_64_and_a_limit_is_of_its_source() {
     assert_eq!(model.then(&V6::from(7 << 40, 1).frame(UDP, &udp(0))), Some(Reason::PacketLimit));
     assert_eq!(model.reason(&V6::from(7 << 40, 99).frame(UDP, &udp(0))), Reason::PacketLimit, "same /64");
     assert_eq!(model.reason(&V6::from(8 << 40, 1).frame(UDP, &udp(0))), Reason::Passed);
+}
+
+/// All classes under limits at every level, each level with a secret of its own.
+fn ladder(source: Rate, subnet: Rate, network: Rate) -> Config {
+    let mut config = config(source, Rate::Off);
+    for (level, rate) in [subnet, network].into_iter().enumerate() {
+        let secrets = [10 + level as u64, 20 + level as u64];
+        let limits = Limits { packets: rate, bytes: Rate::Off };
+        config.wider[level] = [Meters::new(limits, MACHINE, secrets).unwrap(); KIND_SLOTS];
+        for meters in &mut config.meters {
+            meters.set_ask_wider(Per::WIDER[level], rate != Rate::Off);
+        }
+    }
+    config
+}
+
+#[test]
+fn who_changes_his_address_is_stopped_at_the_narrowest_prefix_that_holds_him() {
+    let config = ladder(limit(100, 50), limit(200, 100), limit(400, 200));
+    // An IPv6 /64 for each packet, all in one /56; then all in one /48. And the same in IPv4, by /24 and /16.
+    let in_56 = |n: u64| V6::from(0x2001_0db8_0000_0000 | (n & 0xff), n).frame(UDP, &udp(0));
+    let in_48 = |n: u64| V6::from(0x2001_0db8_0001_0000 | (n % 0xffff), n).frame(UDP, &udp(0));
+    let in_24 = |n: u64| V4::from([198, 18, 0, n as u8]).frame(UDP, &udp(0));
+    let in_16 = |n: u64| V4::from([198, 19, (n >> 8) as u8, n as u8]).frame(UDP, &udp(0));
+    let spread = |frame: &dyn Fn(u64) -> Vec<u8>, step: u64| {
+        let mut model = model(&config);
+        let reasons: Vec<_> = (0..2_000).map(|n| model.reason(&frame(n * step))).collect();
+        let passed = reasons.iter().filter(|reason| **reason == Reason::Passed).count();
+        (passed, *reasons.last().unwrap())
+    };
+    // A burst and what the gate has let pass before it asked: a quarter more at most.
+    for (frame, step, burst, reason) in [
+        (&in_56 as &dyn Fn(u64) -> Vec<u8>, 1, 100, Reason::SubnetLimit),
+        (&in_48, 257, 200, Reason::NetworkLimit),
+        (&in_24, 1, 100, Reason::SubnetLimit),
+        (&in_16, 257, 200, Reason::NetworkLimit),
+    ] {
+        let (passed, last) = spread(frame, step);
+        assert_eq!(last, reason);
+        assert!((burst..burst * 5 / 4 + 2).contains(&passed), "{passed} passed of a burst of {burst} ({reason:?})");
+    }
+}
+
+#[test]
+fn neighbours_far_enough_apart_lose_nothing_to_each_other() {
+    let config = ladder(limit(100, 50), limit(200, 100), limit(400, 200));
+    let mut model = model(&config);
+    // 200 /64 of one /40, each in a /48 of its own, with an attacker among them.
+    let neighbour = |n: u64| V6::from(0x2001_0db8_0000_0000 | (n << 16), 1).frame(UDP, &udp(0));
+    for n in 0..5_000 {
+        let _ = model.reason(&V6::from(0x2001_0db8_00ff_0000 | n, n).frame(UDP, &udp(0)));
+    }
+    for round in 0..10 {
+        for n in 0..200 {
+            assert_eq!(model.reason(&neighbour(n)), Reason::Passed, "neighbour {n}, round {round}");
+        }
+    }
+}
+
+#[test]
+fn the_narrowest_limit_names_the_reason() {
+    let config = ladder(limit(100, 50), limit(100, 50), limit(100, 50));
+    assert_eq!(model(&config).then(&V4::default().frame(UDP, &udp(0))), Some(Reason::PacketLimit));
 }

@@ -3,7 +3,7 @@
 //! Additions keep [`SCHEMA_VERSION`]; a change of meaning or a removal raises it. Rates are numbers with their unit in
 //! the name; times are seconds of the Unix epoch; sources are addresses (IPv4) or prefixes (IPv6 /64).
 
-use floodwall_common::limits::{LimitName, Limits, Rate};
+use floodwall_common::limits::{LimitKey, Limits, Per, Rate};
 use floodwall_common::reason::{Reason, Verdict};
 use serde::{Deserialize, Serialize};
 
@@ -195,17 +195,29 @@ impl RateView {
 pub struct LimitView {
     /// `tcp-syn`, `tcp`, `udp`, `icmp`, `fragment`, `other` or `allowed`.
     pub name: String,
-    /// Packets per source.
+    /// Who shares it: `source`, `subnet` or `network`.
+    #[serde(default = "per_source")]
+    pub per: String,
+    /// Packets.
     pub packets: Option<RateView>,
-    /// Bytes per source.
+    /// Bytes.
     pub bytes: Option<RateView>,
+}
+
+fn per_source() -> String {
+    Per::Source.label().to_owned()
 }
 
 impl LimitView {
     /// A limit as it crosses the socket.
-    pub fn new(name: LimitName, limits: Limits) -> Self {
-        let name = name.label().to_owned();
-        Self { name, packets: RateView::of(limits.packets), bytes: RateView::of(limits.bytes) }
+    pub fn new(key: LimitKey, limits: Limits) -> Self {
+        let (name, per) = (key.name.label().to_owned(), key.per.label().to_owned());
+        Self { name, per, packets: RateView::of(limits.packets), bytes: RateView::of(limits.bytes) }
+    }
+
+    /// Whether it is this one.
+    pub fn is(&self, key: LimitKey) -> bool {
+        self.name == key.name.label() && self.per == key.per.label()
     }
 
     /// What it says.
@@ -409,6 +421,8 @@ pub struct CoveringEntry {
 pub struct LimitStanding {
     /// The limit.
     pub name: String,
+    /// Who shares it.
+    pub per: String,
     /// `packets` or `bytes`.
     pub unit: String,
     /// The rate.

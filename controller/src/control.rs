@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use floodwall_common::config::Mode;
-use floodwall_common::limits::{LimitName, Limits, MAX_BURST_SECONDS, RateError, Unit};
+use floodwall_common::limits::{LimitKey, LimitName, Limits, MAX_BURST_SECONDS, Per, Rate, RateError, Unit};
 use floodwall_common::lists::List;
 use floodwall_common::reason::{Reason, Verdict};
 
@@ -20,7 +20,7 @@ use crate::exit::{Exit, Failure};
 /// Where the configuration cannot be read.
 pub fn limits(dataplane: &Dataplane) -> anyhow::Result<LimitsView> {
     let config = dataplane.config()?;
-    let limits = LimitName::ALL.iter().map(|name| LimitView::new(*name, limits_of(&config, *name)));
+    let limits = LimitKey::all().map(|key| LimitView::new(key, limits_of(&config, key)));
     Ok(LimitsView { schema_version: SCHEMA_VERSION, generation: config.generation, limits: limits.collect() })
 }
 
@@ -31,12 +31,16 @@ pub fn limits(dataplane: &Dataplane) -> anyhow::Result<LimitsView> {
 pub fn change_limits(dataplane: &mut Dataplane, change: &LimitsChange) -> anyhow::Result<LimitsView> {
     let mut changes = Vec::new();
     for limit in &change.limits {
-        let limits = limit.limits();
-        dataplane.check_limits(limits).map_err(|(unit, error)| refuse_rate(&limit.name, limits, unit, error))?;
-        changes.push((limit_name(&limit.name)?, limits));
+        let (key, limits) = (limit_key(&limit.name, &limit.per)?, limit.limits());
+        if key.per != Per::Source && [limits.packets, limits.bytes].contains(&Rate::Block) {
+            let text = format!("{key}: only the limit per source can be 0, which blocks all of the class");
+            return Err(Failure::new(Exit::Usage, text).into());
+        }
+        dataplane.check_limits(limits).map_err(|(unit, error)| refuse_rate(key, limits, unit, error))?;
+        changes.push((key, limits));
     }
     if changes.is_empty() {
-        changes = LimitName::ALL.iter().map(|name| (*name, name.default_limits())).collect();
+        changes = LimitKey::all().map(|key| (key, key.default_limits())).collect();
     }
     dataplane.set_limits(&changes, change.generation)?;
     limits(dataplane)
@@ -53,20 +57,37 @@ pub fn limit_name(name: &str) -> Result<LimitName, Failure> {
     })
 }
 
-fn refuse_rate(name: &str, limits: Limits, unit: Unit, error: RateError) -> Failure {
+/// The limit with this name, of who shares it.
+///
+/// # Errors
+/// Where there is none.
+pub fn limit_key(name: &str, per: &str) -> Result<LimitKey, Failure> {
+    let name = limit_name(name)?;
+    let per = Per::from_label(per).ok_or_else(|| {
+        let names: Vec<_> = Per::ALL.iter().map(|per| per.label()).collect();
+        Failure::new(Exit::Usage, format!("no limit per '{per}' (have: {})", names.join(", ")))
+    })?;
+    let key = LimitKey { name, per };
+    if key.exists() {
+        return Ok(key);
+    }
+    Err(Failure::new(Exit::Usage, format!("no limit '{key}': '{}' is per source only", name.label())))
+}
+
+fn refuse_rate(key: LimitKey, limits: Limits, unit: Unit, error: RateError) -> Failure {
     let rate = match unit {
         Unit::Packets => limits.packets,
         Unit::Bytes => limits.bytes,
     };
     let text = match error {
         RateError::RateOutOfRange => format!(
-            "{name}: {rate} is out of range: {} per second go from {} to {}",
+            "{key}: {rate} is out of range: {} per second go from {} to {}",
             unit.label(),
             unit.min_rate(),
             unit.max_rate()
         ),
         RateError::BurstOutOfRange => format!(
-            "{name}: {rate} is out of range: a burst goes from {} {} to {MAX_BURST_SECONDS} seconds of its rate",
+            "{key}: {rate} is out of range: a burst goes from {} {} to {MAX_BURST_SECONDS} seconds of its rate",
             unit.min_burst(),
             unit.label()
         ),

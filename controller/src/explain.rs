@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use floodwall_common::class::{Class, Family, Kind};
+use floodwall_common::class::{Class, Kind};
 use floodwall_common::clock::Moment;
 use floodwall_common::config::Config;
 use floodwall_common::limiter::inspect;
-use floodwall_common::limits::{LimitName, Limits, Meter, Meters, Rate, Unit};
+use floodwall_common::limits::{LimitKey, LimitName, Limits, Meter, Meters, Per, Rate, Unit};
 use floodwall_common::lists::List;
 use floodwall_common::packet::Source;
 use floodwall_common::reason::Verdict;
@@ -71,34 +71,37 @@ fn covering(dataplane: &Dataplane, address: IpAddr, now: Moment) -> dataplane::R
 }
 
 fn standings(dataplane: &Dataplane, config: &Config, source: Source, now: Moment, allowed: bool) -> Vec<LimitStanding> {
-    let limits: Vec<(LimitName, &Meters)> = if allowed {
-        vec![(LimitName::Allowed, &config.allowed)]
+    let limits: Vec<(LimitKey, &Meters)> = if allowed {
+        vec![(LimitName::Allowed.into(), &config.allowed)]
     } else {
-        let family = source.family();
-        Class::ALL.iter().map(|class| (LimitName::of(*class), meters(config, family, *class))).collect()
+        let of = |class: &Class| meters(config, Kind::new(source.family(), *class), LimitName::of(*class));
+        Class::ALL.iter().flat_map(of).collect()
     };
     let mut standings = Vec::new();
-    for (name, meters) in limits {
-        let Limits { packets, bytes } = limits_of(config, name);
+    for (key, meters) in limits {
+        let Limits { packets, bytes } = limits_of(config, key);
         let rates = [(Unit::Packets, packets, &meters.packets), (Unit::Bytes, bytes, &meters.bytes)];
         for (unit, rate, meter) in rates {
-            let debt_ns = debt_ns(dataplane, config, source, meter, now);
-            standings.extend(standing(name, unit, rate, meter, debt_ns));
+            let debt_ns = debt_ns(dataplane, config, key.per.key(source.key()), meter, now);
+            standings.extend(standing(key, unit, rate, meter, debt_ns));
         }
     }
     standings
 }
 
-fn meters(config: &Config, family: Family, class: Class) -> &Meters {
-    config.meters(Kind::new(family, class))
+/// The limits of a kind, from narrow to wide.
+fn meters(config: &Config, kind: Kind, name: LimitName) -> impl Iterator<Item = (LimitKey, &Meters)> {
+    let source = std::iter::once((LimitKey::from(name), config.meters(kind)));
+    let wider = Per::WIDER.into_iter().enumerate();
+    source.chain(wider.map(move |(level, per)| (LimitKey { name, per }, config.wider(level, kind))))
 }
 
-fn debt_ns(dataplane: &Dataplane, config: &Config, source: Source, meter: &Meter, now: Moment) -> u64 {
-    let place = config.key.place(meter.secret(), source.key());
+fn debt_ns(dataplane: &Dataplane, config: &Config, key: u64, meter: &Meter, now: Moment) -> u64 {
+    let place = config.key.place(meter.secret(), key);
     dataplane.source_bucket(place.bucket()).and_then(|bucket| inspect(bucket, place, meter, now)).unwrap_or(0)
 }
 
-fn standing(name: LimitName, unit: Unit, rate: Rate, meter: &Meter, debt_ns: u64) -> Option<LimitStanding> {
+fn standing(key: LimitKey, unit: Unit, rate: Rate, meter: &Meter, debt_ns: u64) -> Option<LimitStanding> {
     let (per_second, burst) = match rate {
         Rate::Off => return None,
         Rate::Block => (0, 0),
@@ -108,7 +111,8 @@ fn standing(name: LimitName, unit: Unit, rate: Rate, meter: &Meter, debt_ns: u64
     let over = rate == Rate::Block || debt_ns > tolerance_ns;
     let verdict = if over { Verdict::Drop } else { Verdict::Pass };
     Some(LimitStanding {
-        name: name.label().to_owned(),
+        name: key.name.label().to_owned(),
+        per: key.per.label().to_owned(),
         unit: unit.label().to_owned(),
         per_second,
         burst,
@@ -128,7 +132,10 @@ fn summary(
     let name = source_name(source);
     let monitor = if config.enforces() { "" } else { " (monitor mode: would be; nothing is dropped)" };
     let over: Vec<_> = limits.iter().filter(|limit| limit.verdict == Verdict::Drop.label()).collect();
-    let describe = |limit: &&LimitStanding| format!("{} {} ({}/s)", limit.name, limit.unit, limit.per_second);
+    let describe = |limit: &&LimitStanding| {
+        let LimitStanding { name, per, unit, per_second, .. } = limit;
+        format!("{name} {unit} per {per} ({per_second}/s)")
+    };
     let over_text = over.iter().map(describe).collect::<Vec<_>>().join(", ");
     match (allow, deny, over.is_empty()) {
         (Some(entry), _, true) => format!("{name} passes: it is on the allow list, as {}", entry.entry.prefix),

@@ -78,22 +78,24 @@ fn would_drop_cell(snapshot: &Snapshot, cell: &Cell) -> bool {
 }
 
 fn limits(snapshot: &Snapshot) -> Collectors {
-    let labels = ["limit"];
+    let labels = ["limit", "per"];
     let vec = |name: &str, help: &str| GaugeVec::new(Opts::new(name, help), &labels);
-    let pps = vec("floodwall_limit_packets_per_second", "Packets per second of one source; +Inf for no limit.")?;
-    let packet_burst = vec("floodwall_limit_burst_packets", "Packets at once of one source; +Inf for no limit.")?;
-    let bps = vec("floodwall_limit_bytes_per_second", "Bytes per second of one source; +Inf for no limit.")?;
-    let byte_burst = vec("floodwall_limit_burst_bytes", "Bytes at once of one source; +Inf for no limit.")?;
-    for (name, limits) in &snapshot.limits {
-        let name = [name.label()];
+    let pps =
+        vec("floodwall_limit_packets_per_second", "Packets per second, by who shares the limit; +Inf for no limit.")?;
+    let packet_burst =
+        vec("floodwall_limit_burst_packets", "Packets at once, by who shares the limit; +Inf for no limit.")?;
+    let bps = vec("floodwall_limit_bytes_per_second", "Bytes per second, by who shares the limit; +Inf for no limit.")?;
+    let byte_burst = vec("floodwall_limit_burst_bytes", "Bytes at once, by who shares the limit; +Inf for no limit.")?;
+    for (key, limits) in &snapshot.limits {
+        let labels = [key.name.label(), key.per.label()];
         for (rate, per_second, burst) in [(limits.packets, &pps, &packet_burst), (limits.bytes, &bps, &byte_burst)] {
             let (rate, at_once) = match rate {
                 Rate::Off => (f64::INFINITY, f64::INFINITY),
                 Rate::Block => (0.0, 0.0),
                 Rate::Limit { per_second, burst } => (per_second as f64, burst as f64),
             };
-            per_second.with_label_values(&name).set(rate);
-            burst.with_label_values(&name).set(at_once);
+            per_second.with_label_values(&labels).set(rate);
+            burst.with_label_values(&labels).set(at_once);
         }
     }
     Ok(vec![Box::new(pps), Box::new(packet_burst), Box::new(bps), Box::new(byte_burst)])

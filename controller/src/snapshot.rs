@@ -6,7 +6,7 @@ use floodwall_common::abi::SAMPLE_STREAMS;
 use floodwall_common::class::{Class, Family};
 use floodwall_common::clock::Moment;
 use floodwall_common::config::Mode;
-use floodwall_common::limits::{LimitName, Limits};
+use floodwall_common::limits::{LimitKey, Limits};
 use floodwall_common::lists::{List, MAX_ENTRIES};
 use floodwall_common::reason::{DropSet, Policy, Reason, Verdict};
 
@@ -79,7 +79,7 @@ pub struct Snapshot {
     /// Reasons that drop.
     pub drops: DropSet,
     /// Limits as they were set.
-    pub limits: Vec<(LimitName, Limits)>,
+    pub limits: Vec<(LimitKey, Limits)>,
     /// Interfaces that are meant to be protected.
     pub interfaces: Vec<Interface>,
     /// Sizes of the lists.
@@ -115,7 +115,7 @@ impl Snapshot {
             mode_since_unix_s: config.mode_since_unix_s,
             generation: config.generation,
             drops: config.drops,
-            limits: LimitName::ALL.iter().map(|name| (*name, limits_of(&config, *name))).collect(),
+            limits: LimitKey::all().map(|key| (key, limits_of(&config, key))).collect(),
             interfaces: interfaces.collect(),
             lists: lists.sizes,
             list_capacity: MAX_ENTRIES as usize,

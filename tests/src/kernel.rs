@@ -14,7 +14,7 @@ use floodwall_common::abi::{Sample, map};
 use floodwall_common::class::Kind;
 use floodwall_common::clock::Moment;
 use floodwall_common::config::Sampling;
-use floodwall_common::limits::{LimitName, Limits, Rate};
+use floodwall_common::limits::{LimitKey, Limits, Rate};
 use floodwall_common::lists::List;
 use floodwall_common::reason::{Reason, Verdict};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -151,16 +151,16 @@ impl Kernel {
         Counted(self.dataplane.counters(0))
     }
 
-    /// Sets the limits of one class.
+    /// Sets one limit.
     ///
     /// # Errors
     /// Where they cannot be kept or written.
-    pub fn set_limit(&mut self, name: LimitName, packets: Rate, bytes: Rate) -> Result<()> {
+    pub fn set_limit(&mut self, key: impl Into<LimitKey>, packets: Rate, bytes: Rate) -> Result<()> {
         let limits = Limits { packets, bytes };
         if let Err((unit, error)) = self.dataplane.check_limits(limits) {
             bail!("{limits:?}: {unit:?} {error:?}");
         }
-        self.dataplane.set_limits(&[(name, limits)], None)?;
+        self.dataplane.set_limits(&[(key.into(), limits)], None)?;
         Ok(())
     }
 

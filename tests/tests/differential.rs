@@ -13,7 +13,7 @@ use floodwall_common::clock::Moment;
 use floodwall_common::config::{Config, Mode};
 use floodwall_common::decide::{World, decide};
 use floodwall_common::limiter::{Bucket, Gate, pass_gate, pass_table};
-use floodwall_common::limits::{Amount, LimitName, Limits, Meter, Rate, Unit};
+use floodwall_common::limits::{Amount, LimitKey, Limits, Meter, Per, Rate, Unit};
 use floodwall_common::lists::List;
 use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{REASON_SLOTS, Reason, Verdict};
@@ -103,10 +103,11 @@ impl Chance {
         values[self.below(values.len() as u64) as usize]
     }
 
-    /// One of eight neighbours in a /29, in one of four networks.
+    /// One of eight neighbours in a /29, in one of four networks; one of them sends as much as the others together.
     fn v4(&mut self) -> [u8; 4] {
         let network = self.of(&[[10, 0, 0], [198, 51, 100], [203, 0, 113], [127, 0, 0]]);
-        [network[0], network[1], network[2], self.below(8) as u8]
+        let host = if self.below(2) == 0 { 1 } else { self.below(8) as u8 };
+        [network[0], network[1], network[2], host]
     }
 
     fn v6(&mut self) -> [u16; 8] {
@@ -177,22 +178,28 @@ impl Chance {
     }
 
     fn rate(&mut self, unit: Unit, per_second: [u64; 4]) -> Rate {
-        match self.below(12) {
+        match self.below(48) {
             0 => Rate::Block,
-            1..=5 => Rate::Off,
+            1..=20 => Rate::Off,
             _ => {
+                // Often a small burst: only what is over it takes the rest of the path.
                 let per_second = self.of(&per_second);
-                Rate::Limit { per_second, burst: unit.min_burst() + self.below(per_second * 2) }
+                let room = self.of(&[2, 2, per_second * 2]);
+                Rate::Limit { per_second, burst: unit.min_burst() + self.below(room) }
             }
         }
     }
 
-    fn limits(&mut self) -> Vec<(LimitName, Limits)> {
-        let mut one = |name: &LimitName| {
-            let packets = self.rate(Unit::Packets, [10, 100, 1_000, 20_000]);
-            (*name, Limits { packets, bytes: self.rate(Unit::Bytes, [1_000, 20_000, 1_000_000, 1_250_000_000]) })
+    fn limits(&mut self) -> Vec<(LimitKey, Limits)> {
+        let mut one = |key: LimitKey| {
+            // Wide limits are seldom set.
+            if key.per != Per::Source && self.below(3) > 0 {
+                return (key, Limits { packets: Rate::Off, bytes: Rate::Off });
+            }
+            let packets = self.rate(Unit::Packets, [1, 10, 100, 20_000]);
+            (key, Limits { packets, bytes: self.rate(Unit::Bytes, [1_000, 1_000, 20_000, 1_250_000_000]) })
         };
-        LimitName::ALL.iter().map(&mut one).collect()
+        LimitKey::all().map(&mut one).collect()
     }
 
     /// Prefixes around the sources, of many lengths; `now_ns` is the test's time.

@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use floodwall_common::limits::Per;
 use ipnet::IpNet;
 
 use crate::api::DEFAULT_SOCKET;
@@ -140,13 +142,16 @@ pub(super) enum Limits {
 pub(super) struct SetLimit {
     /// tcp-syn, tcp, udp, icmp, fragment, other, or allowed
     pub(super) name: String,
-    /// Packets per second from one source, or `off`
+    /// Who shares the limit: one source, or all of an IPv4 /24 or IPv6 /56 (subnet), or of a /16 or /48 (network)
+    #[arg(long, value_name = "WHO", default_value = "source", value_parser = who_shares())]
+    pub(super) per: String,
+    /// Packets per second, or `off`
     #[arg(long, value_name = "PACKETS", value_parser = quantity)]
     pub(super) pps: Option<Quantity>,
     /// Packets at once; without it, one second of --pps
     #[arg(long, value_name = "PACKETS", value_parser = at_once)]
     pub(super) burst: Option<u64>,
-    /// Bytes per second from one source, or `off`
+    /// Bytes per second, or `off`
     #[arg(long, value_name = "BYTES", value_parser = quantity)]
     pub(super) bps: Option<Quantity>,
     /// Bytes at once; without it, one second of --bps
@@ -155,6 +160,10 @@ pub(super) struct SetLimit {
     /// Confirm that a limit of 0 blocks all of this class
     #[arg(long)]
     pub(super) yes_block_all: bool,
+}
+
+fn who_shares() -> PossibleValuesParser {
+    PossibleValuesParser::new(Per::ALL.iter().map(|per| per.label()))
 }
 
 /// A rate as typed.

@@ -12,14 +12,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use floodwall_common::config::Mode;
-use floodwall_common::limits::{LimitName, Rate};
+use floodwall_common::limits::{LimitKey, LimitName, Rate};
 use floodwall_common::lists::List;
 use serde::Serialize;
 
 use self::args::{Cli, Global, Limits, ModeName, Policy, Quantity, Run, SetLimit, Verb};
 use self::backend::Backend;
-use crate::api::{LimitView, LimitsChange, ModeChange, PolicyEntry, RateView, Status};
-use crate::control::limit_name;
+use crate::api::{LimitView, LimitsChange, ModeChange, PolicyEntry, Status};
+use crate::control::{limit_key, limit_name};
 use crate::daemon;
 use crate::exit::{Exit, Failure, exit_of};
 
@@ -163,11 +163,9 @@ async fn limits(global: &Global, verb: Limits) -> anyhow::Result<()> {
         Limits::Show => Backend::find(global).await?.limits().await?,
         Limits::Set(set) => set_limit(global, &set).await?,
         Limits::Reset { names } => {
-            let defaults = |name: &String| -> Result<LimitView, Failure> {
-                let name = limit_name(name)?;
-                Ok(LimitView::new(name, name.default_limits()))
-            };
-            let limits = names.iter().map(defaults).collect::<Result<_, _>>()?;
+            let names: Vec<_> = names.iter().map(|name| limit_name(name)).collect::<Result<_, _>>()?;
+            let named = LimitKey::all().filter(|key| names.contains(&key.name));
+            let limits = named.map(|key| LimitView::new(key, key.default_limits())).collect();
             Backend::find(global).await?.change_limits(&LimitsChange { generation: None, limits }).await?
         }
     };
@@ -176,24 +174,22 @@ async fn limits(global: &Global, verb: Limits) -> anyhow::Result<()> {
 
 /// Reads the limit, changes what was named, and writes it back: the generation says whether somebody was faster.
 async fn set_limit(global: &Global, set: &SetLimit) -> anyhow::Result<crate::api::LimitsView> {
-    let name = limit_name(&set.name)?;
+    let key = limit_key(&set.name, &set.per)?;
     let zero = [set.pps, set.bps].contains(&Some(Quantity::PerSecond(0)));
     if zero && !set.yes_block_all {
         let text = format!("a limit of 0 blocks every {} packet of every source", set.name);
         return Err(Failure::new(Exit::Usage, text).hint("`off` for no limit, or add --yes-block-all").into());
     }
-    if zero && name == LimitName::Allowed {
+    if zero && key.name == LimitName::Allowed {
         let text = "the limit of allowed sources cannot be 0: it is what keeps you from being locked out";
         return Err(Failure::new(Exit::Usage, text).into());
     }
     let view = Backend::find(global).await?.limits().await?;
-    let present = view.limits.iter().find(|limit| limit.name == name.label());
-    let present = present.map_or_else(|| name.default_limits(), LimitView::limits);
-    let change = LimitView {
-        name: name.label().to_owned(),
-        packets: RateView::of(changed(present.packets, set.pps, set.burst, "--pps", "--burst")?),
-        bytes: RateView::of(changed(present.bytes, set.bps, set.byte_burst, "--bps", "--byte-burst")?),
-    };
+    let present = view.limits.iter().find(|limit| limit.is(key));
+    let present = present.map_or_else(|| key.default_limits(), LimitView::limits);
+    let packets = changed(present.packets, set.pps, set.burst, "--pps", "--burst")?;
+    let bytes = changed(present.bytes, set.bps, set.byte_burst, "--bps", "--byte-burst")?;
+    let change = LimitView::new(key, floodwall_common::limits::Limits { packets, bytes });
     let change = LimitsChange { generation: Some(view.generation), limits: vec![change] };
     Backend::find(global).await?.change_limits(&change).await
 }

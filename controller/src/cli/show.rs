@@ -3,9 +3,11 @@
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
+use floodwall_common::limits::Per;
+
 use crate::api::{
-    CoveringEntry, EntryView, ExplainView, Flow, InterfaceStatus, LimitsView, ListView, PolicyView, RateView, Status,
-    TopView,
+    CoveringEntry, EntryView, ExplainView, Flow, InterfaceStatus, LimitView, LimitsView, ListView, PolicyView,
+    RateView, Status, TopView,
 };
 use crate::snapshot::unix_s;
 
@@ -148,11 +150,13 @@ pub(super) fn mode(status: &Status) -> String {
 
 /// `floodwall limits`.
 pub(super) fn limits(view: &LimitsView) -> String {
-    let mut table = Table::new(&["limit per source", "packets/s", "burst", "bytes/s", "burst"]);
-    for limit in &view.limits {
+    let mut table = Table::new(&["limit", "per", "packets/s", "burst", "bytes/s", "burst"]);
+    // Of the wider limits, only those that somebody has set: there are two for each class.
+    let is_set = |limit: &&LimitView| limit.per == Per::Source.label() || (limit.packets, limit.bytes) != (None, None);
+    for limit in view.limits.iter().filter(is_set) {
         let [pps, packets] = rate_cells(limit.packets);
         let [bps, bytes] = rate_cells(limit.bytes);
-        table.row([limit.name.clone(), pps, packets, bps, bytes]);
+        table.row([limit.name.clone(), limit.per.clone(), pps, packets, bps, bytes]);
     }
     table.render()
 }
@@ -223,10 +227,11 @@ pub(super) fn explain(view: &ExplainView) -> String {
         let reason = if entry.reason.is_empty() { String::new() } else { format!(", \"{}\"", entry.reason) };
         let _ = writeln!(text, "  {list} list: {} (ends: {}{reason})", entry.prefix, ends_in(entry));
     }
-    let mut table = Table::new(&["limit", "of", "per second", "burst", "used", "next packet", "allowed in"]);
+    let mut table = Table::new(&["limit", "per", "of", "per second", "burst", "used", "next packet", "allowed in"]);
     for limit in &view.limits {
         table.row([
             limit.name.clone(),
+            limit.per.clone(),
             limit.unit.clone(),
             limit.per_second.to_string(),
             limit.burst.to_string(),

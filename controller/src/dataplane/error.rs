@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use floodwall_common::limits::LimitKey;
+
 use crate::exit::Exit;
 
 /// A failure of the dataplane.
@@ -131,10 +133,10 @@ pub enum Error {
         found: u64,
     },
     /// A limit that no meter can keep.
-    #[error("limit {name}: its {unit} are out of range. Nothing was changed")]
+    #[error("limit {limit}: its {unit} are out of range. Nothing was changed")]
     LimitOutOfRange {
         /// The limit.
-        name: &'static str,
+        limit: LimitKey,
         /// `packets` or `bytes`.
         unit: &'static str,
     },

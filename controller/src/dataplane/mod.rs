@@ -24,11 +24,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, RingBuf};
 use floodwall_common::abi::{CpuState, InterfaceRecord, map};
-use floodwall_common::class::Kind;
+use floodwall_common::class::{KIND_SLOTS, Kind};
 use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
 use floodwall_common::hash::HashKey;
 use floodwall_common::limiter::{BUCKETS, Bucket};
-use floodwall_common::limits::{LimitName, Limits, Machine, Meters, RateError, RateSpec, Unit};
+use floodwall_common::limits::{LimitKey, LimitName, Limits, Machine, Meters, Per, RateError, RateSpec, Unit};
 use floodwall_common::lists::{List, ListState};
 use floodwall_common::reason::{DropSet, Reason, Verdict};
 use nix::fcntl::{Flock, FlockArg};
@@ -124,9 +124,9 @@ impl Dataplane {
     fn recompile(&mut self) -> Result<()> {
         let (limits, machine) = (self.limits()?, self.machine);
         self.change(None, |config| {
-            for (name, limits) in limits {
+            for (key, limits) in limits {
                 // They were kept before; where they cannot be now, the old meters stay.
-                let _ = apply(config, name, limits, machine);
+                let _ = apply(config, key, limits, machine);
             }
             config.generation -= 1;
         })
@@ -268,23 +268,24 @@ impl Dataplane {
     ///
     /// # Errors
     /// Where the map cannot be read.
-    pub fn limits(&self) -> Result<Vec<(LimitName, Limits)>> {
+    pub fn limits(&self) -> Result<Vec<(LimitKey, Limits)>> {
         let config = self.config()?;
-        Ok(LimitName::ALL.iter().map(|name| (*name, limits_of(&config, *name))).collect())
+        Ok(LimitKey::all().map(|key| (key, limits_of(&config, key))).collect())
     }
 
     /// Sets limits, all or none: the next packet is judged by them.
     ///
     /// # Errors
     /// Where a limit cannot be kept, the generation is not the expected one, or the map cannot be written.
-    pub fn set_limits(&mut self, changes: &[(LimitName, Limits)], expected: Option<u64>) -> Result<u64> {
+    pub fn set_limits(&mut self, changes: &[(LimitKey, Limits)], expected: Option<u64>) -> Result<u64> {
         let (machine, mut wanted) = (self.machine, self.config()?);
-        for (name, limits) in changes {
-            apply(&mut wanted, *name, *limits, machine)
-                .map_err(|(unit, _)| Error::LimitOutOfRange { name: name.label(), unit: unit.label() })?;
+        for (key, limits) in changes {
+            apply(&mut wanted, *key, *limits, machine)
+                .map_err(|(unit, _)| Error::LimitOutOfRange { limit: *key, unit: unit.label() })?;
         }
         self.change(expected, |config| {
             config.meters = wanted.meters;
+            config.wider = wanted.wider;
             config.allowed = wanted.allowed;
             config.specs = wanted.specs;
         })
@@ -375,23 +376,29 @@ pub fn remove_pins(pins: &Pins) -> Result<()> {
 }
 
 /// The limits that lie in a configuration.
-pub fn limits_of(config: &Config, name: LimitName) -> Limits {
-    let [packets, bytes] = config.specs[name as usize];
+pub fn limits_of(config: &Config, key: LimitKey) -> Limits {
+    let [packets, bytes] = config.specs[key.per as usize][key.name as usize];
     Limits { packets: packets.into(), bytes: bytes.into() }
 }
 
-fn apply(config: &mut Config, name: LimitName, limits: Limits, machine: Machine) -> Result<(), (Unit, RateError)> {
+fn apply(config: &mut Config, key: LimitKey, limits: Limits, machine: Machine) -> Result<(), (Unit, RateError)> {
     let recompile = |meters: &Meters| Meters::new(limits, machine, [meters.packets.secret(), meters.bytes.secret()]);
-    if name == LimitName::Allowed {
+    if key.name == LimitName::Allowed {
         config.allowed = recompile(&config.allowed)?;
     }
-    for kind in Kind::all_ip() {
-        if kind.parts().is_some_and(|(_, class)| LimitName::of(class) == name) {
-            let meters = &mut config.meters[kind.index() as usize];
-            *meters = recompile(meters)?;
+    let of_class = |kind: &Kind| kind.parts().is_some_and(|(_, class)| LimitName::of(class) == key.name);
+    for kind in Kind::all_ip().filter(of_class).map(|kind| kind.index() as usize) {
+        let meters = match Per::WIDER.iter().position(|per| *per == key.per) {
+            Some(level) => &mut config.wider[level][kind],
+            None => &mut config.meters[kind],
+        };
+        *meters = recompile(meters)?;
+        for (level, per) in Per::WIDER.iter().enumerate() {
+            let ask = config.wider[level][kind].is_armed();
+            config.meters[kind].set_ask_wider(*per, ask);
         }
     }
-    config.specs[name as usize] = [limits.packets.into(), limits.bytes.into()];
+    config.specs[key.per as usize][key.name as usize] = [limits.packets.into(), limits.bytes.into()];
     Ok(())
 }
 
@@ -413,17 +420,18 @@ fn first_config(machine: Machine) -> Result<Config> {
         drops: DropSet::standard(),
         sampling: DEFAULT_SAMPLING,
         key: HashKey::new([random()?, random()?]),
-        meters: [Meters::default(); floodwall_common::class::KIND_SLOTS],
+        meters: [Meters::default(); KIND_SLOTS],
+        wider: [[Meters::default(); KIND_SLOTS]; Per::WIDER.len()],
         allowed: unlimited()?,
-        specs: [[off; 2]; LIMIT_SLOTS],
+        specs: [[[off; 2]; LIMIT_SLOTS]; Per::ALL.len()],
         generation: 1,
         mode_since_unix_s: unix_s(),
     };
-    for meters in &mut config.meters {
+    for meters in config.meters.iter_mut().chain(config.wider.as_flattened_mut()) {
         *meters = unlimited()?;
     }
-    for name in LimitName::ALL {
-        apply(&mut config, *name, name.default_limits(), machine)
+    for key in LimitKey::all() {
+        apply(&mut config, key, key.default_limits(), machine)
             .map_err(|(unit, _)| Error::system("compile limits", io::Error::other(unit.label())))?;
     }
     Ok(config)
