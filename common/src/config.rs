@@ -8,8 +8,9 @@ use core::hint::cold_path;
 use crate::class::{KIND_SLOTS, Kind};
 use crate::hash::HashKey;
 use crate::labelled_enum;
-use crate::limits::{LimitName, Meters, Per, RateSpec};
+use crate::limits::{LimitName, Per, RateSpec};
 use crate::lists::ListState;
+use crate::meter::Meters;
 use crate::reason::DropSet;
 
 labelled_enum! {

@@ -7,8 +7,9 @@ use core::hint::cold_path;
 
 use crate::class::Kind;
 use crate::config::Config;
-use crate::limits::{Amount, Meter, Meters, Per};
+use crate::limits::Per;
 use crate::lists::List;
+use crate::meter::{Amount, Meter, Meters};
 use crate::outcome::Outcome;
 use crate::packet::{Frame, Headers, Source, fast, read};
 use crate::reason::Reason;

@@ -19,6 +19,7 @@ pub mod hash;
 pub mod limiter;
 pub mod limits;
 pub mod lists;
+pub mod meter;
 mod outcome;
 pub mod packet;
 pub mod reason;

@@ -32,7 +32,7 @@ use core::cell::UnsafeCell;
 use crate::atomic;
 use crate::clock::Moment;
 use crate::hash::Place;
-use crate::limits::{Cost, GATE_LONGEST, Meter};
+use crate::meter::{Cost, GATE_LONGEST, Meter};
 use crate::verifier::up_to;
 
 /// Cells in the gate of one CPU (128 KiB).

@@ -16,8 +16,9 @@ use floodwall_common::class::Kind;
 use floodwall_common::config::{Config, Sampling};
 use floodwall_common::hash::HashKey;
 use floodwall_common::limiter::Bucket;
-use floodwall_common::limits::{LimitName, Meter, Meters, RateSpec};
+use floodwall_common::limits::{LimitName, RateSpec};
 use floodwall_common::lists::{Key4, Key6, List, ListEntry, ListState, Prefilter};
+use floodwall_common::meter::{Meter, Meters};
 use floodwall_common::reason::{DropSet, Reason};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/abi.golden");

@@ -7,8 +7,9 @@ use floodwall_common::class::KIND_SLOTS;
 use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
 use floodwall_common::decide::{World, decide};
 use floodwall_common::hash::HashKey;
-use floodwall_common::limits::{Amount, Limits, Machine, Meter, Meters, Per, Rate, RateSpec};
+use floodwall_common::limits::{Limits, Per, Rate, RateSpec};
 use floodwall_common::lists::{List, ListState};
+use floodwall_common::meter::{Amount, Machine, Meter, Meters};
 use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{DropSet, Reason};
 

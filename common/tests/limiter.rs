@@ -3,7 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests panic")]
 
-use floodwall_common::limits::{MAX_BURST_SECONDS, MIN_BYTES_PER_SECOND, Meter, Rate, Unit};
+use floodwall_common::limits::{MAX_BURST_SECONDS, MIN_BYTES_PER_SECOND, Rate, Unit};
+use floodwall_common::meter::Meter;
 
 use support::limiter::{MS, NOON, Random, SECOND, Sender, Wall, meter, packets, place, place_zero};
 

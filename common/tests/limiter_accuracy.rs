@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests panic")]
 
-use floodwall_common::limits::Meter;
+use floodwall_common::meter::Meter;
 
 use support::limiter::{MS, NOON, Random, SECOND, Sender, Wall, packets, place};
 

@@ -8,7 +8,7 @@ use std::thread;
 
 use floodwall_common::clock::Moment;
 use floodwall_common::limiter::Bucket;
-use floodwall_common::limits::Meter;
+use floodwall_common::meter::Meter;
 
 use support::limiter::{MS, NOON, Random, SECOND, Wall, admit, gate, packets, place, table};
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests panic")]
 
-use floodwall_common::limits::Meter;
+use floodwall_common::meter::Meter;
 use proptest::collection::vec;
 use proptest::prelude::*;
 

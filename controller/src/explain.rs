@@ -6,8 +6,9 @@ use floodwall_common::class::{Class, Kind};
 use floodwall_common::clock::Moment;
 use floodwall_common::config::Config;
 use floodwall_common::limiter::inspect;
-use floodwall_common::limits::{LimitKey, LimitName, Limits, Meter, Meters, Per, Rate, Unit};
+use floodwall_common::limits::{LimitKey, LimitName, Limits, Per, Rate, Unit};
 use floodwall_common::lists::List;
+use floodwall_common::meter::{Meter, Meters};
 use floodwall_common::packet::Source;
 use floodwall_common::reason::Verdict;
 

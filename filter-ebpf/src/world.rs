@@ -6,8 +6,8 @@ use floodwall_common::config::Config;
 use floodwall_common::decide::World;
 use floodwall_common::hash::Place;
 use floodwall_common::limiter::{self, Gate};
-use floodwall_common::limits::{Amount, Meter};
 use floodwall_common::lists::List;
+use floodwall_common::meter::{Amount, Meter};
 use floodwall_common::packet::Source;
 
 use crate::{clock, maps};

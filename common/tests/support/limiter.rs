@@ -3,7 +3,8 @@
 use floodwall_common::clock::Moment;
 use floodwall_common::hash::{HashKey, Place};
 use floodwall_common::limiter::{BUCKETS, Bucket, GATE_CELLS, Gate, pass_gate, pass_table};
-use floodwall_common::limits::{Cost, Machine, Meter, Rate, Unit};
+use floodwall_common::limits::{Rate, Unit};
+use floodwall_common::meter::{Cost, Machine, Meter};
 
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1_000 * MS;

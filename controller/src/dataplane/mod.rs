@@ -28,8 +28,9 @@ use floodwall_common::class::{KIND_SLOTS, Kind};
 use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
 use floodwall_common::hash::HashKey;
 use floodwall_common::limiter::{BUCKETS, Bucket};
-use floodwall_common::limits::{LimitKey, LimitName, Limits, Machine, Meters, Per, RateError, RateSpec, Unit};
+use floodwall_common::limits::{LimitKey, LimitName, Limits, Per, RateError, RateSpec, Unit};
 use floodwall_common::lists::{List, ListState};
+use floodwall_common::meter::{Machine, Meters};
 use floodwall_common::reason::{DropSet, Reason, Verdict};
 use nix::fcntl::{Flock, FlockArg};
 
