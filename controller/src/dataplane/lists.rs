@@ -1,10 +1,12 @@
 //! The allow and deny lists in the kernel: built beside the ones in force, then put in force by one word.
 
 use std::net::IpAddr;
+use std::os::fd::AsFd as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, MapData, MapError};
+use floodwall_common::abi::map;
 use floodwall_common::class::Family;
 use floodwall_common::clock::Moment;
 use floodwall_common::lists::{
@@ -14,10 +16,13 @@ use floodwall_common::lists::{
 use ipnet::IpNet;
 
 use super::error::{Error, Result};
-use super::root_cause;
+use super::maps::Pins;
+use super::{root_cause, sys};
 
 /// The kernel wants this flag of every trie: nodes are allocated as they come.
 const BPF_F_NO_PREALLOC: u32 = 1;
+/// Banks times lists.
+const SLOTS: u32 = 4;
 
 /// A prefix on a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +53,30 @@ const _: () = assert!(size_of::<PrefilterWords>() == size_of::<Prefilter>());
 
 // SAFETY: integers only.
 unsafe impl aya::Pod for PrefilterWords {}
+
+/// Makes and pins the maps that the tries are put into, before the loader's library would. It gives their template the
+/// types of keys and values (BTF), which the tries made here have not, and kernels 5.15 to 6.1 then refuse to put these
+/// in: they compare where in a value a timer lies, which "in no types" and "nowhere in these types" answer differently.
+pub(super) fn create(pins: &Pins) -> Result<()> {
+    let value_bytes = size_of::<ListEntry>() as u32;
+    let failed = |source| Error::privileged("create the maps of the lists", source);
+    for (name, data_bytes) in [(map::LISTS_V4, size_of::<Key4>()), (map::LISTS_V6, size_of::<Key6>())] {
+        let trie = sys::NewMap {
+            kind: sys::MAP_TYPE_LPM_TRIE,
+            key_bytes: size_of::<u32>() as u32 + data_bytes as u32,
+            value_bytes,
+            // Of no account to what may be put in, and the least memory to ask for.
+            entries: 1,
+            flags: BPF_F_NO_PREALLOC,
+        };
+        let template = sys::create_map("", trie, None).map_err(failed)?;
+        let tries =
+            sys::NewMap { kind: sys::MAP_TYPE_ARRAY_OF_MAPS, key_bytes: 4, value_bytes: 4, entries: SLOTS, flags: 0 };
+        let outer = sys::create_map(name, tries, Some(template.as_fd())).map_err(failed)?;
+        sys::pin(outer.as_fd(), &pins.map(name)).map_err(failed)?;
+    }
+    Ok(())
+}
 
 impl Tries {
     /// What is on a list in this bank.

@@ -439,6 +439,7 @@ fn first_config(machine: Machine) -> Result<Config> {
 }
 
 fn create_maps(pins: &Pins) -> Result<()> {
+    lists::create(pins)?;
     let tick_ns = clock::tick_ns()?;
     let config = first_config(Machine { cpus: online_cpus(), tick_ns })?;
     let constants = Constants { config: &config, slot: 0, tick_ns, cpus: possible_cpus()?, test_clock: false };

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
@@ -41,6 +42,40 @@ fn new_fd(result: libc::c_long) -> OwnedFd {
 
 fn path_string(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+pub(super) const MAP_TYPE_LPM_TRIE: u32 = 11;
+pub(super) const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
+
+/// What a map is to be like.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewMap {
+    pub(super) kind: u32,
+    pub(super) key_bytes: u32,
+    pub(super) value_bytes: u32,
+    pub(super) entries: u32,
+    pub(super) flags: u32,
+}
+
+/// Makes a map without types (BTF). A map of maps takes as its values maps like `inner`. A name has at most 15
+/// characters; more are cut off.
+pub(super) fn create_map(name: &str, map: NewMap, inner: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attributes {
+        map: NewMap,
+        inner_map_fd: u32,
+        numa_node: u32,
+        name: [u8; 16],
+    }
+    let mut attributes = Attributes {
+        map,
+        inner_map_fd: inner.map_or(0, |inner| inner.as_raw_fd() as u32),
+        numa_node: 0,
+        name: [0; 16],
+    };
+    attributes.name.iter_mut().take(15).zip(name.bytes()).for_each(|(place, letter)| *place = letter);
+    bpf(BPF_MAP_CREATE, &mut attributes).map(new_fd)
 }
 
 #[repr(C)]
