@@ -81,13 +81,22 @@ pub(super) fn rejected(error: ProgramError) -> Error {
             if io_error.raw_os_error() == Some(libc::EPERM) {
                 return Error::privileged("load the filter program", io_error);
             }
-            let log = verifier_log.to_string();
-            let words: Vec<_> = log.lines().rev().filter(|line| !line.trim().is_empty()).take(4).collect();
-            let words: Vec<_> = words.into_iter().rev().collect();
-            Error::Rejected { reason: format!("{io_error}: {}", words.join(" / ")) }
+            match last_words(&verifier_log.to_string()) {
+                words if words.is_empty() => Error::Rejected { reason: io_error.to_string() },
+                words => Error::Rejected { reason: format!("{io_error}: {words}") },
+            }
         }
         other => Error::Rejected { reason: root_cause(&other) },
     }
+}
+
+/// What the verifier stumbled over: the end of its log, without the statistics that follow.
+fn last_words(log: &str) -> String {
+    let is_statistics =
+        |line: &str| ["processed ", "verification time ", "stack depth "].iter().any(|words| line.starts_with(words));
+    let said = log.lines().filter(|line| !line.trim().is_empty() && !is_statistics(line));
+    let said: Vec<_> = said.collect();
+    said[said.len().saturating_sub(4)..].join(" / ")
 }
 
 fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
@@ -156,4 +165,18 @@ pub(super) fn foreign(device: &Device) -> Error {
     let name = sys::program_by_id(program_id).and_then(|program| sys::program_info(program.as_fd()));
     let name = name.map_or(String::new(), |(_, name)| format!(", name '{name}'"));
     Error::ForeignProgram { interface: device.name.clone(), program_id, name, mode: mode.label() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_words;
+
+    #[test]
+    fn the_reason_of_a_refusal_is_not_buried_in_statistics() {
+        let log = "BPF_STX uses reserved fields\nverification time 2746 usec\nstack depth 0+0+0\n\
+            processed 0 insns (limit 1000000) max_states_per_insn 0\n\n";
+        assert_eq!(last_words(log), "BPF_STX uses reserved fields");
+        assert_eq!(last_words("1\n2\n3\n4\n5\n"), "2 / 3 / 4 / 5");
+        assert_eq!(last_words(""), "");
+    }
 }
