@@ -19,18 +19,24 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
+/// Whether everything takes long here, as in the emulator of `cargo xtask vm`, and a flood leaves no time for anything else.
+pub fn is_slow_machine() -> bool {
+    std::env::var_os("FLOODWALL_SLOW_MACHINE").is_some()
+}
+
 /// Waits until `condition` has a value.
 ///
 /// # Errors
 /// Where it has none before the deadline: says what was waited for.
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> Result<T> {
-    let end = Instant::now() + DEADLINE;
+    let deadline = if is_slow_machine() { 6 * DEADLINE } else { DEADLINE };
+    let end = Instant::now() + deadline;
     loop {
         if let Some(value) = condition() {
             return Ok(value);
         }
         if Instant::now() > end {
-            bail!("waited {} s in vain for {what}", DEADLINE.as_secs());
+            bail!("waited {} s in vain for {what}", deadline.as_secs());
         }
         // condition: the loop asks again; this only keeps it from spinning.
         std::thread::sleep(Duration::from_millis(10));

@@ -25,7 +25,8 @@ fn programs_and_maps_keep_their_budgets() -> Result<()> {
     for name in map::ALL {
         let bytes = descriptor_figure(MapData::from_pin(kernel.pin(name))?.fd(), "memlock")?;
         println!("{name:<20} {bytes:>10} bytes");
-        assert!(bytes > 0, "{name}: the kernel says nothing of it");
+        // Kernels before 6.4 count values times their size, and a ring has no values.
+        assert!(bytes > 0 || name == map::SAMPLES, "{name}: the kernel says nothing of it");
         total += bytes;
     }
     println!("{:<20} {total:>10} bytes of {MAX_MAP_BYTES}", "all maps");

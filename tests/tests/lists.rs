@@ -186,7 +186,8 @@ fn lists_are_replaced_as_a_whole_under_traffic() -> Result<()> {
     })?;
     let counted = kernel.counted();
     println!("{sent} packets during {changes} changes");
-    assert!(sent > 1_000_000, "{sent} packets");
+    // An emulator sends some 400,000 meanwhile, a machine many millions.
+    assert!(sent > 2 * u64::from(BATCH), "{sent} packets");
     let (allowed, denied) = (counted.of(Reason::Allowed), counted.of(Reason::Denied));
     assert_eq!((allowed + denied, counted.packets()), (sent, sent), "{:?}", counted.cells());
     assert!(allowed > 0 && denied > 0, "{allowed} allowed, {denied} denied");
