@@ -18,6 +18,7 @@ mod test;
 mod tidy;
 #[path = "../../filter-ebpf/toolchain.rs"]
 mod toolchain;
+mod vm;
 
 /// The tasks of Floodwall's developers
 #[derive(Parser)]
@@ -42,6 +43,7 @@ enum Task {
     /// Exactly what the continuous integration runs
     Ci,
     Fuzz(fuzz::Options),
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -67,6 +69,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Tidy => tidy::tidy(),
         Task::Ci => check::ci(),
         Task::Fuzz(options) => fuzz::fuzz(&options),
+        Task::Vm(options) => vm::vm(&options),
     }
 }
 

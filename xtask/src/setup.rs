@@ -12,7 +12,7 @@ use crate::{check, system, toolchain};
 mod debian;
 mod linker;
 mod rustup;
-mod step;
+pub(crate) mod step;
 
 /// Install what building, testing and linting need
 #[derive(Args)]
@@ -35,6 +35,7 @@ pub(crate) enum Scope {
     Lab,
     Test,
     Everything,
+    Emulator,
 }
 
 /// A program that the host has to have, and the Debian package that brings it.
@@ -45,10 +46,15 @@ struct Tool {
 }
 
 /// No C compiler among them: without one, cargo could not have linked this very program.
-const TOOLS: [Tool; 3] = [
+const TOOLS: [Tool; 8] = [
     Tool { program: "ip", package: "iproute2", scope: Scope::Lab },
     Tool { program: "prometheus", package: "prometheus", scope: Scope::Test },
     Tool { program: "promtool", package: "prometheus", scope: Scope::Test },
+    Tool { program: "qemu-system-x86_64", package: "qemu-system-x86", scope: Scope::Emulator },
+    Tool { program: "busybox", package: "busybox-static", scope: Scope::Emulator },
+    Tool { program: "cpio", package: "cpio", scope: Scope::Emulator },
+    Tool { program: "xz", package: "xz-utils", scope: Scope::Emulator },
+    Tool { program: "zstd", package: "zstd", scope: Scope::Emulator },
 ];
 
 /// Worth a word on how long it took.
@@ -92,7 +98,7 @@ fn compiler_packages(scope: Scope) -> Vec<&'static str> {
     }
     // The kernel half is linted by its own compiler's clippy, which reads the same `core`.
     let from_debian = compiler.map_or(true, |compiler| compiler.sysroot == Path::new("/usr"));
-    if scope == Scope::Everything && from_debian && !has_clippy {
+    if scope >= Scope::Everything && from_debian && !has_clippy {
         packages.push("rust-web-clippy");
     }
     packages
