@@ -8,7 +8,7 @@ use core::hint::cold_path;
 use crate::class::Kind;
 use crate::config::Config;
 use crate::limits::Per;
-use crate::lists::List;
+use crate::lists::{List, ListState};
 use crate::meter::{Amount, Meter, Meters};
 use crate::outcome::Outcome;
 use crate::packet::{Frame, Headers, Source, fast, read};
@@ -19,6 +19,10 @@ use crate::reason::Reason;
 pub trait World<'w> {
     /// What the operator wants.
     fn config(&self) -> &'w Config;
+    /// Which lists are in force: the same for the whole of a decision, whatever an operator changes meanwhile.
+    fn lists(&self) -> ListState {
+        self.config().lists
+    }
     /// Whether the source is on this list now.
     fn is_listed(&mut self, list: List, source: Source) -> bool;
     /// Whether [`Self::is_listed`] has to be asked at all: a quick answer, and where in doubt `true`.
@@ -35,7 +39,7 @@ pub trait World<'w> {
 pub fn decide_fast<'w>(frame: Frame<'_>, world: &mut impl World<'w>) -> Option<(Kind, bool)> {
     let packet = fast::read(frame)?;
     let (config, kind) = (world.config(), packet.kind);
-    if !config.lists.is_empty() {
+    if !world.lists().is_empty() {
         cold_path();
         if world.may_be_listed(packet.source()) {
             return None;
@@ -61,7 +65,7 @@ pub fn decide<'w>(frame: Frame<'_>, world: &mut impl World<'w>) -> (Reason, Kind
 fn judge<'w>(packet: &Headers, bytes: u32, world: &mut impl World<'w>) -> Outcome {
     let config = world.config();
     let found = packet.outcome;
-    if !config.lists.is_empty() {
+    if !world.lists().is_empty() {
         cold_path();
         if world.is_listed(List::Allow, packet.source()) {
             return match over_limits(packet.key, bytes, &config.allowed, world) {

@@ -6,7 +6,7 @@ use floodwall_common::config::Config;
 use floodwall_common::decide::World;
 use floodwall_common::hash::Place;
 use floodwall_common::limiter::{self, Gate};
-use floodwall_common::lists::List;
+use floodwall_common::lists::{List, ListState};
 use floodwall_common::meter::{Amount, Meter};
 use floodwall_common::packet::Source;
 
@@ -17,6 +17,7 @@ pub(crate) struct Kernel {
     pub(crate) config: &'static Config,
     pub(crate) cpu: *mut CpuState,
     pub(crate) now: Moment,
+    lists: ListState,
 }
 
 impl Kernel {
@@ -27,7 +28,11 @@ impl Kernel {
 
     #[inline(always)]
     pub(crate) fn at(cpu: *mut CpuState, now: Moment) -> Self {
-        Self { config: maps::config(), cpu, now }
+        let config = maps::config();
+        // SAFETY: a live word; volatile, as each look-up would read it anew else, and a packet that is on the way while
+        // the lists change would be judged by the old ones first and by the new ones then.
+        let lists = unsafe { (&raw const config.lists).read_volatile() };
+        Self { config, cpu, now, lists }
     }
 }
 
@@ -38,13 +43,18 @@ impl World<'static> for Kernel {
     }
 
     #[inline(always)]
+    fn lists(&self) -> ListState {
+        self.lists
+    }
+
+    #[inline(always)]
     fn is_listed(&mut self, list: List, source: Source) -> bool {
-        maps::listed(list, source, self.config.lists).is_some_and(|entry| entry.is_live(self.now))
+        maps::listed(list, source, self.lists).is_some_and(|entry| entry.is_live(self.now))
     }
 
     #[inline(always)]
     fn may_be_listed(&mut self, source: Source) -> bool {
-        maps::may_be_listed(source, self.config.lists)
+        maps::may_be_listed(source, self.lists)
     }
 
     #[inline(always)]
