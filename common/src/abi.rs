@@ -6,7 +6,7 @@ use crate::limiter::GATE_CELLS;
 use crate::reason::REASON_SLOTS;
 
 /// Version of every layout in this crate that lies in a map, and of the names below.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Map names, as the kernel and bpftool show them and as the pins are called. At most 15 characters.
 pub mod map {
@@ -28,8 +28,13 @@ pub mod map {
     pub const INTERFACES: &str = "INTERFACES";
     /// The clock that tests set; read only by a program that was loaded for a test.
     pub const TEST_CLOCK: &str = "TEST_CLOCK";
+    /// What was sent, a [`crate::replies::Line`] per entry. Written by the kernel half only, where packets leave.
+    pub const SENT: &str = "SENT";
+    /// One [`crate::replies::PortSet`]: UDP ports that replies come from. Written by the controller only.
+    pub const AMPLIFIERS: &str = "AMPLIFIERS";
     /// All of them.
-    pub const ALL: [&str; 9] = [CONFIG, CPUS, SOURCES, LISTS_V4, LISTS_V6, PREFILTER, SAMPLES, INTERFACES, TEST_CLOCK];
+    pub const ALL: [&str; 11] =
+        [CONFIG, CPUS, SOURCES, LISTS_V4, LISTS_V6, PREFILTER, SAMPLES, INTERFACES, TEST_CLOCK, SENT, AMPLIFIERS];
 }
 
 /// Program names in the object.
@@ -38,6 +43,8 @@ pub mod program {
     pub const FILTER: &str = "floodwall";
     /// The same filter for frames in several fragments (kernel 5.18).
     pub const FILTER_FRAGS: &str = "floodwall_frags";
+    /// Remembers what leaves through a protected interface.
+    pub const EGRESS: &str = "floodwall_egress";
     /// In an object of its own: answers a test run with the kernel's tick counter beside its monotonic clock.
     pub const CLOCK: &str = "floodwall_clock";
 }

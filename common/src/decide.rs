@@ -1,4 +1,5 @@
-//! The order of the decision: allow list, deny list, what is wrong with the packet, limits of its source.
+//! The order of the decision: allow list, deny list, what is wrong with the packet, replies to nothing, limits of its
+//! source.
 //!
 //! One function, called by the kernel half on the packet, by the controller to explain, and by tests as the model that
 //! the loaded program is compared with.
@@ -29,6 +30,8 @@ pub trait World<'w> {
     fn may_be_listed(&mut self, _source: Source) -> bool {
         true
     }
+    /// Whether the frame claims to be a reply, and answers nothing that was sent.
+    fn is_unsolicited(&mut self, frame: Frame<'_>) -> bool;
     /// Whether this meter lets the source with this [`Source::key`] send this now; if so, charges it.
     fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool;
 }
@@ -57,14 +60,14 @@ pub fn decide_fast<'w>(frame: Frame<'_>, world: &mut impl World<'w>) -> Option<(
 #[inline(always)]
 pub fn decide<'w>(frame: Frame<'_>, world: &mut impl World<'w>) -> (Reason, Kind) {
     let headers = read(frame);
-    let outcome = if headers.settled { headers.outcome } else { judge(&headers, frame.bytes(), world) };
+    let outcome = if headers.settled { headers.outcome } else { judge(&headers, frame, world) };
     (outcome.reason(), outcome.kind())
 }
 
 #[inline(always)]
-fn judge<'w>(packet: &Headers, bytes: u32, world: &mut impl World<'w>) -> Outcome {
+fn judge<'w>(packet: &Headers, frame: Frame<'_>, world: &mut impl World<'w>) -> Outcome {
     let config = world.config();
-    let found = packet.outcome;
+    let (found, bytes) = (packet.outcome, frame.bytes());
     if !world.lists().is_empty() {
         cold_path();
         if world.is_listed(List::Allow, packet.source()) {
@@ -83,6 +86,9 @@ fn judge<'w>(packet: &Headers, bytes: u32, world: &mut impl World<'w>) -> Outcom
     let meters = config.meters(found.kind());
     let over = if meters.limit_more() {
         cold_path();
+        if meters.ask_replies() && world.is_unsolicited(frame) {
+            return found.because(Reason::UnsolicitedReply);
+        }
         over_all_limits(packet.key, bytes, found.kind(), world)
     } else if meters.limit_packets() {
         over_packet_limit(packet.key, meters, world)

@@ -26,6 +26,12 @@ impl HashKey {
         x ^= x >> 32;
         Place(x.wrapping_mul(self.0[1]))
     }
+
+    /// A hashed word, of what is no source.
+    #[inline(always)]
+    pub(crate) const fn scatter(&self, word: u64) -> u64 {
+        self.place(0, word).0
+    }
 }
 
 /// The hashed key of a source in a domain.

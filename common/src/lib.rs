@@ -23,6 +23,7 @@ pub mod meter;
 mod outcome;
 pub mod packet;
 pub mod reason;
+pub mod replies;
 mod verifier;
 
 /// Makes a fieldless `repr(u8)` enum's variants countable and nameable, in order, from one list.

@@ -181,7 +181,7 @@ const fn gate_cost(exact: u64, spread: u32) -> u32 {
     if cost > GATE_LONGEST as u64 { GATE_LONGEST } else { cost as u32 }
 }
 
-/// Both meters of a limit, and which of them are to be asked.
+/// Both meters of a limit, and what a packet of this kind is asked: what nobody has armed costs nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Meters {
@@ -206,6 +206,7 @@ impl Asked {
     const BLOCK: u64 = 4;
     const SUBNET: u64 = 8;
     const NETWORK: u64 = 16;
+    const REPLIES: u64 = 32;
 
     /// The bit of a level that is wider than a source.
     const fn wider(per: Per) -> u64 {
@@ -278,6 +279,17 @@ impl Meters {
     #[inline(always)]
     pub const fn ask_wider(&self, per: Per) -> bool {
         self.asked & Asked::wider(per) != 0
+    }
+
+    /// Whether packets that look like replies have to answer something.
+    #[inline(always)]
+    pub const fn ask_replies(&self) -> bool {
+        self.asked & Asked::REPLIES != 0
+    }
+
+    /// Says whether packets that look like replies have to answer something.
+    pub const fn set_ask_replies(&mut self, ask: bool) {
+        self.asked = if ask { self.asked | Asked::REPLIES } else { self.asked & !Asked::REPLIES };
     }
 
     /// Says whether the meters of a wider level are to be asked after these.

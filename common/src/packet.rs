@@ -13,6 +13,7 @@ use crate::outcome::Outcome;
 use crate::reason::Reason;
 use crate::verifier::{again, forget, opaque};
 
+pub(crate) mod ends;
 pub mod fast;
 
 /// VLAN tags that are looked behind.
@@ -32,22 +33,22 @@ mod ether_type {
     pub(super) const MPLS_MULTICAST: u16 = 0x8848_u16.to_be();
 }
 
-mod protocol {
-    pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const ICMP: u8 = 1;
-    pub(super) const IPIP: u8 = 4;
-    pub(super) const TCP: u8 = 6;
-    pub(super) const UDP: u8 = 17;
-    pub(super) const IPV6_IN_IP: u8 = 41;
-    pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
-    pub(super) const GRE: u8 = 47;
-    pub(super) const AUTHENTICATION: u8 = 51;
-    pub(super) const ICMPV6: u8 = 58;
-    pub(super) const DESTINATION_OPTIONS: u8 = 60;
-    pub(super) const MOBILITY: u8 = 135;
-    pub(super) const HIP: u8 = 139;
-    pub(super) const SHIM6: u8 = 140;
+pub(crate) mod protocol {
+    pub(crate) const HOP_BY_HOP: u8 = 0;
+    pub(crate) const ICMP: u8 = 1;
+    pub(crate) const IPIP: u8 = 4;
+    pub(crate) const TCP: u8 = 6;
+    pub(crate) const UDP: u8 = 17;
+    pub(crate) const IPV6_IN_IP: u8 = 41;
+    pub(crate) const ROUTING: u8 = 43;
+    pub(crate) const FRAGMENT: u8 = 44;
+    pub(crate) const GRE: u8 = 47;
+    pub(crate) const AUTHENTICATION: u8 = 51;
+    pub(crate) const ICMPV6: u8 = 58;
+    pub(crate) const DESTINATION_OPTIONS: u8 = 60;
+    pub(crate) const MOBILITY: u8 = 135;
+    pub(crate) const HIP: u8 = 139;
+    pub(crate) const SHIM6: u8 = 140;
 }
 
 /// The address that a packet claims to come from.
@@ -354,14 +355,14 @@ const fn empty_or_cut(available: u32, family: Family) -> Headers {
     Headers::settled(Outcome::ip(family, Class::Other, reason))
 }
 
-/// What is wrong with the headers says more than a strange source; a tunnel says less than either.
+/// What is wrong with the headers says more than a strange source; a tunnel or a bare SYN says less than either.
 #[inline(always)]
 fn or_strange(found: Outcome, is_land: bool, is_martian: bool) -> Outcome {
     if !(is_land | is_martian) {
         return found;
     }
     cold_path();
-    if !found.is(Reason::Passed) && !found.is(Reason::Tunnel) {
+    if !(found.is(Reason::Passed) || found.is(Reason::Tunnel) || found.is(Reason::BareSyn)) {
         return found;
     }
     found.because(if is_land { Reason::Land } else { Reason::Martian })
@@ -508,6 +509,8 @@ const fn tcp_finding(header: &[u8; 20], length: u32) -> Reason {
         Reason::MalformedTcp
     } else if IMPOSSIBLE_FLAGS >> (header[13] & 0x3f) & 1 == 1 {
         Reason::ImpossibleFlags
+    } else if header_length == 20 && header[13] & (SYN | ACK) == SYN {
+        Reason::BareSyn
     } else {
         Reason::Passed
     }

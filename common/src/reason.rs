@@ -60,6 +60,10 @@ labelled_enum! {
         SubnetLimit = 22 => "subnet-limit",
         /// All sources of an IPv4 /16 or IPv6 /48 together over theirs.
         NetworkLimit = 23 => "network-limit",
+        /// TCP SYN without any option: no operating system sends one, most flooding tools do.
+        BareSyn = 24 => "bare-syn",
+        /// Looks like a reply, and answers nothing that this host has sent.
+        UnsolicitedReply = 25 => "unsolicited-reply",
     }
 }
 
@@ -114,6 +118,9 @@ impl Reason {
             | Self::ExtensionDepth => Policy::Chosen(Verdict::Drop),
             // A trunk port or a DHCP server sees these in peace.
             Self::VlanDepth | Self::Martian => Policy::Chosen(Verdict::Pass),
+            // For while a flood lasts: some scanner or embedded device sends bare SYNs, and replies are known only where
+            // what this host sends leaves through a protected interface.
+            Self::BareSyn | Self::UnsolicitedReply => Policy::Chosen(Verdict::Pass),
         }
     }
 
@@ -149,6 +156,8 @@ impl Reason {
             Self::ByteLimit => "the source is over its bytes per second",
             Self::ClassBlocked => "this class is blocked: its limit is zero",
             Self::SubnetLimit => "its /24 (IPv6: /56) is over a limit for all of it",
+            Self::BareSyn => "a connection attempt without TCP options, as flooding tools send it",
+            Self::UnsolicitedReply => "looks like a reply, and answers nothing that this host has sent",
             Self::NetworkLimit => "its /16 (IPv6: /48) is over a limit for all of it",
         }
     }

@@ -12,6 +12,7 @@ use floodwall_common::lists::{List, ListState};
 use floodwall_common::meter::{Amount, Machine, Meter, Meters};
 use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{DropSet, Reason};
+use floodwall_common::replies::{Conversation, PortSet};
 
 use support::frames::{SYN, TCP, UDP, V4, V6, tcp, udp};
 use support::limiter::{MS, NOON, Wall, place};
@@ -51,6 +52,8 @@ struct Model<'w> {
     config: &'w Config,
     wall: Wall,
     asked: u32,
+    sent: Vec<Conversation>,
+    amplifiers: PortSet,
 }
 
 const ALLOWED: [u8; 4] = [198, 51, 100, 1];
@@ -68,6 +71,10 @@ impl<'w> World<'w> for Model<'w> {
             List::Allow => is(ALLOWED) || is(BOTH),
             List::Deny => is(DENIED) || is(BOTH),
         }
+    }
+
+    fn is_unsolicited(&mut self, frame: Frame<'_>) -> bool {
+        Conversation::of_reply(frame, &self.amplifiers).is_some_and(|conversation| !self.sent.contains(&conversation))
     }
 
     fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool {
@@ -90,7 +97,9 @@ impl Model<'_> {
 }
 
 fn model(config: &Config) -> Model<'_> {
-    Model { config, wall: Wall::new(1, NOON), asked: 0 }
+    let mut amplifiers = PortSet::empty();
+    amplifiers.set(53, true);
+    Model { config, wall: Wall::new(1, NOON), asked: 0, sent: Vec::new(), amplifiers }
 }
 
 #[test]

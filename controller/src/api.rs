@@ -59,6 +59,8 @@ pub struct InterfaceStatus {
     pub ifindex: u32,
     /// How the filter is on the device now; null where it is not.
     pub attached: Option<AttachMode>,
+    /// What leaves through it is remembered, so that replies to nothing can be told.
+    pub remembers_sent: bool,
     /// Since when it is protected.
     pub since_unix_s: u64,
     /// What passed.
@@ -151,6 +153,7 @@ fn interface_status(interface: &Interface, now: &Snapshot, earlier: Option<&Snap
         name: interface.protected.name.clone(),
         ifindex: interface.protected.ifindex,
         attached: interface.protected.attached,
+        remembers_sent: interface.protected.remembers_sent,
         since_unix_s: interface.protected.since_unix_s,
         passed: flow(&|cell| cell.verdict == Verdict::Pass),
         dropped: flow(&|cell| cell.verdict == Verdict::Drop),
@@ -246,6 +249,39 @@ pub struct LimitsChange {
     pub generation: Option<u64>,
     /// The limits to set. Empty: back to the defaults.
     pub limits: Vec<LimitView>,
+}
+
+/// UDP ports that replies are looked for from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AmplifiersView {
+    /// Version of this shape.
+    pub schema_version: u32,
+    /// Each of them.
+    pub ports: Vec<AmplifierView>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AmplifierView {
+    /// The port.
+    pub port: u16,
+    /// The service that floods have come from, where that is known.
+    pub service: Option<String>,
+}
+
+/// A change of them: all or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AmplifiersChange {
+    /// Back to the known ones first.
+    #[serde(default)]
+    pub reset: bool,
+    /// Ports to take in.
+    #[serde(default)]
+    pub add: Vec<u16>,
+    /// Ports to take out.
+    #[serde(default)]
+    pub remove: Vec<u16>,
 }
 
 /// What the operator has chosen for the reasons that are his.

@@ -6,12 +6,13 @@ use floodwall_common::config::Mode;
 use floodwall_common::limits::{LimitKey, LimitName, Limits, MAX_BURST_SECONDS, Per, Rate, RateError, Unit};
 use floodwall_common::lists::List;
 use floodwall_common::reason::{Reason, Verdict};
+use floodwall_common::replies::AMPLIFIERS;
 
 use crate::api::{
-    EntryView, LimitView, LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry,
-    PolicyView, SCHEMA_VERSION,
+    AmplifierView, AmplifiersChange, AmplifiersView, EntryView, LimitView, LimitsChange, LimitsView, ListChange,
+    ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION,
 };
-use crate::dataplane::{Dataplane, Listed, PreparedLists, limits_of};
+use crate::dataplane::{Dataplane, Listed, PreparedLists, known_amplifiers, limits_of};
 use crate::exit::{Exit, Failure};
 
 /// All limits.
@@ -129,6 +130,9 @@ pub fn policies(dataplane: &Dataplane) -> anyhow::Result<PolicyView> {
 pub fn set_policy(dataplane: &mut Dataplane, entry: &PolicyEntry) -> anyhow::Result<PolicyView> {
     let verdict = Verdict::from_label(&entry.verdict)
         .ok_or_else(|| Failure::new(Exit::Usage, format!("no verdict '{}' (have: pass, drop)", entry.verdict)))?;
+    if (entry.reason.as_str(), verdict) == (Reason::UnsolicitedReply.label(), Verdict::Drop) {
+        check_memory(dataplane)?;
+    }
     let chosen = match Reason::from_label(&entry.reason) {
         Some(reason) => dataplane.set_policy(reason, verdict)?,
         None => false,
@@ -140,6 +144,41 @@ pub fn set_policy(dataplane: &mut Dataplane, entry: &PolicyEntry) -> anyhow::Res
         return Err(Failure::new(Exit::Usage, text).into());
     }
     Ok(view)
+}
+
+/// Where what is sent is not remembered, every reply would be one to nothing.
+fn check_memory(dataplane: &Dataplane) -> anyhow::Result<()> {
+    let without = dataplane.not_remembered()?;
+    if without.is_empty() {
+        return Ok(());
+    }
+    let text =
+        format!("what leaves through {} is not remembered: its replies would all be dropped", without.join(", "));
+    let hint = "it takes kernel 6.6, and a running daemon that has attached: see its log";
+    Err(Failure::new(Exit::Environment, text).hint(hint).into())
+}
+
+/// The UDP ports that replies are looked for from.
+///
+/// # Errors
+/// Where the map cannot be read.
+pub fn amplifiers(dataplane: &Dataplane) -> anyhow::Result<AmplifiersView> {
+    let service = |port| AMPLIFIERS.iter().find(|(known, _)| *known == port).map(|(_, name)| (*name).to_owned());
+    let ports = dataplane.amplifiers()?;
+    let ports = ports.iter().map(|port| AmplifierView { port, service: service(port) }).collect();
+    Ok(AmplifiersView { schema_version: SCHEMA_VERSION, ports })
+}
+
+/// Changes them.
+///
+/// # Errors
+/// Where the map cannot be written: nothing has changed then.
+pub fn change_amplifiers(dataplane: &mut Dataplane, change: &AmplifiersChange) -> anyhow::Result<AmplifiersView> {
+    let mut ports = if change.reset { known_amplifiers() } else { dataplane.amplifiers()? };
+    change.remove.iter().for_each(|port| ports.set(*port, false));
+    change.add.iter().for_each(|port| ports.set(*port, true));
+    dataplane.set_amplifiers(ports)?;
+    amplifiers(dataplane)
 }
 
 /// The list with this name.

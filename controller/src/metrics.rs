@@ -117,6 +117,15 @@ fn state(snapshot: &Snapshot) -> Collectors {
             attached.with_label_values(&[&interface.protected.name, each.label()]).set(i64::from(on));
         }
     }
+    let egress = gauge(
+        "floodwall_egress_attached",
+        "1 where what leaves through the interface is remembered, so that replies can be told.",
+        &["interface"],
+    )?;
+    for interface in &snapshot.interfaces {
+        let on = interface.protected.remembers_sent;
+        egress.with_label_values(&[&interface.protected.name]).set(i64::from(on));
+    }
     let degraded = gauge("floodwall_degraded", "1 where an interface is not protected, or not natively.", &[])?;
     let native = |interface: &crate::snapshot::Interface| interface.protected.attached == Some(AttachMode::Native);
     let healthy = snapshot.is_attached() && snapshot.interfaces.iter().all(native);
@@ -124,7 +133,7 @@ fn state(snapshot: &Snapshot) -> Collectors {
     let build = gauge("floodwall_build_info", "1; the labels say which build runs.", &["version", "abi"])?;
     let abi = floodwall_common::abi::ABI_VERSION.to_string();
     build.with_label_values(&[env!("CARGO_PKG_VERSION"), &abi]).set(1);
-    Ok(vec![Box::new(mode), Box::new(attached), Box::new(degraded), Box::new(build)])
+    Ok(vec![Box::new(mode), Box::new(attached), Box::new(egress), Box::new(degraded), Box::new(build)])
 }
 
 fn tables(snapshot: &Snapshot) -> Collectors {

@@ -7,6 +7,7 @@
 #![no_main]
 
 mod clock;
+mod egress;
 mod exit;
 mod maps;
 mod world;

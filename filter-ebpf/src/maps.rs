@@ -16,6 +16,7 @@ use floodwall_common::lists::{
     Key4, Key6, List, ListEntry, ListState, MAX_ENTRIES, Prefilter, prefilter_bit_v4, prefilter_bit_v6,
 };
 use floodwall_common::packet::Source;
+use floodwall_common::replies::{LINES, Line, PortSet, Trace};
 
 /// The controller maps these into its memory: a snapshot costs no system call.
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
@@ -46,6 +47,12 @@ static PREFILTER: Array<Prefilter, 2> = Array::new();
 
 #[btf_map]
 static INTERFACES: Array<InterfaceRecord, INTERFACE_SLOTS> = Array::new();
+
+#[btf_map]
+static SENT: Array<Line, LINES> = Array::new();
+
+#[btf_map]
+static AMPLIFIERS: Array<PortSet, 1> = Array::new();
 
 #[btf_map]
 static TEST_CLOCK: Array<u64, 1, MMAPABLE> = Array::new();
@@ -101,6 +108,18 @@ pub(crate) fn this_cpu() -> Option<*mut CpuState> {
 #[inline(always)]
 pub(crate) fn bucket(place: Place) -> Option<&'static Bucket> {
     SOURCES.get(place.bucket() as u32)
+}
+
+/// The line of the memory of what was sent that a trace lies in.
+#[inline(always)]
+pub(crate) fn sent(trace: Trace) -> Option<&'static Line> {
+    SENT.get(trace.line() as u32)
+}
+
+/// The UDP ports that replies come from.
+#[inline(always)]
+pub(crate) fn amplifiers() -> Option<&'static PortSet> {
+    AMPLIFIERS.get(0)
 }
 
 /// The clock of a test, in nanoseconds.

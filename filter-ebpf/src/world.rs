@@ -8,7 +8,8 @@ use floodwall_common::hash::Place;
 use floodwall_common::limiter::{self, Gate};
 use floodwall_common::lists::{List, ListState};
 use floodwall_common::meter::{Amount, Meter};
-use floodwall_common::packet::Source;
+use floodwall_common::packet::{Frame, Source};
+use floodwall_common::replies::Conversation;
 
 use crate::{clock, maps};
 
@@ -55,6 +56,16 @@ impl World<'static> for Kernel {
     #[inline(always)]
     fn may_be_listed(&mut self, source: Source) -> bool {
         maps::may_be_listed(source, self.lists)
+    }
+
+    #[inline(always)]
+    fn is_unsolicited(&mut self, frame: Frame<'_>) -> bool {
+        let claimed = maps::amplifiers().and_then(|ports| Conversation::of_reply(frame, ports));
+        let Some(conversation) = claimed else {
+            return false;
+        };
+        let trace = conversation.trace(&self.config.key);
+        maps::sent(trace).is_some_and(|line| !line.remembers(trace, self.now))
     }
 
     #[inline(always)]

@@ -91,6 +91,7 @@ pub struct Kernel {
     pub dataplane: Dataplane,
     linear: OwnedFd,
     frags: OwnedFd,
+    egress: OwnedFd,
     bpffs: Bpffs,
 }
 
@@ -105,7 +106,21 @@ impl Kernel {
         dataplane.set_sampling(Sampling::new([0, 0], 0))?;
         let linear = dataplane.load_for_test(false, time == Time::Test)?;
         let frags = dataplane.load_for_test(true, time == Time::Test)?;
-        Ok(Self { dataplane, linear, frags, bpffs })
+        let egress = dataplane.load_egress_for_test(time == Time::Test)?;
+        Ok(Self { dataplane, linear, frags, egress, bpffs })
+    }
+
+    /// Shows the other direction's program a frame that leaves.
+    ///
+    /// # Errors
+    /// Where the kernel does not run it, or it does anything but look on.
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
+        let result = test_run(&self.egress, TestRun { frame, repeat: 1, live: None, ifindex: 0 })?;
+        // TC_ACT_UNSPEC: whoever comes next decides.
+        if result.verdict != u32::MAX || result.frame != frame {
+            bail!("the program for sent packets has answered {}", result.verdict as i32);
+        }
+        Ok(())
     }
 
     /// The descriptor of a program.

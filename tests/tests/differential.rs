@@ -18,6 +18,7 @@ use floodwall_common::lists::List;
 use floodwall_common::meter::{Amount, Meter};
 use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{REASON_SLOTS, Reason, Verdict};
+use floodwall_common::replies::{Conversation, LINES, Line, PortSet};
 use floodwall_tests::frames::{classes_v4, classes_v6, udp_v4, udp_v6};
 use floodwall_tests::kernel::{Kernel, Time, Variant, listed, pin_to_cpu};
 use support::cases;
@@ -47,6 +48,8 @@ struct State {
     gate: Vec<u32>,
     table: Vec<Bucket>,
     entries: Vec<Entry>,
+    sent: Vec<Line>,
+    amplifiers: PortSet,
     now: Moment,
 }
 
@@ -70,6 +73,13 @@ impl<'w> World<'w> for Model<'w, '_> {
         };
         let of_list = self.state.entries.iter().filter(|entry| entry.list == list && entry.is_v4 == is_v4);
         of_list.filter(covers).any(|entry| entry.until_ns > self.state.now.ns())
+    }
+
+    fn is_unsolicited(&mut self, frame: Frame<'_>) -> bool {
+        Conversation::of_reply(frame, &self.state.amplifiers).is_some_and(|conversation| {
+            let trace = conversation.trace(&self.config.key);
+            !self.state.sent[trace.line()].remembers(trace, self.state.now)
+        })
     }
 
     fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool {
@@ -118,7 +128,10 @@ impl Chance {
 
     fn frame(&mut self) -> Vec<u8> {
         match self.below(16) {
-            0..=8 => self.valid(),
+            0..=8 => {
+                let valid = self.valid();
+                self.with_ports(valid)
+            }
             9 | 10 => self.of_table(),
             11..=13 => self.mutated(),
             14 => self.behind_an_ether_type(),
@@ -153,6 +166,34 @@ impl Chance {
             0 => frame.truncate(14 + self.below(frame.len() as u64 - 13) as usize),
             1 => frame.extend([0xa5; 7]),
             _ => {}
+        }
+        frame
+    }
+
+    /// A frame that this host sends: what comes in, with the ends exchanged.
+    fn sent(&mut self) -> Vec<u8> {
+        let mut frame = self.frame();
+        let (ip, length, ports) = match frame.get(12..15) {
+            Some([8, 0, _]) => (26, 4, 34),
+            Some([0x86, 0xdd, _]) => (22, 16, 54),
+            _ => return frame,
+        };
+        if frame.len() >= ports + 4 {
+            let (first, second) = frame[ip..ip + 2 * length].split_at_mut(length);
+            first.swap_with_slice(second);
+            let (first, second) = frame[ports..ports + 4].split_at_mut(2);
+            first.swap_with_slice(second);
+        }
+        frame
+    }
+
+    /// From one of few ports to one of few, half of the time.
+    fn with_ports(&mut self, mut frame: Vec<u8>) -> Vec<u8> {
+        let at = if frame[12] == 8 { 34 } else { 54 };
+        if self.below(2) == 0 && frame.len() >= at + 4 {
+            let (source, destination) = (self.of(&[53_u16, 123, 443]), self.of(&[443_u16, 40_000, 53]));
+            frame[at..at + 2].copy_from_slice(&source.to_be_bytes());
+            frame[at + 2..at + 4].copy_from_slice(&destination.to_be_bytes());
         }
         frame
     }
@@ -296,7 +337,9 @@ fn the_loaded_filter_decides_as_the_model_does() -> Result<()> {
     let mut chance = Chance::new(seed);
     let mut kernel = Kernel::load(Time::Test)?;
     let mut now_ns = kernel.dataplane.clock()?.now().ns() + 3_600 * SECOND;
-    let mut state = State { gate: gate(), table: table(), entries: vec![], now: Moment::from_ns(now_ns) };
+    let sent = (0..LINES).map(|_| Line::empty()).collect();
+    let (amplifiers, now) = (kernel.dataplane.amplifiers()?, Moment::from_ns(now_ns));
+    let mut state = State { gate: gate(), table: table(), entries: vec![], sent, amplifiers, now };
     kernel.set_time(now_ns)?;
     let mut expected = Expected::new();
     let mut reasons = [0u64; REASON_SLOTS];
@@ -311,6 +354,17 @@ fn the_loaded_filter_decides_as_the_model_does() -> Result<()> {
             now_ns = next;
             state.now = Moment::from_ns(now_ns);
             kernel.set_time(now_ns)?;
+        }
+        if packet % 4 == 0 {
+            let frame = chance.sent();
+            // A test run of this kind takes no packet without a whole IP header.
+            if frame.len() >= 54 {
+                kernel.send(&frame)?;
+                if let Some(conversation) = Conversation::of_sent(Frame::new(&frame)) {
+                    let trace = conversation.trace(&config.key);
+                    state.sent[trace.line()].remember(trace, state.now);
+                }
+            }
         }
         let frame = chance.frame();
         let (reason, kind) = decide(Frame::new(&frame), &mut Model { config: &config, state: &mut state });

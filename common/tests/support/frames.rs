@@ -197,9 +197,14 @@ pub(crate) fn tcp_of(flags: u8, offset: u8, bytes: usize) -> Vec<u8> {
     segment
 }
 
-/// A TCP header without options.
+/// A TCP header: with a maximum segment size where it opens a connection, as every system sends it, else without options.
 pub(crate) fn tcp(flags: u8) -> Vec<u8> {
-    tcp_of(flags, 5, 20)
+    if flags & (SYN | ACK) != SYN {
+        return tcp_of(flags, 5, 20);
+    }
+    let mut segment = tcp_of(flags, 6, 20);
+    segment.extend([2, 4, 0x05, 0xb4]);
+    segment
 }
 
 /// A UDP datagram that says this length and has as many bytes.

@@ -103,6 +103,7 @@ fn belongs_to_its_class(packet: Packet, bytes: usize) {
     let fits = match packet.finding {
         Reason::Passed | Reason::Land | Reason::Martian => true,
         Reason::Tunnel | Reason::ExtensionDepth | Reason::MalformedIp => class == Class::Other,
+        Reason::BareSyn => class == Class::TcpSyn,
         Reason::MalformedTcp | Reason::ImpossibleFlags => matches!(class, Class::Tcp | Class::TcpSyn),
         Reason::MalformedUdp => class == Class::Udp,
         Reason::MalformedIcmp => class == Class::Icmp,

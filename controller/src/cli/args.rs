@@ -53,6 +53,9 @@ pub(super) enum Verb {
     /// Show or choose what malformed and odd packets come to
     #[command(subcommand)]
     Policy(Policy),
+    /// Show or change the UDP ports that answers are looked for from
+    #[command(subcommand)]
+    Amplifiers(Amplifiers),
     /// Sources that always pass
     #[command(subcommand)]
     Allow(List),
@@ -171,6 +174,26 @@ fn who_shares() -> PossibleValuesParser {
 pub(super) enum Quantity {
     Off,
     PerSecond(u64),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Amplifiers {
+    /// Show the ports
+    List,
+    /// Look for answers from these ports too
+    Add {
+        /// UDP ports
+        #[arg(required = true)]
+        ports: Vec<u16>,
+    },
+    /// No longer look for answers from these
+    Remove {
+        /// UDP ports
+        #[arg(required = true)]
+        ports: Vec<u16>,
+    },
+    /// Back to the ports that floods are known to come from
+    Reset,
 }
 
 #[derive(Debug, Subcommand)]

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use super::args::Global;
 use super::client::Client;
 use crate::api::{
-    DetachRequest, LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView,
-    Status,
+    AmplifiersChange, AmplifiersView, DetachRequest, LimitsChange, LimitsView, ListChange, ListChanged, ListView,
+    ModeChange, PolicyEntry, PolicyView, Status,
 };
 use crate::control::{self, ListPlan};
 use crate::dataplane::{self, Access, Dataplane, Pins};
@@ -83,6 +83,17 @@ impl Backend {
         match self {
             Self::Daemon(client) => client.post("/api/v1/policy", entry).await,
             Self::Pins(bpffs) => control::set_policy(&mut open(bpffs, Access::Write)?, entry),
+        }
+    }
+
+    pub(super) async fn amplifiers(self) -> anyhow::Result<AmplifiersView> {
+        self.read("/api/v1/amplifiers", control::amplifiers).await
+    }
+
+    pub(super) async fn change_amplifiers(self, change: &AmplifiersChange) -> anyhow::Result<AmplifiersView> {
+        match self {
+            Self::Daemon(client) => client.post("/api/v1/amplifiers", change).await,
+            Self::Pins(bpffs) => control::change_amplifiers(&mut open(bpffs, Access::Write)?, change),
         }
     }
 

@@ -16,9 +16,9 @@ use floodwall_common::limits::{LimitKey, LimitName, Rate};
 use floodwall_common::lists::List;
 use serde::Serialize;
 
-use self::args::{Cli, Global, Limits, ModeName, Policy, Quantity, Run, SetLimit, Verb};
+use self::args::{Amplifiers, Cli, Global, Limits, ModeName, Policy, Quantity, Run, SetLimit, Verb};
 use self::backend::Backend;
-use crate::api::{LimitView, LimitsChange, ModeChange, PolicyEntry, Status};
+use crate::api::{AmplifiersChange, LimitView, LimitsChange, ModeChange, PolicyEntry, Status};
 use crate::control::{limit_key, limit_name};
 use crate::daemon;
 use crate::exit::{Exit, Failure, exit_of};
@@ -71,6 +71,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Limits(verb) => limits(global, verb).await?,
         Verb::Mode { mode } => return set_mode(global, mode).await,
         Verb::Policy(verb) => policy(global, verb).await?,
+        Verb::Amplifiers(verb) => amplifiers(global, verb).await?,
         Verb::Allow(verb) => lists::run(global, List::Allow, verb).await?,
         Verb::Deny(verb) => lists::run(global, List::Deny, verb).await?,
         Verb::Top { by, number } => {
@@ -156,6 +157,21 @@ async fn policy(global: &Global, verb: Policy) -> anyhow::Result<()> {
         }
     };
     print(global, &view, show::policies)
+}
+
+async fn amplifiers(global: &Global, verb: Amplifiers) -> anyhow::Result<()> {
+    let backend = Backend::find(global).await?;
+    let change = match verb {
+        Amplifiers::List => None,
+        Amplifiers::Add { ports } => Some(AmplifiersChange { add: ports, ..Default::default() }),
+        Amplifiers::Remove { ports } => Some(AmplifiersChange { remove: ports, ..Default::default() }),
+        Amplifiers::Reset => Some(AmplifiersChange { reset: true, ..Default::default() }),
+    };
+    let view = match change {
+        None => backend.amplifiers().await?,
+        Some(change) => backend.change_amplifiers(&change).await?,
+    };
+    print(global, &view, show::amplifiers)
 }
 
 async fn limits(global: &Global, verb: Limits) -> anyhow::Result<()> {

@@ -6,8 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use floodwall_common::limits::Per;
 
 use crate::api::{
-    CoveringEntry, EntryView, ExplainView, Flow, InterfaceStatus, LimitView, LimitsView, ListView, PolicyView,
-    RateView, Status, TopView,
+    AmplifiersView, CoveringEntry, EntryView, ExplainView, Flow, InterfaceStatus, LimitView, LimitsView, ListView,
+    PolicyView, RateView, Status, TopView,
 };
 use crate::snapshot::unix_s;
 
@@ -174,6 +174,15 @@ pub(super) fn policies(view: &PolicyView) -> String {
     let mut table = Table::new(&["reason", "in enforce mode", "default"]);
     for policy in &view.policies {
         table.row([policy.reason.clone(), policy.verdict.clone(), policy.default.clone().unwrap_or_default()]);
+    }
+    table.render()
+}
+
+/// `floodwall amplifiers`.
+pub(super) fn amplifiers(view: &AmplifiersView) -> String {
+    let mut table = Table::new(&["port", "service"]);
+    for port in &view.ports {
+        table.row([port.port.to_string(), port.service.clone().unwrap_or_else(|| "(yours)".to_owned())]);
     }
     table.render()
 }

@@ -16,8 +16,8 @@ use tracing::{info, warn};
 use super::Daemon;
 use super::server::Peer;
 use crate::api::{
-    DetachRequest, ExplainView, LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry,
-    PolicyView, SCHEMA_VERSION, Status, TopView, VERSION_HEADER,
+    AmplifiersChange, AmplifiersView, DetachRequest, ExplainView, LimitsChange, LimitsView, ListChange, ListChanged,
+    ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION, Status, TopView, VERSION_HEADER,
 };
 use crate::dataplane::monotonic_ns;
 use crate::exit::{Exit, Failure, describe, exit_of};
@@ -43,6 +43,7 @@ pub(super) fn control(daemon: Arc<Daemon>) -> Router {
         .route("/api/v1/limits", post(change_limits))
         .route("/api/v1/mode", post(set_mode))
         .route("/api/v1/policy", post(set_policy))
+        .route("/api/v1/amplifiers", post(change_amplifiers))
         .route("/api/v1/detach", post(detach));
     let lists = Router::new().route("/api/v1/lists/{list}", post(change_list)).layer(list_body);
     reads()
@@ -59,6 +60,7 @@ fn reads() -> Router<Arc<Daemon>> {
         .route("/api/v1/status", get(status))
         .route("/api/v1/limits", get(limits))
         .route("/api/v1/policy", get(policies))
+        .route("/api/v1/amplifiers", get(amplifiers))
         .route("/api/v1/lists/{list}", get(list))
         .route("/api/v1/top", get(top))
         .route("/api/v1/explain", get(explain))
@@ -174,6 +176,21 @@ async fn set_policy(
 ) -> Answer<PolicyView> {
     let view = control::set_policy(&mut daemon.dataplane(), &entry)?;
     changed(&daemon, &who, format!("policy {} {}", entry.reason, entry.verdict)).await?;
+    Ok(Json(view))
+}
+
+async fn amplifiers(State(daemon): Shared) -> Answer<AmplifiersView> {
+    Ok(Json(control::amplifiers(&daemon.dataplane())?))
+}
+
+async fn change_amplifiers(
+    State(daemon): Shared,
+    axum::Extension(who): Who,
+    Json(change): Json<AmplifiersChange>,
+) -> Answer<AmplifiersView> {
+    let view = control::change_amplifiers(&mut daemon.dataplane(), &change)?;
+    let reset = if change.reset { " reset" } else { "" };
+    changed(&daemon, &who, format!("amplifiers{reset} +{:?} -{:?}", change.add, change.remove)).await?;
     Ok(Json(view))
 }
 

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use floodwall_common::config::Mode;
+use floodwall_common::reason::{Reason, Verdict};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -128,7 +129,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     for device in wanted {
         announce(device, plane.attach(device, options.allow_generic)?);
+        if let Err(error) = plane.remember_sent(device) {
+            warn!(interface = device.name, %error, "unsolicited replies cannot be told");
+        }
     }
+    disarm_without_memory(&mut plane)?;
     let devices = dataplane::devices().await?;
     let sizes = ListSizes::count(&plane, plane.clock()?.now())?;
     let first = Arc::new(Snapshot::take(&plane, &devices, sizes)?);
@@ -179,6 +184,19 @@ fn wanted<'a>(names: &[String], devices: &'a [Device]) -> anyhow::Result<Vec<&'a
     Ok(wanted)
 }
 
+/// Where what is sent is not remembered, every reply would be one to nothing: better the flood's than none at all.
+fn disarm_without_memory(plane: &mut Dataplane) -> dataplane::Result<()> {
+    if !plane.config()?.drops.has(Reason::UnsolicitedReply) {
+        return Ok(());
+    }
+    let without = plane.not_remembered()?;
+    if !without.is_empty() {
+        plane.set_policy(Reason::UnsolicitedReply, Verdict::Pass)?;
+        error!(interfaces = without.join(", "), "what is sent is not remembered; unsolicited-reply set to pass");
+    }
+    Ok(())
+}
+
 fn announce(device: &Device, outcome: Outcome) {
     let interface = device.name.as_str();
     match outcome {
@@ -222,6 +240,10 @@ async fn watch_dataplane(daemon: &Daemon, mut samples: SampleReader) {
                 Ok(seen) => devices = seen,
                 Err(error) => warn!(%error, "cannot see the network devices"),
             }
+        }
+        let disarmed = disarm_without_memory(&mut daemon.dataplane());
+        if let Err(error) = disarmed {
+            warn!(%error, "cannot tell whether what is sent is remembered");
         }
         match daemon.snapshot(&devices) {
             Ok(snapshot) => {

@@ -132,6 +132,15 @@ pub enum Error {
         /// The one in force.
         found: u64,
     },
+    /// The kernel has no hook where packets leave.
+    #[error(
+        "what leaves through {interface} cannot be seen: this kernel has no TCX hook (6.6 has). All else works; \
+         unsolicited replies cannot be told"
+    )]
+    NoEgressHook {
+        /// The interface.
+        interface: String,
+    },
     /// A limit that no meter can keep.
     #[error("limit {limit}: its {unit} are out of range. Nothing was changed")]
     LimitOutOfRange {
@@ -171,6 +180,7 @@ impl Error {
             | Self::NoInterface { .. }
             | Self::NoNativeXdp { .. }
             | Self::DeviceRefuses { .. }
+            | Self::NoEgressHook { .. }
             | Self::Rejected { .. } => Exit::Environment,
             Self::ForeignPin { .. }
             | Self::Locked { .. }

@@ -23,6 +23,8 @@ pub struct Protected {
     pub since_unix_s: u64,
     /// How the filter is on the device now; `None` where it is not.
     pub attached: Option<AttachMode>,
+    /// Whether what leaves through it is remembered, so that replies can be told.
+    pub remembers_sent: bool,
 }
 
 /// What became of an interface that was to be protected.
@@ -122,7 +124,7 @@ impl Dataplane {
         Ok(Outcome::Attached(attached.mode))
     }
 
-    fn load(&self, slot: u32) -> Result<aya::Ebpf> {
+    pub(super) fn load(&self, slot: u32) -> Result<aya::Ebpf> {
         let constants = Constants {
             config: &self.config()?,
             slot,
@@ -151,6 +153,7 @@ impl Dataplane {
                     _ => self.forget_link(at),
                 }
             }
+            self.forget_sent(record.ifindex);
             detached.push(interface_name(&record));
             self.set_record(slot, InterfaceRecord::default())?;
         }
@@ -180,6 +183,7 @@ impl Dataplane {
                 ifindex: record.ifindex,
                 since_unix_s: record.since_unix_s,
                 attached,
+                remembers_sent: self.remembers_sent(record.ifindex),
             });
         }
         Ok(protected)
@@ -244,7 +248,8 @@ impl Dataplane {
         self.set_record(slot, record)
     }
 
-    pub(super) fn open_links(&self) -> Result<Vec<(u32, OwnedFd)>> {
+    /// The pinned links whose names end so, by the index of their device.
+    pub(super) fn open_links(&self, suffix: &str) -> Result<Vec<(u32, OwnedFd)>> {
         let mut links = Vec::new();
         let entries = match std::fs::read_dir(self.pins.links()) {
             Ok(entries) => entries,
@@ -252,7 +257,8 @@ impl Dataplane {
             Err(source) => return Err(Error::system("list the attachments", source)),
         };
         for entry in entries.flatten() {
-            let Some(ifindex) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            let Some(ifindex) = entry.file_name().to_str().and_then(|name| name.strip_suffix(suffix)?.parse().ok())
+            else {
                 continue;
             };
             if let Ok(link) = sys::open_pinned(&entry.path()) {
@@ -267,6 +273,7 @@ impl Dataplane {
         drop(link);
         // Gone already is as good.
         let _ = std::fs::remove_file(self.pins.link(ifindex));
+        self.forget_sent(ifindex);
     }
 }
 

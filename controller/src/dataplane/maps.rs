@@ -14,11 +14,15 @@ use floodwall_common::abi::{ABI_VERSION, CpuState, INTERFACE_SLOTS, InterfaceRec
 use floodwall_common::config::Config;
 use floodwall_common::limiter::{BUCKETS, Bucket};
 use floodwall_common::lists::Prefilter;
+use floodwall_common::replies::{LINES, Line, PortSet};
 
 use super::error::{Error, Result};
 
 /// The section that holds the configuration, as the object calls it. Its pin has another name: bpffs takes no dots.
 pub(super) const CONFIG_SECTION: &str = ".data.config";
+
+/// What the pin of a link in the other direction ends with.
+pub(super) const SENT_SUFFIX: &str = "-sent";
 
 /// Where everything is pinned: one directory per ABI version, so that two versions never mistake each other's maps.
 #[derive(Clone, Debug)]
@@ -59,6 +63,11 @@ impl Pins {
     pub(super) fn link(&self, ifindex: u32) -> PathBuf {
         self.links().join(ifindex.to_string())
     }
+
+    /// The pin of the link that remembers what leaves through a device.
+    pub(super) fn sent_link(&self, ifindex: u32) -> PathBuf {
+        self.links().join(format!("{ifindex}{SENT_SUFFIX}"))
+    }
 }
 
 /// What a map must look like.
@@ -90,6 +99,8 @@ pub(super) fn shapes(cpus: u32) -> [Shape; map::ALL.len()] {
         Shape { name: map::SAMPLES, kind: MapType::RingBuf, key_bytes: 0, value_bytes: 0, entries: SAMPLE_RING_BYTES },
         array(map::INTERFACES, size_of::<InterfaceRecord>(), INTERFACE_SLOTS),
         array(map::TEST_CLOCK, size_of::<u64>(), 1),
+        array(map::SENT, size_of::<Line>(), LINES),
+        array(map::AMPLIFIERS, size_of::<PortSet>(), 1),
     ]
 }
 

@@ -6,6 +6,7 @@
 mod clock;
 mod counters;
 mod device;
+mod egress;
 mod error;
 mod interfaces;
 mod lists;
@@ -37,6 +38,7 @@ use nix::fcntl::{Flock, FlockArg};
 pub use clock::{Clock, monotonic_ns};
 pub use counters::{Cell, SampleCounts};
 pub use device::{AttachMode, Device, DeviceXdp, devices, find};
+pub use egress::known_amplifiers;
 pub use error::{Error, Result};
 pub use interfaces::{Outcome, Protected};
 pub use lists::{Listed, PreparedLists};
@@ -74,6 +76,8 @@ pub struct Dataplane {
     clock: clock::ClockProgram,
     /// Held as long as this lives. Where it is a link, closing it would not detach: the pin holds it too.
     links: Vec<(u32, OwnedFd)>,
+    /// The same of the programs that remember what is sent.
+    sent_links: Vec<(u32, OwnedFd)>,
     _lock: Option<Flock<File>>,
     /// The kernel half's own logs, of the programs that this process has loaded.
     #[cfg(feature = "ebpf-log")]
@@ -163,11 +167,13 @@ impl Dataplane {
             interfaces,
             clock,
             links: Vec::new(),
+            sent_links: Vec::new(),
             _lock: lock,
             #[cfg(feature = "ebpf-log")]
             logs: Vec::new(),
         };
-        dataplane.links = dataplane.open_links()?;
+        dataplane.links = dataplane.open_links("")?;
+        dataplane.sent_links = dataplane.open_links(maps::SENT_SUFFIX)?;
         Ok(dataplane)
     }
 
@@ -244,7 +250,13 @@ impl Dataplane {
     /// Where the map cannot be written.
     pub fn set_policy(&mut self, reason: Reason, verdict: Verdict) -> Result<bool> {
         match self.config()?.drops.choose(reason, verdict) {
-            Some(drops) => self.change(None, |config| config.drops = drops).map(|_| true),
+            Some(drops) => {
+                let change = |config: &mut Config| {
+                    config.drops = drops;
+                    ask_what_is_armed(config);
+                };
+                self.change(None, change).map(|_| true)
+            }
             None => Ok(false),
         }
     }
@@ -327,11 +339,21 @@ impl Dataplane {
     /// # Errors
     /// Where the kernel refuses it.
     pub fn load_for_test(&self, frags: bool, test_clock: bool) -> Result<OwnedFd> {
-        let config = self.config()?;
-        let constants =
-            Constants { config: &config, slot: 0, tick_ns: self.machine.tick_ns, cpus: self.possible_cpus, test_clock };
-        let mut object = programs::load(&self.pins, &constants)?;
-        programs::verify(&mut object, if frags { Variant::Frags } else { Variant::Linear })
+        let variant = if frags { Variant::Frags } else { Variant::Linear };
+        programs::verify(&mut self.object_for_test(test_clock)?, variant)
+    }
+
+    /// The same of the program that remembers what is sent.
+    ///
+    /// # Errors
+    /// Where the kernel refuses it.
+    pub fn load_egress_for_test(&self, test_clock: bool) -> Result<OwnedFd> {
+        egress::verify(&mut self.object_for_test(test_clock)?)
+    }
+
+    fn object_for_test(&self, test_clock: bool) -> Result<aya::Ebpf> {
+        let (config, tick_ns, cpus) = (self.config()?, self.machine.tick_ns, self.possible_cpus);
+        programs::load(&self.pins, &Constants { config: &config, slot: 0, tick_ns, cpus, test_clock })
     }
 
     /// Sets the clock of programs that were loaded for a test with one.
@@ -394,13 +416,25 @@ fn apply(config: &mut Config, key: LimitKey, limits: Limits, machine: Machine) -
             None => &mut config.meters[kind],
         };
         *meters = recompile(meters)?;
-        for (level, per) in Per::WIDER.iter().enumerate() {
-            let ask = config.wider[level][kind].is_armed();
-            config.meters[kind].set_ask_wider(*per, ask);
-        }
     }
     config.specs[key.per as usize][key.name as usize] = [limits.packets.into(), limits.bytes.into()];
+    ask_what_is_armed(config);
     Ok(())
+}
+
+/// Says at each kind what its packets are asked beside the packets per second of their source: what nobody has armed is
+/// not asked.
+fn ask_what_is_armed(config: &mut Config) {
+    let replies = config.drops.has(Reason::UnsolicitedReply);
+    for kind in Kind::all_ip() {
+        let index = kind.index() as usize;
+        for (level, per) in Per::WIDER.iter().enumerate() {
+            let ask = config.wider[level][index].is_armed();
+            config.meters[index].set_ask_wider(*per, ask);
+        }
+        let has_replies = kind.parts().is_some_and(|(_, class)| egress::CLASSES_WITH_REPLIES.contains(&class));
+        config.meters[index].set_ask_replies(replies && has_replies);
+    }
 }
 
 /// The configuration of a first start: monitor mode, default limits, empty lists, secrets drawn anew.
@@ -443,7 +477,8 @@ fn create_maps(pins: &Pins) -> Result<()> {
     let tick_ns = clock::tick_ns()?;
     let config = first_config(Machine { cpus: online_cpus(), tick_ns })?;
     let constants = Constants { config: &config, slot: 0, tick_ns, cpus: possible_cpus()?, test_clock: false };
-    programs::load(pins, &constants).map(drop)
+    programs::load(pins, &constants)?;
+    egress::write_amplifiers(pins, known_amplifiers())
 }
 
 fn check_shapes(pins: &Pins) -> Result<()> {

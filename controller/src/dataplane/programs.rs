@@ -11,7 +11,7 @@ use floodwall_common::config::Config;
 use super::device::{AttachMode, Device};
 use super::error::{Error, Result};
 use super::maps::{CONFIG_SECTION, Pins};
-use super::sys::{self, XdpFlags};
+use super::sys::{self, Hook};
 use super::{object, root_cause};
 
 /// What a load fixes.
@@ -121,7 +121,7 @@ pub(super) struct Attached {
 pub(super) fn attach(object: &mut Ebpf, device: &Device, allow_generic: bool) -> Result<Attached> {
     let native = |object: &mut Ebpf, variant| -> Result<io::Result<OwnedFd>> {
         let program = verify(object, variant)?;
-        Ok(sys::link_create(program.as_fd(), device.ifindex, XdpFlags::Native))
+        Ok(sys::link_create(program.as_fd(), device.ifindex, Hook::Native))
     };
     let mut refusal = match native(object, Variant::Linear)? {
         Ok(link) => return Ok(Attached { link, mode: AttachMode::Native }),
@@ -136,7 +136,7 @@ pub(super) fn attach(object: &mut Ebpf, device: &Device, allow_generic: bool) ->
     let unsupported = refusal.raw_os_error() == Some(libc::EOPNOTSUPP);
     if allow_generic && (unsupported || is_about_frame_size(&refusal)) {
         let program = verify(object, Variant::Linear)?;
-        return sys::link_create(program.as_fd(), device.ifindex, XdpFlags::Generic)
+        return sys::link_create(program.as_fd(), device.ifindex, Hook::Generic)
             .map(|link| Attached { link, mode: AttachMode::Generic })
             .map_err(|source| refused(device, source));
     }

@@ -17,14 +17,35 @@ const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
 const BPF_XDP: u32 = 37;
+const BPF_TCX_EGRESS: u32 = 47;
 const BPF_F_REPLACE: u32 = 1 << 2;
 
-/// How XDP runs on a device.
+/// Where a program is put on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub(super) enum XdpFlags {
-    Generic = 1 << 1,
-    Native = 1 << 2,
+pub(super) enum Hook {
+    /// XDP in the network stack.
+    Generic,
+    /// XDP in the driver.
+    Native,
+    /// Traffic control, where packets leave (kernel 6.6).
+    Egress,
+}
+
+impl Hook {
+    const fn attach_type(self) -> u32 {
+        match self {
+            Self::Generic | Self::Native => BPF_XDP,
+            Self::Egress => BPF_TCX_EGRESS,
+        }
+    }
+
+    const fn flags(self) -> u32 {
+        match self {
+            Self::Generic => 1 << 1,
+            Self::Native => 1 << 2,
+            Self::Egress => 0,
+        }
+    }
 }
 
 /// Issues `bpf(command, attributes)`.
@@ -101,8 +122,8 @@ pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     bpf(BPF_OBJ_GET, &mut attributes).map(new_fd)
 }
 
-/// Attaches an XDP program to a device, and nowhere else: no silent fallback to another kind of attachment.
-pub(super) fn link_create(program: BorrowedFd<'_>, ifindex: u32, flags: XdpFlags) -> io::Result<OwnedFd> {
+/// Attaches a program to a device, and nowhere else: no silent fallback to another kind of attachment.
+pub(super) fn link_create(program: BorrowedFd<'_>, ifindex: u32, hook: Hook) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attributes {
         program_fd: u32,
@@ -114,8 +135,8 @@ pub(super) fn link_create(program: BorrowedFd<'_>, ifindex: u32, flags: XdpFlags
     let mut attributes = Attributes {
         program_fd: program.as_raw_fd() as u32,
         ifindex,
-        attach_type: BPF_XDP,
-        flags: flags as u32,
+        attach_type: hook.attach_type(),
+        flags: hook.flags(),
         rest: [0; 4],
     };
     bpf(BPF_LINK_CREATE, &mut attributes).map(new_fd)
@@ -172,6 +193,7 @@ fn information<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
 /// Which program a link holds, on which device.
 pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     const BPF_LINK_TYPE_XDP: u32 = 6;
+    const BPF_LINK_TYPE_TCX: u32 = 11;
     #[repr(C)]
     #[derive(Default)]
     struct Info {
@@ -184,7 +206,7 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     }
     let mut info = Info::default();
     information(link, &mut info)?;
-    if info.kind != BPF_LINK_TYPE_XDP {
+    if ![BPF_LINK_TYPE_XDP, BPF_LINK_TYPE_TCX].contains(&info.kind) {
         return Err(io::Error::from(io::ErrorKind::InvalidData));
     }
     Ok(LinkInfo { program_id: info.program_id, ifindex: info.ifindex })

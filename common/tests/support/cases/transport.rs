@@ -3,14 +3,14 @@
 use floodwall_common::class::Class;
 use floodwall_common::reason::Reason;
 
-use super::super::frames::{ACK, FIN, ICMP, ICMPV6, RST, SYN, TCP, UDP, V4, V6, icmp, tcp, tcp_of, udp, udp_of};
+use super::super::frames::{ACK, FIN, ICMP, ICMPV6, MORE, RST, SYN, TCP, UDP, V4, V6, icmp, tcp, tcp_of, udp, udp_of};
 use super::{Case, packet};
 
 /// FIN, SYN, RST and ACK as TCP sends them; PSH, URG and the congestion bits go with each.
 const POSSIBLE: [u8; 6] = [SYN, SYN | ACK, ACK, RST, RST | ACK, FIN | ACK];
 
 pub(super) fn cases() -> Vec<Case> {
-    [flags(), offsets(), cut(), datagrams(), messages()].concat()
+    [flags(), bare(), offsets(), cut(), datagrams(), messages()].concat()
 }
 
 /// The same payload behind both IP headers.
@@ -32,6 +32,22 @@ fn flags() -> Vec<Case> {
     };
     // The two congestion bits as well: a SYN that offers ECN is a SYN.
     (0..=255).flat_map(of).collect()
+}
+
+/// SYNs without an option, among them what has another reason as well.
+fn bare() -> Vec<Case> {
+    let of =
+        |flags: u8, finding| both(&format!("bare {flags:#010b}"), TCP, &tcp_of(flags, 5, 20), Class::TcpSyn, finding);
+    let with_data = both("bare with data", TCP, &tcp_of(SYN, 5, 60), Class::TcpSyn, Reason::BareSyn);
+    let mut cases: Vec<Case> = (0..4).flat_map(|congestion| of(SYN | congestion << 6, Reason::BareSyn)).collect();
+    cases.extend(of(SYN | RST, Reason::ImpossibleFlags).into_iter().chain(with_data));
+    let land = V4 { destination: V4::default().source, ..V4::default() };
+    cases.push(packet("bare land", land.frame(TCP, &tcp_of(SYN, 5, 20)), Class::TcpSyn, Reason::Land));
+    let martian = V4::from([127, 0, 0, 1]);
+    cases.push(packet("bare martian", martian.frame(TCP, &tcp_of(SYN, 5, 20)), Class::TcpSyn, Reason::Martian));
+    let first = V4 { fragment: MORE, ..V4::default() };
+    cases.push(packet("bare first fragment", first.frame(TCP, &tcp_of(SYN, 5, 20)), Class::TcpSyn, Reason::BareSyn));
+    cases
 }
 
 fn offsets() -> Vec<Case> {

@@ -1,0 +1,375 @@
+//! Who was asked: which packets that look like replies answer something that this host has sent.
+//!
+//! A reflected flood is made of replies to questions that somebody else asked in this host's name: answers from
+//! amplifiers, SYN-ACKs, resets, ICMP errors. What the host sends is remembered by the tuple that a reply to it would
+//! have, for [`REMEMBERED_S`] seconds; a reply that is not remembered answers nothing.
+//!
+//! The memory is a Bloom filter whose bits are times: [`LINES`] cache lines of 32 cells, three cells of one line for each
+//! tuple, each with the second in which it was last used. It ages by itself, and nothing is ever removed.
+//!
+//! What it can cost:
+//! - *False matches.* A reply to nothing passes as one to something with a probability of 1 in 2,400 beside 10,000
+//!   conversations, and of 2.6 % beside 100,000 (measured by a test). It errs towards passing; limits come after.
+//! - *Only what leaves through a protected interface fills it.* A stranger can make this host send (an answer to him), and
+//!   so can fill it with tuples of his choice of peers; what that buys is that replies of those peers pass to limits.
+//! - *Wrap*: a cell that nobody touched for 19 h looks fresh for a minute.
+
+use core::cell::UnsafeCell;
+
+use crate::clock::Moment;
+use crate::frame::{Frame, be};
+use crate::hash::HashKey;
+use crate::packet::ends::Ends;
+use crate::packet::protocol;
+
+/// Cache lines of the memory (2 MiB).
+pub const LINES: usize = 1 << 15;
+/// Cells in a line.
+pub const CELLS: usize = 32;
+/// How long a question is remembered.
+pub const REMEMBERED_S: u16 = 60;
+
+/// How far a clock may go back.
+const SLACK_S: u16 = 4;
+
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+const ECHO: u8 = 8;
+const ECHO_REPLY: u8 = 0;
+const ECHO_V6: u8 = 128;
+const ECHO_REPLY_V6: u8 = 129;
+
+/// Words of a [`PortSet`].
+pub const PORT_WORDS: usize = 1 << 10;
+
+/// A set of ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PortSet {
+    words: [u64; PORT_WORDS],
+}
+
+impl PortSet {
+    /// No port.
+    pub const fn empty() -> Self {
+        Self { words: [0; PORT_WORDS] }
+    }
+
+    /// Whether it holds this port.
+    #[inline(always)]
+    pub const fn has(&self, port: u16) -> bool {
+        self.words[(port >> 6) as usize & (PORT_WORDS - 1)] >> (port & 63) & 1 == 1
+    }
+
+    /// Takes a port in, or out.
+    pub const fn set(&mut self, port: u16, member: bool) {
+        let (word, bit) = (&mut self.words[(port >> 6) as usize], 1 << (port & 63));
+        *word = if member { *word | bit } else { *word & !bit };
+    }
+
+    /// The ports that are in it.
+    pub fn iter(&self) -> impl Iterator<Item = u16> {
+        (0..=u16::MAX).filter(|port| self.has(*port))
+    }
+}
+
+/// UDP services that answer with more than they are asked, and that floods have come from: port and name.
+pub const AMPLIFIERS: &[(u16, &str)] = &[
+    (17, "qotd"),
+    (19, "chargen"),
+    (53, "dns"),
+    (69, "tftp"),
+    (111, "portmap"),
+    (123, "ntp"),
+    (137, "netbios"),
+    (161, "snmp"),
+    (177, "xdmcp"),
+    (389, "cldap"),
+    (427, "slp"),
+    (443, "quic"),
+    (500, "isakmp"),
+    (520, "rip"),
+    (623, "ipmi"),
+    (1194, "openvpn"),
+    (1434, "mssql"),
+    (1604, "citrix"),
+    (1701, "l2tp"),
+    (1900, "ssdp"),
+    (3283, "ard"),
+    (3389, "rdp"),
+    (3478, "stun"),
+    (3702, "ws-discovery"),
+    (4500, "ipsec-nat-t"),
+    (5060, "sip"),
+    (5093, "sentinel"),
+    (5351, "nat-pmp"),
+    (5353, "mdns"),
+    (5683, "coap"),
+    (10001, "ubiquiti"),
+    (11211, "memcached"),
+    (17185, "vxworks"),
+    (20800, "call-of-duty"),
+    (27015, "source-engine"),
+    (30120, "fivem"),
+    (30718, "lantronix"),
+    (32414, "plex"),
+    (33848, "jenkins"),
+    (37810, "dvr"),
+    (47808, "bacnet"),
+];
+
+/// Two ends of a conversation, as a reply to it would name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conversation {
+    /// The other end: an IPv6 address in two halves; of an IPv4 address the lower half is zero.
+    pub peer: (u64, u64),
+    /// Its port, then ours; of an ICMP echo its identifier, twice.
+    pub ports: (u16, u16),
+    /// The IP protocol.
+    pub protocol: u8,
+}
+
+impl Conversation {
+    /// What a frame that leaves this host is part of. `None` for what nobody replies to in a way that is looked at here.
+    #[inline(always)]
+    pub fn of_sent(frame: Frame<'_>) -> Option<Self> {
+        let ends = Ends::read(frame)?;
+        if ends.is_icmp() && !matches!(ends.transport.peek::<8>()?[0], ECHO | ECHO_V6) {
+            return None;
+        }
+        Self::of_asker(&ends)
+    }
+
+    /// What a frame that has come in claims to be a reply to. `None` where it claims no such thing: for TCP but SYN-ACK and
+    /// RST, UDP but from the ports of `amplifiers`, ICMP but errors and echo replies, and all that cannot be read.
+    #[inline(always)]
+    pub fn of_reply(frame: Frame<'_>, amplifiers: &PortSet) -> Option<Self> {
+        let ends = Ends::read(frame)?;
+        let header = ends.transport.peek::<8>()?;
+        let ports = (be!(u16, header, 0), be!(u16, header, 2));
+        let is_reply = match ends.protocol {
+            protocol::TCP => {
+                let flags = ends.transport.peek::<14>()?[13];
+                flags & RST != 0 || flags & (SYN | ACK) == SYN | ACK
+            }
+            protocol::UDP => amplifiers.has(ports.0),
+            _ if ends.is_icmp() => return Self::of_icmp_reply(&ends, header),
+            _ => false,
+        };
+        is_reply.then_some(Self { peer: ends.source, ports, protocol: ends.protocol })
+    }
+
+    #[inline(always)]
+    fn of_icmp_reply(ends: &Ends<'_>, header: &[u8; 8]) -> Option<Self> {
+        let inner = ends.transport.behind(8);
+        match (ends.protocol, header[0]) {
+            (protocol::ICMP, ECHO_REPLY) | (protocol::ICMPV6, ECHO_REPLY_V6) => {
+                let identifier = be!(u16, header, 4);
+                Some(Self { peer: ends.source, ports: (identifier, identifier), protocol: ends.protocol })
+            }
+            // Unreachable, source quench, time exceeded, parameter problem: behind it is what we are said to have sent.
+            (protocol::ICMP, 3 | 4 | 11 | 12) => Some(Self::of_quoted(Ends::read_ipv4(inner))),
+            (protocol::ICMPV6, 1 | 3 | 4) => Some(Self::of_quoted(Ends::read_ipv6(inner))),
+            _ => None,
+        }
+    }
+
+    /// An error that quotes nothing answers nothing.
+    #[inline(always)]
+    fn of_quoted(quoted: Option<Ends<'_>>) -> Self {
+        quoted.and_then(|ends| Self::of_asker(&ends)).unwrap_or(Self::NONE)
+    }
+
+    /// A conversation that nobody has: port and protocol are those of no packet.
+    const NONE: Self = Self { peer: (0, 0), ports: (0, 0), protocol: 0 };
+
+    /// The conversation of a packet that this host sends.
+    #[inline(always)]
+    fn of_asker(ends: &Ends<'_>) -> Option<Self> {
+        let header = ends.transport.peek::<8>()?;
+        let ports = match ends.protocol {
+            protocol::TCP | protocol::UDP => (be!(u16, header, 2), be!(u16, header, 0)),
+            _ if ends.is_icmp() => (be!(u16, header, 4), be!(u16, header, 4)),
+            _ => return None,
+        };
+        Some(Self { peer: ends.destination, ports, protocol: ends.protocol })
+    }
+
+    /// Where its traces lie.
+    #[inline(always)]
+    pub const fn trace(&self, key: &HashKey) -> Trace {
+        let ends = (self.ports.0 as u64) << 32 | (self.ports.1 as u64) << 16 | self.protocol as u64;
+        let peer = key.scatter(self.peer.0 ^ key.scatter(self.peer.1 ^ key.scatter(ends)));
+        Trace(peer)
+    }
+}
+
+/// The keyed hash of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace(u64);
+
+impl Trace {
+    /// Its line.
+    #[inline(always)]
+    pub const fn line(self) -> usize {
+        self.0 as usize & (LINES - 1)
+    }
+
+    #[inline(always)]
+    const fn cell(self, which: u32) -> usize {
+        (self.0 >> (24 + 8 * which)) as usize & (CELLS - 1)
+    }
+}
+
+/// A cache line of the memory. All zero is empty.
+#[repr(C, align(64))]
+pub struct Line(UnsafeCell<[u16; CELLS]>);
+
+// SAFETY: cells are read and written whole, and of two writers at once each is right.
+unsafe impl Sync for Line {}
+
+impl Line {
+    /// A line with nothing in it.
+    pub const fn empty() -> Self {
+        Self(UnsafeCell::new([0; CELLS]))
+    }
+
+    #[inline(always)]
+    fn cell(&self, at: usize) -> *mut u16 {
+        // SAFETY: the mask keeps the pointer inside the line.
+        unsafe { self.0.get().cast::<u16>().add(at & (CELLS - 1)) }
+    }
+
+    /// Remembers a conversation.
+    #[inline(always)]
+    pub fn remember(&self, trace: Trace, now: Moment) {
+        let second = second(now);
+        let mut which = 0;
+        while which < 3 {
+            let cell = self.cell(trace.cell(which));
+            // SAFETY: inside this live line. Most packets find their second there: a line that is only read stays shared
+            // by all CPUs.
+            unsafe {
+                if cell.read_volatile() != second {
+                    cell.write_volatile(second);
+                }
+            }
+            which += 1;
+        }
+    }
+
+    /// Whether a conversation was remembered in the last [`REMEMBERED_S`] seconds, or looks like it.
+    #[inline(always)]
+    pub fn remembers(&self, trace: Trace, now: Moment) -> bool {
+        let second = second(now);
+        let mut which = 0;
+        while which < 3 {
+            // SAFETY: inside this live line.
+            let then = unsafe { self.cell(trace.cell(which)).read_volatile() };
+            // A clock that went back by a little is no reason to forget.
+            if then == 0 || second.wrapping_sub(then).wrapping_add(SLACK_S) > REMEMBERED_S + SLACK_S {
+                return false;
+            }
+            which += 1;
+        }
+        true
+    }
+}
+
+/// The time in a cell: seconds (of 2^30 ns), never zero.
+#[inline(always)]
+const fn second(now: Moment) -> u16 {
+    ((now.ns() >> 30) as u16) | 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: HashKey = HashKey::new([0x2545_f491_4f6c_dd1d, 0xd129_0d3a_77e5_5a3b]);
+    const SECOND: u64 = 1 << 30;
+    const NOON: u64 = 40_000 * SECOND;
+
+    fn conversation(n: u64) -> Conversation {
+        Conversation { peer: (0x0808_0000 + n, 0), ports: (53, 40_000), protocol: 17 }
+    }
+
+    struct Memory(Vec<Line>);
+
+    impl Memory {
+        fn new() -> Self {
+            Self((0..LINES).map(|_| Line::empty()).collect())
+        }
+
+        fn remember(&self, conversation: Conversation, now: u64) {
+            let trace = conversation.trace(&KEY);
+            self.0[trace.line()].remember(trace, Moment::from_ns(now));
+        }
+
+        fn remembers(&self, conversation: Conversation, now: u64) -> bool {
+            let trace = conversation.trace(&KEY);
+            self.0[trace.line()].remembers(trace, Moment::from_ns(now))
+        }
+    }
+
+    #[test]
+    fn what_was_asked_is_remembered_for_a_minute() {
+        let memory = Memory::new();
+        assert!(!memory.remembers(conversation(1), NOON), "nothing yet");
+        memory.remember(conversation(1), NOON);
+        for after in [0, 1, 30, u64::from(REMEMBERED_S) - 2] {
+            assert!(memory.remembers(conversation(1), NOON + after * SECOND), "after {after} s");
+        }
+        assert!(memory.remembers(conversation(1), NOON - SECOND), "a clock that went back");
+        assert!(!memory.remembers(conversation(1), NOON + (u64::from(REMEMBERED_S) + 2) * SECOND));
+        memory.remember(conversation(1), NOON + 50 * SECOND);
+        assert!(memory.remembers(conversation(1), NOON + 100 * SECOND), "asked again");
+    }
+
+    #[test]
+    fn a_reply_from_elsewhere_is_not_the_one() {
+        let memory = Memory::new();
+        let asked = conversation(1);
+        memory.remember(asked, NOON);
+        let others = [
+            conversation(2),
+            Conversation { peer: (asked.peer.0, 1), ..asked },
+            Conversation { ports: (53, 40_001), ..asked },
+            Conversation { ports: (123, 40_000), ..asked },
+            Conversation { ports: (40_000, 53), ..asked },
+            Conversation { protocol: 6, ..asked },
+        ];
+        for other in others {
+            assert!(!memory.remembers(other, NOON), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn all_that_was_asked_is_remembered_and_little_that_was_not() {
+        for (asked, share) in [(10_000, 0.000_6), (100_000, 0.04)] {
+            let memory = Memory::new();
+            for n in 0..asked {
+                memory.remember(conversation(n), NOON + n * 1_000);
+            }
+            assert!((0..asked).all(|n| memory.remembers(conversation(n), NOON + 20 * SECOND)));
+            let others = asked..asked + 1_000_000;
+            let matches = others.filter(|n| memory.remembers(conversation(*n), NOON + 20 * SECOND)).count();
+            assert!((matches as f64) < share * 1e6, "{matches} of a million beside {asked}");
+            println!("{matches} of a million beside {asked}");
+        }
+    }
+
+    #[test]
+    fn a_set_of_ports_holds_what_was_put_in() {
+        let mut ports = PortSet::empty();
+        for (port, _) in AMPLIFIERS {
+            ports.set(*port, true);
+        }
+        assert!(ports.has(53) && ports.has(47_808) && !ports.has(54));
+        assert!(ports.iter().eq(AMPLIFIERS.iter().map(|(port, _)| *port)), "sorted, and each once");
+        ports.set(53, false);
+        assert!(!ports.has(53));
+    }
+}
