@@ -24,8 +24,9 @@
 //! - *A race of CPUs* on one source is settled by compare-and-swap, tried four times; a packet that loses them all passes
 //!   uncharged. Bound kept by a test: two CPUs pass at most 1.03 of limits up to 5,000/s.
 //! - *Wrap*: an entry that nobody touched for 4.9 h (its tag still in place) can be taken for a debt of less than twice the
-//!   tolerance. The source then waits that long at most. A cell that nobody touched for 73 min can look indebted: its next
-//!   packet asks the table, and is charged once.
+//!   tolerance. The source then waits that long at most. Entries that nobody touched for 4.3 to 4.9 h look indebted when a
+//!   victim is chosen: where seven of them fill a line, new sources there share one entry meanwhile. A cell that nobody
+//!   touched for 73 min can look indebted: its next packet asks the table, and is charged once.
 
 use core::cell::UnsafeCell;
 
@@ -50,6 +51,8 @@ const GATE_HOLD: u32 = 1 << 20;
 /// The furthest ahead that a live cell can be, 252 s of 4,398: any later time is a stale cell.
 const GATE_WINDOW: u32 = 2 * GATE_LONGEST + 2 * GATE_HOLD;
 const PINNED: u32 = 1;
+/// The most that any meter lets a source owe, 2,199 s of 17,592 s.
+const MOST_OWED: u64 = 1 << 37;
 /// How often an update that another CPU overtook is tried.
 const ATTEMPTS: u32 = 4;
 
@@ -126,7 +129,7 @@ pub fn pass_open_gate(cell: &mut u32, cost: Cost, meter: &Meter, now: Moment) ->
 #[inline(always)]
 fn gate_debt(cell: u32, now: Moment) -> u32 {
     // Under a flood from random sources a cell is as often in debt as not: a branch would be mispredicted every other time.
-    up_to(cell.wrapping_sub(gate_time(now)), GATE_WINDOW | PINNED)
+    up_to(u64::from(cell.wrapping_sub(gate_time(now))), u64::from(GATE_WINDOW | PINNED)) as u32
 }
 
 #[inline(always)]
@@ -216,26 +219,28 @@ fn find(bucket: &Bucket, tag: u64, now: u64) -> usize {
         way += 1;
     }
     // Whoever owes nothing there makes room, so that the next packet finds its entry at once.
-    if rank(bucket.load(likely(tag)), now) <= 0 {
+    if owed(bucket.load(likely(tag)), now) == 0 {
         return likely(tag);
     }
     // Under a flood the victim is random: a branch here would be mispredicted every other time.
-    let mut least = rank(bucket.load(0), now);
+    let rank = |way: usize| (owed(bucket.load(way), now) as i64) << 3 | way as i64;
+    let mut least = rank(0);
     let mut way = 1;
     while way < WAYS {
-        let other = rank(bucket.load(way), now) | way as i64;
-        let difference = other.wrapping_sub(least);
+        let difference = rank(way).wrapping_sub(least);
         least = least.wrapping_add(difference & (difference >> 63));
         way += 1;
     }
     least as usize & (WAYS - 1)
 }
 
-/// How far an entry lies ahead of `now`, negative for the past, with three low bits free for its way.
+/// What an entry owes, whoever's it is. What is further ahead than any meter can have put it is long past.
 #[inline(always)]
-const fn rank(entry: u64, now: u64) -> i64 {
-    const TAG_BITS: u32 = 64 - TIME_BITS;
-    (entry.wrapping_sub(now) << TAG_BITS) as i64 >> (TAG_BITS - 3)
+fn owed(entry: u64, now: u64) -> u64 {
+    if entry == 0 {
+        return 0;
+    }
+    up_to(entry.wrapping_sub(now) & TIME_MASK, MOST_OWED)
 }
 
 /// What the table knows of a source, for `explain`: its debt in nanoseconds, and whether it has an entry at all.

@@ -52,10 +52,10 @@ pub(crate) fn opaque(value: u64) -> u64 {
     value
 }
 
-/// `value`, or zero where it is above `most`; without a branch, which the compiler would make of every other form.
+/// `value`, or zero where it is above `most` (both below 2^63); without a branch, which the compiler would make of every other form.
 #[inline(always)]
-pub(crate) fn up_to(value: u32, most: u32) -> u32 {
-    let mut sign = i64::from(value) - i64::from(most) - 1;
+pub(crate) fn up_to(value: u64, most: u64) -> u64 {
+    let mut sign = value as i64 - most as i64 - 1;
     #[cfg(target_arch = "bpf")]
     // SAFETY: shifts one register; memory and flags are untouched.
     unsafe {
@@ -65,5 +65,5 @@ pub(crate) fn up_to(value: u32, most: u32) -> u32 {
     {
         sign >>= 63;
     }
-    value & sign as u32
+    value & sign as u64
 }

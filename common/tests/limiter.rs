@@ -257,3 +257,31 @@ fn two_sources_in_one_place_share_one_limit() {
     assert!((0.98..=1.02).contains(&(shares[0] + shares[1])));
     assert_eq!(other.sent, other.passed);
 }
+
+/// Eight sources in one line of the table, at every time of its clock: empty and stale entries make room before one that
+/// owes, however far ahead their times look.
+#[test]
+fn sources_in_one_line_of_the_table_keep_their_limits_at_any_time() {
+    let line = place(7).bucket();
+    let places: Vec<_> = (0..).map(place).filter(|place| place.bucket() == line).take(8).collect();
+    let meter = packets(1_000, 400, 1, TICK_NS);
+    for eighth in 0..8 {
+        let mut wall = Wall::new(1, DAY_NS / TABLE_WRAP_NS * TABLE_WRAP_NS + eighth * (TABLE_WRAP_NS / 8) + SECOND);
+        for round in 0..2 {
+            let mut passed = [0_u64; 8];
+            for _ in 0..5 * SECOND / TICK_NS {
+                wall.now_ns += TICK_NS;
+                for (passed, place) in passed.iter_mut().zip(&places) {
+                    *passed += (0..8).filter(|_| wall.packet(0, *place, &meter)).count() as u64;
+                }
+            }
+            // 5,000 by the rate, 400 at once, and a little for the gate.
+            assert!(
+                passed.iter().all(|passed| (5_200..5_500).contains(passed)),
+                "{eighth}/8, round {round}: {passed:?}"
+            );
+            // Long enough for these times to lie on the other side of the clock.
+            wall.now_ns += TABLE_WRAP_NS / 2;
+        }
+    }
+}
