@@ -31,7 +31,7 @@ const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 const PACKETS: u64 = 1_000_000;
 /// Packets under one configuration.
-const ROUND: u64 = 20_000;
+const ROUND: u64 = 5_000;
 
 /// A prefix on a list, as 128 bits with IPv4 in the upper 32.
 #[derive(Clone, Copy)]
