@@ -125,7 +125,7 @@ pub const AMPLIFIERS: &[(u16, &str)] = &[
 pub struct Conversation {
     /// The other end: an IPv6 address in two halves; of an IPv4 address the lower half is zero.
     pub peer: (u64, u64),
-    /// Its port, then ours; of an ICMP echo its identifier, twice.
+    /// Its port, then ours; of an ICMP echo its identifier, twice; of other protocols zeros.
     pub ports: (u16, u16),
     /// The IP protocol.
     pub protocol: u8,
@@ -188,11 +188,17 @@ impl Conversation {
     /// The conversation of a packet that this host sends.
     #[inline(always)]
     fn of_asker(ends: &Ends<'_>) -> Option<Self> {
-        let header = ends.transport.peek::<8>()?;
         let ports = match ends.protocol {
-            protocol::TCP | protocol::UDP => (be!(u16, header, 2), be!(u16, header, 0)),
-            _ if ends.is_icmp() => (be!(u16, header, 4), be!(u16, header, 4)),
-            _ => return None,
+            protocol::TCP | protocol::UDP => {
+                let header = ends.transport.peek::<8>()?;
+                (be!(u16, header, 2), be!(u16, header, 0))
+            }
+            _ if ends.is_icmp() => {
+                let header = ends.transport.peek::<8>()?;
+                (be!(u16, header, 4), be!(u16, header, 4))
+            }
+            // For the errors that quote them: SCTP, GRE, ESP.
+            _ => (0, 0),
         };
         Some(Self { peer: ends.destination, ports, protocol: ends.protocol })
     }

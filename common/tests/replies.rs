@@ -88,7 +88,10 @@ fn a_reply_names_what_was_sent() {
 
 #[test]
 fn an_icmp_error_names_what_it_quotes() {
-    for (protocol, payload) in [(UDP, from(udp(30), 40_000, 53)), (TCP, from(tcp(ACK), 443, 50_000))] {
+    const SCTP: u8 = 132;
+    const ESP: u8 = 50;
+    let udp_and_tcp = [(UDP, from(udp(30), 40_000, 53)), (TCP, from(tcp(ACK), 443, 50_000))];
+    for (protocol, payload) in udp_and_tcp.into_iter().chain([(SCTP, vec![7; 12]), (ESP, vec![1, 2, 3])]) {
         let (out4, out6) = (v4(WE, THEY), v6(WE, THEY));
         // From a router on the way, not from the peer.
         for kind in [3, 4, 11, 12] {
