@@ -291,8 +291,10 @@ fn reconfigure(chance: &mut Chance, kernel: &mut Kernel, state: &mut State) -> R
         let of_list: Result<Vec<_>> = state.entries.iter().filter(|entry| entry.list == *list).map(to_listed).collect();
         kernel.replace_list(*list, &of_list?)?;
     }
-    let reason = chance.of(Reason::ALL);
-    kernel.dataplane.set_policy(reason, chance.of(Verdict::ALL))?;
+    // Any reason, and the one that is looked for only where it drops.
+    for reason in [chance.of(Reason::ALL), Reason::UnsolicitedReply] {
+        kernel.dataplane.set_policy(reason, chance.of(Verdict::ALL))?;
+    }
     kernel.dataplane.set_mode(chance.of(&[Mode::Enforce, Mode::Enforce, Mode::Monitor]))?;
     Ok(())
 }

@@ -121,6 +121,9 @@ fn headline(status: &Status) -> String {
 fn interface_block(interface: &InterfaceStatus) -> String {
     let attached = interface.attached.map_or("NOT ATTACHED", |mode| mode.label());
     let mut text = format!("\n{}  {attached}, protected for {}\n", interface.name, ago(interface.since_unix_s));
+    if interface.attached.is_some() && !interface.remembers_sent {
+        text += "  what leaves is not remembered, so unsolicited-reply cannot be armed (it takes kernel 6.6)\n";
+    }
     let mut table = Table::new(&["", "packets", "bytes", "packets/s", "bytes/s"]);
     let mut row = |name: String, flow: &Flow| {
         table.row([
