@@ -44,7 +44,8 @@ fn two_cpus_together_keep_the_limit_of_a_source() -> Result<()> {
     let mut kernel = Kernel::load(Time::Ticks)?;
     kernel.dataplane.set_mode(Mode::Enforce)?;
     let mut total = 0;
-    for (place, (per_second, burst)) in [(1_000, 500), (5_000, 10_000), (100_000, 20_000)].into_iter().enumerate() {
+    // Bursts of two seconds: a machine that stands still for less than that has lost nothing of what it may pass.
+    for (place, (per_second, burst)) in [(1_000, 2_000), (5_000, 10_000), (100_000, 200_000)].into_iter().enumerate() {
         kernel.set_limit(LimitName::Udp, Rate::Limit { per_second, burst }, Rate::Off)?;
         let subject = 10 + place as u16;
         let frame = match place % 2 {
@@ -70,7 +71,10 @@ fn two_cpus_together_keep_the_limit_of_a_source() -> Result<()> {
         assert_eq!(passed + dropped, sent, "{changed:?}");
         assert_eq!(kernel.counted().packets(), total);
         assert!(sent as f64 > 3.0 * limit, "too few packets to be a race: {sent}");
-        assert!((0.95..=1.03).contains(&share), "{passed} passed, and the limit is {limit:.0}");
+        assert!(share >= 0.95, "{passed} passed, and the limit is {limit:.0}");
+        // What a race adds, it adds to the rate: the burst must not hide it.
+        let most = 1.03 * per_second as f64 * took.as_secs_f64() + burst as f64;
+        assert!(passed as f64 <= most, "{passed} passed, and the limit is {limit:.0}");
     }
     Ok(())
 }
