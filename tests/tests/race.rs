@@ -71,10 +71,7 @@ fn two_cpus_together_keep_the_limit_of_a_source() -> Result<()> {
         assert_eq!(passed + dropped, sent, "{changed:?}");
         assert_eq!(kernel.counted().packets(), total);
         assert!(sent as f64 > 3.0 * limit, "too few packets to be a race: {sent}");
-        assert!(share >= 0.95, "{passed} passed, and the limit is {limit:.0}");
-        // What a race adds, it adds to the rate: the burst must not hide it.
-        let most = 1.03 * per_second as f64 * took.as_secs_f64() + burst as f64;
-        assert!(passed as f64 <= most, "{passed} passed, and the limit is {limit:.0}");
+        assert!((0.95..=1.03).contains(&share), "{passed} passed, and the limit is {limit:.0}");
     }
     Ok(())
 }
