@@ -44,8 +44,8 @@ fn two_cpus_together_keep_the_limit_of_a_source() -> Result<()> {
     let mut kernel = Kernel::load(Time::Ticks)?;
     kernel.dataplane.set_mode(Mode::Enforce)?;
     let mut total = 0;
-    // Bursts of two seconds: a machine that stands still for less than that has lost nothing of what it may pass.
-    for (place, (per_second, burst)) in [(1_000, 2_000), (5_000, 10_000), (100_000, 200_000)].into_iter().enumerate() {
+    // Bursts of a second and a half: a machine that stands still for less than that has lost nothing of what it may pass.
+    for (place, (per_second, burst)) in [(1_000, 1_500), (5_000, 7_500), (100_000, 150_000)].into_iter().enumerate() {
         kernel.set_limit(LimitName::Udp, Rate::Limit { per_second, burst }, Rate::Off)?;
         let subject = 10 + place as u16;
         let frame = match place % 2 {
