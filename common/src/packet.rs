@@ -523,9 +523,9 @@ fn udp_finding(header: &[u8; 8], length: u32) -> Reason {
 }
 
 const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
+pub(crate) const SYN: u8 = 0x02;
+pub(crate) const RST: u8 = 0x04;
+pub(crate) const ACK: u8 = 0x10;
 
 /// A bit for each combination of FIN, SYN, RST, PSH, ACK and URG that no TCP sends.
 const IMPOSSIBLE_FLAGS: u64 = {

@@ -20,7 +20,7 @@ use crate::clock::Moment;
 use crate::frame::{Frame, be};
 use crate::hash::HashKey;
 use crate::packet::ends::Ends;
-use crate::packet::protocol;
+use crate::packet::{ACK, RST, SYN, protocol};
 
 /// Cache lines of the memory (2 MiB).
 pub const LINES: usize = 1 << 15;
@@ -31,10 +31,6 @@ pub const REMEMBERED_S: u16 = 60;
 
 /// How far a clock may go back.
 const SLACK_S: u16 = 4;
-
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
 
 const ECHO: u8 = 8;
 const ECHO_REPLY: u8 = 0;
