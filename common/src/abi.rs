@@ -6,7 +6,7 @@ use crate::limiter::GATE_CELLS;
 use crate::reason::REASON_SLOTS;
 
 /// Version of every layout in this crate that lies in a map, and of the names below.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Map names, as the kernel and bpftool show them and as the pins are called. At most 15 characters.
 pub mod map {
@@ -28,13 +28,22 @@ pub mod map {
     pub const INTERFACES: &str = "INTERFACES";
     /// The clock that tests set; read only by a program that was loaded for a test.
     pub const TEST_CLOCK: &str = "TEST_CLOCK";
-    /// What was sent, a [`crate::replies::Line`] per entry. Written by the kernel half only, where packets leave.
+    /// What was sent, a [`crate::memory::Line`] per entry. Written by the kernel half only, where packets leave.
     pub const SENT: &str = "SENT";
     /// One [`crate::replies::PortSet`]: UDP ports that replies come from. Written by the controller only.
     pub const AMPLIFIERS: &str = "AMPLIFIERS";
+    /// Sources that completed a handshake, a [`crate::memory::Line`] per entry. Written by the kernel half only, where
+    /// packets leave.
+    pub const VERIFIED: &str = "VERIFIED";
+    /// First SYNs, a [`crate::memory::Line`] per entry. Written by the kernel half only.
+    pub const FIRST_SYNS: &str = "FIRST_SYNS";
+    /// One [`crate::services::PortTable`]. Written by the controller only, port by port.
+    pub const SERVICES: &str = "SERVICES";
     /// All of them.
-    pub const ALL: [&str; 11] =
-        [CONFIG, CPUS, SOURCES, LISTS_V4, LISTS_V6, PREFILTER, SAMPLES, INTERFACES, TEST_CLOCK, SENT, AMPLIFIERS];
+    pub const ALL: [&str; 14] = [
+        CONFIG, CPUS, SOURCES, LISTS_V4, LISTS_V6, PREFILTER, SAMPLES, INTERFACES, TEST_CLOCK, SENT, AMPLIFIERS, VERIFIED,
+        FIRST_SYNS, SERVICES,
+    ];
 }
 
 /// Program names in the object.
@@ -166,7 +175,7 @@ pub struct ClockReading {
 #[cfg(feature = "user")]
 mod pod {
     use super::{ClockReading, Counter, InterfaceRecord, Sample, Sampler};
-    use crate::{config::Config, lists::ListEntry};
+    use crate::{config::Config, lists::ListEntry, services::PortTable};
 
     // SAFETY: `repr(C)`, integers and arrays of them only, no hidden bytes, valid for every bit pattern.
     unsafe impl aya::Pod for Config {}
@@ -182,6 +191,8 @@ mod pod {
     unsafe impl aya::Pod for Counter {}
     // SAFETY: as above.
     unsafe impl aya::Pod for ClockReading {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PortTable {}
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::limits::{LimitName, Per, RateSpec};
 use crate::lists::ListState;
 use crate::meter::Meters;
 use crate::reason::DropSet;
+use crate::services::{Cap, SERVICE_SLOTS, ServiceRecord};
 
 labelled_enum! {
     /// Whether drops are real.
@@ -98,6 +99,10 @@ pub struct Config {
     pub wider: [[Meters; KIND_SLOTS]; Per::WIDER.len()],
     /// Compiled limit of sources on the allow list, all classes and families together.
     pub allowed: Meters,
+    /// Compiled caps of services, by number; of zero, which is no service, there is none.
+    pub caps: [Cap; SERVICE_SLOTS],
+    /// For people: the services, by number. The kernel half does not read it.
+    pub services: [ServiceRecord; SERVICE_SLOTS],
     /// For people: the limits as they were set, packets and bytes, by [`Per`] and [`LimitName`]. The kernel half does
     /// not read it.
     pub specs: [[[RateSpec; 2]; LIMIT_SLOTS]; Per::ALL.len()],
@@ -118,6 +123,12 @@ impl Config {
     #[inline(always)]
     pub const fn wider(&self, level: usize, kind: Kind) -> &Meters {
         &self.wider[level & 1][kind.index() as usize & (KIND_SLOTS - 1)]
+    }
+
+    /// The cap of a service.
+    #[inline(always)]
+    pub const fn cap(&self, service: u8) -> &Cap {
+        &self.caps[service as usize & (SERVICE_SLOTS - 1)]
     }
 
     /// The meters of a kind of packets.

@@ -1,5 +1,5 @@
-//! The order of the decision: allow list, deny list, what is wrong with the packet, replies to nothing, limits of its
-//! source.
+//! The order of the decision: allow list, deny list, what is wrong with the packet, what nobody expects, replies to
+//! nothing, first SYNs, limits of its source, subnet and network, the cap of its service.
 //!
 //! One function, called by the kernel half on the packet, by the controller to explain, and by tests as the model that
 //! the loaded program is compared with.
@@ -7,10 +7,11 @@
 use core::hint::cold_path;
 
 use crate::class::Kind;
+use crate::closer::Closer;
 use crate::config::Config;
 use crate::limits::Per;
 use crate::lists::{List, ListState};
-use crate::meter::{Amount, Meter, Meters};
+use crate::meter::{Amount, Ask, Meter, Meters};
 use crate::outcome::Outcome;
 use crate::packet::{Frame, Headers, Source, fast, read};
 use crate::reason::Reason;
@@ -30,8 +31,8 @@ pub trait World<'w> {
     fn may_be_listed(&mut self, _source: Source) -> bool {
         true
     }
-    /// Whether the frame claims to be a reply, and answers nothing that was sent.
-    fn is_unsolicited(&mut self, frame: Frame<'_>) -> bool;
+    /// What [`crate::closer::look_closer`] says of the frame: where the maps are apart from the rest, they are asked there.
+    fn look_closer(&mut self, frame: Frame<'_>, key: u64, kind: Kind) -> Closer;
     /// Whether this meter lets the source with this [`Source::key`] send this now; if so, charges it.
     fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool;
 }
@@ -49,9 +50,9 @@ pub fn decide_fast<'w>(frame: Frame<'_>, world: &mut impl World<'w>) -> Option<(
         }
     }
     let meters = config.meters(kind);
-    if !meters.limit_packets_only() {
+    if !meters.ask_packets_only() {
         cold_path();
-        return if meters.limit_more() { None } else { Some((kind, true)) };
+        return if meters.ask_more() { None } else { Some((kind, true)) };
     }
     Some((kind, over_packet_limit(packet.key, meters, world).is_none()))
 }
@@ -84,13 +85,19 @@ fn judge<'w>(packet: &Headers, frame: Frame<'_>, world: &mut impl World<'w>) -> 
         return found;
     }
     let meters = config.meters(found.kind());
-    let over = if meters.limit_more() {
+    let over = if meters.ask_more() {
         cold_path();
-        if meters.ask_replies() && world.is_unsolicited(frame) {
-            return found.because(Reason::UnsolicitedReply);
+        let closer = if meters.ask(Ask::A_CLOSER_LOOK) {
+            world.look_closer(frame, packet.key, found.kind())
+        } else {
+            Closer::NOTHING
+        };
+        if let Some(reason) = closer.reason() {
+            return found.because(reason);
         }
-        over_all_limits(packet.key, bytes, found.kind(), world)
-    } else if meters.limit_packets() {
+        let over = over_all_limits(packet.key, bytes, found.kind(), world);
+        if over.is_none() && closer.service() != 0 { over_cap(closer, world) } else { over }
+    } else if meters.ask(Ask::PACKETS) {
         over_packet_limit(packet.key, meters, world)
     } else {
         None
@@ -114,7 +121,7 @@ fn over_all_limits<'w>(key: u64, bytes: u32, kind: Kind, world: &mut impl World<
     let mut level = 0;
     while level < Per::WIDER.len() {
         let per = Per::WIDER[level];
-        if meters.ask_wider(per) && over_limits(per.key(key), bytes, config.wider(level, kind), world).is_some() {
+        if meters.ask(Ask::wider(per)) && over_limits(per.key(key), bytes, config.wider(level, kind), world).is_some() {
             return Some(REASONS[level]);
         }
         level += 1;
@@ -122,22 +129,33 @@ fn over_all_limits<'w>(key: u64, bytes: u32, kind: Kind, world: &mut impl World<
     None
 }
 
+/// Whether the service that the packet is for is over its cap, and this source has to wait.
+#[inline(always)]
+fn over_cap<'w>(closer: Closer, world: &mut impl World<'w>) -> Option<Reason> {
+    let cap = world.config().cap(closer.service());
+    if !cap.is_armed() {
+        return None;
+    }
+    let meter = cap.meter(closer.is_verified());
+    if world.admit(u64::from(closer.service()), Amount::PACKET, meter) { None } else { Some(Reason::ServiceCap) }
+}
+
 /// The limit that the packet is over, if any. Packets are asked before bytes: what is refused for its bytes has used
 /// its packet, as in any chain of meters.
 #[inline(always)]
 fn over_limits<'w>(key: u64, bytes: u32, meters: &Meters, world: &mut impl World<'w>) -> Option<Reason> {
-    if meters.limit_packets()
+    if meters.ask(Ask::PACKETS)
         && let Some(reason) = over_packet_limit(key, meters, world)
     {
         return Some(reason);
     }
-    if !meters.limit_more() {
+    if !meters.ask_more() {
         return None;
     }
-    if meters.block() {
+    if meters.ask(Ask::BLOCK) {
         return Some(Reason::ClassBlocked);
     }
-    if meters.limit_bytes() && !world.admit(key, Amount::bytes(bytes), &meters.bytes) {
+    if meters.ask(Ask::BYTES) && !world.admit(key, Amount::bytes(bytes), &meters.bytes) {
         return Some(Reason::ByteLimit);
     }
     None

@@ -2,6 +2,8 @@
 
 use core::marker::PhantomData;
 
+use crate::verifier::opaque;
+
 /// A frame in memory: where it begins, where its readable part ends, and how long all of it is.
 #[derive(Clone, Copy)]
 pub struct Frame<'a> {
@@ -40,8 +42,15 @@ impl<'a> Frame<'a> {
 
     /// Bytes of the whole frame from here on, with what is not readable here.
     #[inline(always)]
-    pub(crate) const fn bytes_from(&self, cursor: &Cursor<'_>) -> u32 {
-        self.bytes.wrapping_sub((cursor.at - self.start) as u32)
+    pub(crate) fn bytes_from(&self, cursor: &Cursor<'_>) -> u32 {
+        // Hidden, so that the compiler subtracts one pointer from the other and not each from the length.
+        self.bytes.wrapping_sub(opaque((cursor.at - self.start) as u64) as u32)
+    }
+
+    /// Where it begins, where its readable part ends, and its length: what [`Self::from_raw`] takes.
+    #[inline(always)]
+    pub const fn to_raw(&self) -> (usize, usize, u32) {
+        (self.start, self.end, self.bytes)
     }
 
     /// Length of the whole frame.

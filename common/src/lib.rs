@@ -12,18 +12,23 @@ pub mod abi;
 mod atomic;
 pub mod class;
 pub mod clock;
+pub mod closer;
 pub mod config;
 pub mod decide;
+pub mod first_syn;
 mod frame;
 pub mod hash;
 pub mod limiter;
 pub mod limits;
 pub mod lists;
+pub mod memory;
 pub mod meter;
 mod outcome;
 pub mod packet;
 pub mod reason;
 pub mod replies;
+pub mod services;
+pub mod verified;
 mod verifier;
 
 /// Makes a fieldless `repr(u8)` enum's variants countable and nameable, in order, from one list.

@@ -106,10 +106,15 @@ pub struct RateSpec {
     burst: u64,
 }
 
+impl RateSpec {
+    /// No limit.
+    pub const OFF: Self = Self { per_second: u64::MAX, burst: 0 };
+}
+
 impl From<Rate> for RateSpec {
     fn from(rate: Rate) -> Self {
         match rate {
-            Rate::Off => Self { per_second: u64::MAX, burst: 0 },
+            Rate::Off => Self::OFF,
             Rate::Block => Self { per_second: 0, burst: 0 },
             Rate::Limit { per_second, burst } => Self { per_second, burst },
         }

@@ -146,6 +146,11 @@ impl Meter {
         Cost { exact, gate: gate_cost(exact, self.spread) }
     }
 
+    /// The same meter with half of the tolerance: whoever is refused by it leaves the other half to those who are not.
+    pub(crate) const fn with_half_the_tolerance(self) -> Self {
+        Self { tau: self.tau / 2, ..self }
+    }
+
     #[inline(always)]
     pub(crate) const fn tau(&self) -> u64 {
         self.tau
@@ -187,7 +192,7 @@ const fn gate_cost(exact: u64, spread: u32) -> u32 {
 pub struct Meters {
     /// Packets per second.
     pub packets: Meter,
-    /// [`Asked`], as bits: one load decides what there is to do.
+    /// [`Ask`], as bits: one load decides what there is to do.
     asked: u64,
     /// Bytes per second.
     pub bytes: Meter,
@@ -197,21 +202,40 @@ pub struct Meters {
 
 const _: () = assert!(size_of::<Meters>() == 128);
 
-/// Bits of what a packet has to pass.
-struct Asked;
+/// Something that a packet may have to pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask(u64);
 
-impl Asked {
-    const PACKETS: u64 = 1;
-    const BYTES: u64 = 2;
-    const BLOCK: u64 = 4;
-    const SUBNET: u64 = 8;
-    const NETWORK: u64 = 16;
-    const REPLIES: u64 = 32;
+impl Ask {
+    /// The packets of its source.
+    pub const PACKETS: Self = Self(1);
+    /// The bytes of its source.
+    pub const BYTES: Self = Self(2);
+    /// Nothing passes.
+    pub const BLOCK: Self = Self(4);
+    /// The limits of its subnet.
+    pub const SUBNET: Self = Self(8);
+    /// The limits of its network.
+    pub const NETWORK: Self = Self(16);
+    /// If it looks like a reply: whether it answers something.
+    pub const REPLIES: Self = Self(32);
+    /// The cap of its service.
+    pub const CAP: Self = Self(128);
+    /// Whether somebody expects it.
+    pub const LOCKDOWN: Self = Self(256);
+    /// Whether it was sent before.
+    pub const FIRST_SYN: Self = Self(512);
 
-    /// The bit of a level that is wider than a source.
-    const fn wider(per: Per) -> u64 {
+    /// Any of what takes a closer look.
+    pub(crate) const A_CLOSER_LOOK: Self =
+        Self(Self::REPLIES.0 | Self::LOCKDOWN.0 | Self::THE_SOURCE.0);
+    /// Any of what has to know whether the source is verified.
+    pub(crate) const THE_SOURCE: Self = Self(Self::CAP.0 | Self::FIRST_SYN.0);
+
+    /// The limits of a level that is wider than a source.
+    pub const fn wider(per: Per) -> Self {
         match per {
-            Per::Source => 0,
+            Per::Source => Self(0),
             Per::Subnet => Self::SUBNET,
             Per::Network => Self::NETWORK,
         }
@@ -229,73 +253,43 @@ impl Meters {
         let bytes = meter(limits.bytes, Unit::Bytes, secrets[1])?;
         let mut asked = 0;
         if packets.is_armed() {
-            asked |= Asked::PACKETS;
+            asked |= Ask::PACKETS.0;
         }
         if bytes.is_armed() {
-            asked |= Asked::BYTES;
+            asked |= Ask::BYTES.0;
         }
         if limits.packets == Rate::Block || limits.bytes == Rate::Block {
-            asked = Asked::BLOCK;
+            asked = Ask::BLOCK.0;
         }
         Ok(Self { packets, asked, bytes, reserved: 0 })
     }
 
-    /// Whether nothing passes.
+    /// Whether a packet has to pass this, or any of these.
     #[inline(always)]
-    pub const fn block(&self) -> bool {
-        self.asked & Asked::BLOCK != 0
+    pub const fn ask(&self, what: Ask) -> bool {
+        self.asked & what.0 != 0
     }
 
-    /// Whether packets are limited.
-    #[inline(always)]
-    pub const fn limit_packets(&self) -> bool {
-        self.asked & Asked::PACKETS != 0
+    /// Says whether a packet has to pass this.
+    pub const fn set_ask(&mut self, what: Ask, ask: bool) {
+        self.asked = if ask { self.asked | what.0 } else { self.asked & !what.0 };
     }
 
-    /// Whether packets are limited and nothing else is: the rule.
+    /// Whether packets are limited and nothing else is asked: the rule.
     #[inline(always)]
-    pub const fn limit_packets_only(&self) -> bool {
-        self.asked == Asked::PACKETS
+    pub const fn ask_packets_only(&self) -> bool {
+        self.asked == Ask::PACKETS.0
     }
 
-    /// Whether anything but packets of the source is limited: what is seldom so.
+    /// Whether anything but packets of the source is asked: what is seldom so.
     #[inline(always)]
-    pub const fn limit_more(&self) -> bool {
-        self.asked > Asked::PACKETS
-    }
-
-    /// Whether bytes are limited.
-    #[inline(always)]
-    pub const fn limit_bytes(&self) -> bool {
-        self.asked & Asked::BYTES != 0
+    pub const fn ask_more(&self) -> bool {
+        self.asked > Ask::PACKETS.0
     }
 
     /// Whether there is any limit in here.
     pub const fn is_armed(&self) -> bool {
-        self.asked & (Asked::PACKETS | Asked::BYTES | Asked::BLOCK) != 0
-    }
-
-    /// Whether the meters of this wider level are to be asked after these.
-    #[inline(always)]
-    pub const fn ask_wider(&self, per: Per) -> bool {
-        self.asked & Asked::wider(per) != 0
-    }
-
-    /// Whether packets that look like replies have to answer something.
-    #[inline(always)]
-    pub const fn ask_replies(&self) -> bool {
-        self.asked & Asked::REPLIES != 0
-    }
-
-    /// Says whether packets that look like replies have to answer something.
-    pub const fn set_ask_replies(&mut self, ask: bool) {
-        self.asked = if ask { self.asked | Asked::REPLIES } else { self.asked & !Asked::REPLIES };
-    }
-
-    /// Says whether the meters of a wider level are to be asked after these.
-    pub const fn set_ask_wider(&mut self, per: Per, ask: bool) {
-        let bit = Asked::wider(per);
-        self.asked = if ask { self.asked | bit } else { self.asked & !bit };
+        self.asked & (Ask::PACKETS.0 | Ask::BYTES.0 | Ask::BLOCK.0) != 0
     }
 }
 
@@ -354,7 +348,7 @@ mod tests {
     fn the_defaults_compile() {
         for name in LimitName::ALL {
             let meters = Meters::new(name.default_limits(), MACHINE, [1, 2]).unwrap();
-            assert!(meters.limit_packets() && !meters.limit_more() && !meters.block());
+            assert!(meters.ask_packets_only());
         }
     }
 }

@@ -522,7 +522,7 @@ fn udp_finding(header: &[u8; 8], length: u32) -> Reason {
     if u32::from(be!(u16, header, 4)) == length { Reason::Passed } else { Reason::MalformedUdp }
 }
 
-const FIN: u8 = 0x01;
+pub(crate) const FIN: u8 = 0x01;
 pub(crate) const SYN: u8 = 0x02;
 pub(crate) const RST: u8 = 0x04;
 pub(crate) const ACK: u8 = 0x10;

@@ -64,6 +64,14 @@ labelled_enum! {
         BareSyn = 24 => "bare-syn",
         /// Looks like a reply, and answers nothing that this host has sent.
         UnsolicitedReply = 25 => "unsolicited-reply",
+        /// Has all that a signature says.
+        Signature = 26 => "signature",
+        /// While locked down: for no service here, and part of no conversation that this host has begun.
+        NoService = 27 => "no-service",
+        /// The first SYN of a connection from a source that is not verified.
+        FirstSyn = 28 => "first-syn",
+        /// To a service over its cap, from a source that is not verified or among too many that are.
+        ServiceCap = 29 => "service-cap",
     }
 }
 
@@ -107,7 +115,9 @@ impl Reason {
             | Self::ByteLimit
             | Self::ClassBlocked
             | Self::SubnetLimit
-            | Self::NetworkLimit => Policy::Drops,
+            | Self::NetworkLimit
+            | Self::Signature
+            | Self::ServiceCap => Policy::Drops,
             // The stack behind would refuse these too; here they cost nothing.
             Self::MalformedIp
             | Self::MalformedTcp
@@ -118,9 +128,9 @@ impl Reason {
             | Self::ExtensionDepth => Policy::Chosen(Verdict::Drop),
             // A trunk port or a DHCP server sees these in peace.
             Self::VlanDepth | Self::Martian => Policy::Chosen(Verdict::Pass),
-            // For while a flood lasts: some scanner or embedded device sends bare SYNs, and replies are known only where
-            // what this host sends leaves through a protected interface.
-            Self::BareSyn | Self::UnsolicitedReply => Policy::Chosen(Verdict::Pass),
+            // For while a flood lasts: some scanner or embedded device sends bare SYNs, replies are known only where what
+            // this host sends leaves through a protected interface, and a second SYN costs a client a second.
+            Self::BareSyn | Self::UnsolicitedReply | Self::NoService | Self::FirstSyn => Policy::Chosen(Verdict::Pass),
         }
     }
 
@@ -158,6 +168,10 @@ impl Reason {
             Self::SubnetLimit => "its /24 (IPv6: /56) is over a limit for all of it",
             Self::BareSyn => "a connection attempt without TCP options, as flooding tools send it",
             Self::UnsolicitedReply => "looks like a reply, and answers nothing that this host has sent",
+            Self::Signature => "has all that a signature says",
+            Self::NoService => "for no service here, while locked down",
+            Self::FirstSyn => "the first SYN of a connection: a client sends it again after a second",
+            Self::ServiceCap => "the service is over its cap, and the source has no claim to what is left of it",
             Self::NetworkLimit => "its /16 (IPv6: /48) is over a limit for all of it",
         }
     }

@@ -2,35 +2,26 @@
 //!
 //! A reflected flood is made of replies to questions that somebody else asked in this host's name: answers from
 //! amplifiers, SYN-ACKs, resets, ICMP errors. What the host sends is remembered by the tuple that a reply to it would
-//! have, for [`REMEMBERED_S`] seconds; a reply that is not remembered answers nothing.
+//! have, for a minute ([`SPAN`]); a reply that is not remembered answers nothing.
 //!
-//! The memory is a Bloom filter whose bits are times: [`LINES`] cache lines of 32 cells, three cells of one line for each
-//! tuple, each with the second in which it was last used. It ages by itself, and nothing is ever removed.
+//! The memory is that of [`crate::memory`], of [`LINES`] cache lines.
 //!
 //! What it can cost:
 //! - *False matches.* A reply to nothing passes as one to something with a probability of 1 in 2,400 beside 10,000
 //!   conversations, and of 2.6 % beside 100,000 (measured by a test). It errs towards passing; limits come after.
 //! - *Only what leaves through a protected interface fills it.* A stranger can make this host send (an answer to him), and
 //!   so can fill it with tuples of his choice of peers; what that buys is that replies of those peers pass to limits.
-//! - *Wrap*: a cell that nobody touched for 19 h looks fresh for a minute.
 
-use core::cell::UnsafeCell;
-
-use crate::clock::Moment;
 use crate::frame::{Frame, be};
 use crate::hash::HashKey;
+use crate::memory::{Span, Trace};
 use crate::packet::ends::Ends;
 use crate::packet::{ACK, RST, SYN, protocol};
 
 /// Cache lines of the memory (2 MiB).
 pub const LINES: usize = 1 << 15;
-/// Cells in a line.
-pub const CELLS: usize = 32;
-/// How long a question is remembered.
-pub const REMEMBERED_S: u16 = 60;
-
-/// How far a clock may go back.
-const SLACK_S: u16 = 4;
+/// How long a question is remembered: 60 s, in units of 2^30 ns.
+pub const SPAN: Span = Span { unit_bits: 30, kept: 60 };
 
 const ECHO: u8 = 8;
 const ECHO_REPLY: u8 = 0;
@@ -142,7 +133,11 @@ impl Conversation {
     /// RST, UDP but from the ports of `amplifiers`, ICMP but errors and echo replies, and all that cannot be read.
     #[inline(always)]
     pub fn of_reply(frame: Frame<'_>, amplifiers: &PortSet) -> Option<Self> {
-        let ends = Ends::read(frame)?;
+        Self::of_claim(&Ends::read(frame)?, amplifiers)
+    }
+
+    #[inline(always)]
+    pub(crate) fn of_claim(ends: &Ends<'_>, amplifiers: &PortSet) -> Option<Self> {
         let header = ends.transport.peek::<8>()?;
         let ports = (be!(u16, header, 0), be!(u16, header, 2));
         let is_reply = match ends.protocol {
@@ -151,10 +146,26 @@ impl Conversation {
                 flags & RST != 0 || flags & (SYN | ACK) == SYN | ACK
             }
             protocol::UDP => amplifiers.has(ports.0),
-            _ if ends.is_icmp() => return Self::of_icmp_reply(&ends, header),
+            _ if ends.is_icmp() => return Self::of_icmp_reply(ends, header),
             _ => false,
         };
         is_reply.then_some(Self { peer: ends.source, ports, protocol: ends.protocol })
+    }
+
+    /// What a frame that has come in is part of, if this host has begun it. `None` where nobody can have: an ICMP question.
+    #[inline(always)]
+    pub(crate) fn of_answer(ends: &Ends<'_>) -> Option<Self> {
+        if ends.is_icmp() {
+            return Self::of_icmp_reply(ends, ends.transport.peek::<8>()?);
+        }
+        let ports = match ends.protocol {
+            protocol::TCP | protocol::UDP => {
+                let header = ends.transport.peek::<4>()?;
+                (be!(u16, header, 0), be!(u16, header, 2))
+            }
+            _ => (0, 0),
+        };
+        Some(Self { peer: ends.source, ports, protocol: ends.protocol })
     }
 
     #[inline(always)]
@@ -204,137 +215,28 @@ impl Conversation {
     pub const fn trace(&self, key: &HashKey) -> Trace {
         let ends = (self.ports.0 as u64) << 32 | (self.ports.1 as u64) << 16 | self.protocol as u64;
         let peer = key.scatter(self.peer.0 ^ key.scatter(self.peer.1 ^ key.scatter(ends)));
-        Trace(peer)
+        Trace::new(peer)
     }
-}
-
-/// The keyed hash of a conversation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trace(u64);
-
-impl Trace {
-    /// Its line.
-    #[inline(always)]
-    pub const fn line(self) -> usize {
-        self.0 as usize & (LINES - 1)
-    }
-
-    #[inline(always)]
-    const fn cell(self, which: u32) -> usize {
-        (self.0 >> (24 + 8 * which)) as usize & (CELLS - 1)
-    }
-}
-
-/// A cache line of the memory. All zero is empty.
-#[repr(C, align(64))]
-pub struct Line(UnsafeCell<[u16; CELLS]>);
-
-// SAFETY: cells are read and written whole, and of two writers at once each is right.
-unsafe impl Sync for Line {}
-
-impl Line {
-    /// A line with nothing in it.
-    pub const fn empty() -> Self {
-        Self(UnsafeCell::new([0; CELLS]))
-    }
-
-    #[inline(always)]
-    fn cell(&self, at: usize) -> *mut u16 {
-        // SAFETY: the mask keeps the pointer inside the line.
-        unsafe { self.0.get().cast::<u16>().add(at & (CELLS - 1)) }
-    }
-
-    /// Remembers a conversation.
-    #[inline(always)]
-    pub fn remember(&self, trace: Trace, now: Moment) {
-        let second = second(now);
-        let mut which = 0;
-        while which < 3 {
-            let cell = self.cell(trace.cell(which));
-            // SAFETY: inside this live line. Most packets find their second there: a line that is only read stays shared
-            // by all CPUs.
-            unsafe {
-                if cell.read_volatile() != second {
-                    cell.write_volatile(second);
-                }
-            }
-            which += 1;
-        }
-    }
-
-    /// Whether a conversation was remembered in the last [`REMEMBERED_S`] seconds, or looks like it.
-    #[inline(always)]
-    pub fn remembers(&self, trace: Trace, now: Moment) -> bool {
-        let second = second(now);
-        let mut which = 0;
-        while which < 3 {
-            // SAFETY: inside this live line.
-            let then = unsafe { self.cell(trace.cell(which)).read_volatile() };
-            // A clock that went back by a little is no reason to forget.
-            if then == 0 || second.wrapping_sub(then).wrapping_add(SLACK_S) > REMEMBERED_S + SLACK_S {
-                return false;
-            }
-            which += 1;
-        }
-        true
-    }
-}
-
-/// The time in a cell: seconds (of 2^30 ns), never zero.
-#[inline(always)]
-const fn second(now: Moment) -> u16 {
-    ((now.ns() >> 30) as u16) | 1
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::tests::Memory;
 
     const KEY: HashKey = HashKey::new([0x2545_f491_4f6c_dd1d, 0xd129_0d3a_77e5_5a3b]);
-    const SECOND: u64 = 1 << 30;
-    const NOON: u64 = 40_000 * SECOND;
+    const NOON: u64 = 40_000 << 30;
 
     fn conversation(n: u64) -> Conversation {
         Conversation { peer: (0x0808_0000 + n, 0), ports: (53, 40_000), protocol: 17 }
     }
 
-    struct Memory(Vec<Line>);
-
-    impl Memory {
-        fn new() -> Self {
-            Self((0..LINES).map(|_| Line::empty()).collect())
-        }
-
-        fn remember(&self, conversation: Conversation, now: u64) {
-            let trace = conversation.trace(&KEY);
-            self.0[trace.line()].remember(trace, Moment::from_ns(now));
-        }
-
-        fn remembers(&self, conversation: Conversation, now: u64) -> bool {
-            let trace = conversation.trace(&KEY);
-            self.0[trace.line()].remembers(trace, Moment::from_ns(now))
-        }
-    }
-
-    #[test]
-    fn what_was_asked_is_remembered_for_a_minute() {
-        let memory = Memory::new();
-        assert!(!memory.remembers(conversation(1), NOON), "nothing yet");
-        memory.remember(conversation(1), NOON);
-        for after in [0, 1, 30, u64::from(REMEMBERED_S) - 2] {
-            assert!(memory.remembers(conversation(1), NOON + after * SECOND), "after {after} s");
-        }
-        assert!(memory.remembers(conversation(1), NOON - SECOND), "a clock that went back");
-        assert!(!memory.remembers(conversation(1), NOON + (u64::from(REMEMBERED_S) + 2) * SECOND));
-        memory.remember(conversation(1), NOON + 50 * SECOND);
-        assert!(memory.remembers(conversation(1), NOON + 100 * SECOND), "asked again");
-    }
-
     #[test]
     fn a_reply_from_elsewhere_is_not_the_one() {
-        let memory = Memory::new();
+        let memory = Memory::new(LINES, SPAN);
         let asked = conversation(1);
-        memory.remember(asked, NOON);
+        memory.remember(asked.trace(&KEY), NOON);
+        assert!(memory.remembers(asked.trace(&KEY), NOON));
         let others = [
             conversation(2),
             Conversation { peer: (asked.peer.0, 1), ..asked },
@@ -344,22 +246,7 @@ mod tests {
             Conversation { protocol: 6, ..asked },
         ];
         for other in others {
-            assert!(!memory.remembers(other, NOON), "{other:?}");
-        }
-    }
-
-    #[test]
-    fn all_that_was_asked_is_remembered_and_little_that_was_not() {
-        for (asked, share) in [(10_000, 0.000_6), (100_000, 0.04)] {
-            let memory = Memory::new();
-            for n in 0..asked {
-                memory.remember(conversation(n), NOON + n * 1_000);
-            }
-            assert!((0..asked).all(|n| memory.remembers(conversation(n), NOON + 20 * SECOND)));
-            let others = asked..asked + 1_000_000;
-            let matches = others.filter(|n| memory.remembers(conversation(*n), NOON + 20 * SECOND)).count();
-            assert!((matches as f64) < share * 1e6, "{matches} of a million beside {asked}");
-            println!("{matches} of a million beside {asked}");
+            assert!(!memory.remembers(other.trace(&KEY), NOON), "{other:?}");
         }
     }
 

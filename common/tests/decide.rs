@@ -3,16 +3,18 @@
 
 #![allow(clippy::unwrap_used, reason = "tests panic")]
 
-use floodwall_common::class::KIND_SLOTS;
+use floodwall_common::class::{KIND_SLOTS, Kind};
+use floodwall_common::closer::{Closer, Memory, look_closer};
 use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
 use floodwall_common::decide::{World, decide};
 use floodwall_common::hash::HashKey;
 use floodwall_common::limits::{Limits, Per, Rate, RateSpec};
 use floodwall_common::lists::{List, ListState};
-use floodwall_common::meter::{Amount, Machine, Meter, Meters};
+use floodwall_common::meter::{Amount, Ask, Machine, Meter, Meters};
 use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{DropSet, Reason};
 use floodwall_common::replies::{Conversation, PortSet};
+use floodwall_common::services::{Cap, PortTable, SERVICE_SLOTS, ServiceRecord, Transport};
 
 use support::frames::{SYN, TCP, UDP, V4, V6, tcp, udp};
 use support::limiter::{MS, NOON, Wall, place};
@@ -41,6 +43,8 @@ fn config(packets: Rate, bytes: Rate) -> Config {
         meters: [meters(packets, bytes); KIND_SLOTS],
         wider: [[meters(Rate::Off, Rate::Off); KIND_SLOTS]; Per::WIDER.len()],
         allowed: meters(limit(10, 10), Rate::Off),
+        caps: [Cap::default(); SERVICE_SLOTS],
+        services: [ServiceRecord { name: [0; 16], cap: RateSpec::OFF }; SERVICE_SLOTS],
         specs: [[[RateSpec::from(Rate::Off); 2]; LIMIT_SLOTS]; Per::ALL.len()],
         generation: 0,
         mode_since_unix_s: 0,
@@ -54,6 +58,8 @@ struct Model<'w> {
     asked: u32,
     sent: Vec<Conversation>,
     amplifiers: PortSet,
+    verified: Vec<u64>,
+    services: Box<PortTable>,
 }
 
 const ALLOWED: [u8; 4] = [198, 51, 100, 1];
@@ -73,14 +79,36 @@ impl<'w> World<'w> for Model<'w> {
         }
     }
 
-    fn is_unsolicited(&mut self, frame: Frame<'_>) -> bool {
-        Conversation::of_reply(frame, &self.amplifiers).is_some_and(|conversation| !self.sent.contains(&conversation))
+    fn look_closer(&mut self, frame: Frame<'_>, key: u64, kind: Kind) -> Closer {
+        look_closer(frame, key, self.config.meters(kind), self)
     }
 
     fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool {
         let cost = amount.on(meter);
         self.asked += 1;
         self.wall.cost(0, place(key ^ meter.secret() << 40), cost, meter)
+    }
+}
+
+impl Memory for Model<'_> {
+    fn has_sent(&self, conversation: Conversation) -> bool {
+        self.sent.contains(&conversation)
+    }
+
+    fn is_verified(&self, key: u64) -> bool {
+        self.verified.contains(&key)
+    }
+
+    fn is_first_syn(&self, _: Conversation) -> bool {
+        true
+    }
+
+    fn amplifiers(&self) -> &PortSet {
+        &self.amplifiers
+    }
+
+    fn services(&self) -> &PortTable {
+        &self.services
     }
 }
 
@@ -99,7 +127,11 @@ impl Model<'_> {
 fn model(config: &Config) -> Model<'_> {
     let mut amplifiers = PortSet::empty();
     amplifiers.set(53, true);
-    Model { config, wall: Wall::new(1, NOON), asked: 0, sent: Vec::new(), amplifiers }
+    let mut services = Box::new(PortTable::empty());
+    services.set(Transport::Tcp, 443, 1);
+    services.set(Transport::Udp, 443, 1);
+    let wall = Wall::new(1, NOON);
+    Model { config, wall, asked: 0, sent: Vec::new(), amplifiers, verified: Vec::new(), services }
 }
 
 #[test]
@@ -172,7 +204,7 @@ fn ladder(source: Rate, subnet: Rate, network: Rate) -> Config {
         let limits = Limits { packets: rate, bytes: Rate::Off };
         config.wider[level] = [Meters::new(limits, MACHINE, secrets).unwrap(); KIND_SLOTS];
         for meters in &mut config.meters {
-            meters.set_ask_wider(Per::WIDER[level], rate != Rate::Off);
+            meters.set_ask(Ask::wider(Per::WIDER[level]), rate != Rate::Off);
         }
     }
     config
@@ -225,4 +257,102 @@ fn neighbours_far_enough_apart_lose_nothing_to_each_other() {
 fn the_narrowest_limit_names_the_reason() {
     let config = ladder(limit(100, 50), limit(100, 50), limit(100, 50));
     assert_eq!(model(&config).then(&V4::default().frame(UDP, &udp(0))), Some(Reason::PacketLimit));
+}
+
+/// No limits but the cap of service 1.
+fn capped(per_second: u64, burst: u64) -> Config {
+    let mut config = config(limit(1_000_000, 1_000_000), Rate::Off);
+    config.caps[1] = Cap::new(limit(per_second, burst), MACHINE, 7).unwrap();
+    config.meters.iter_mut().for_each(|meters| meters.set_ask(Ask::CAP, true));
+    config
+}
+
+fn to(port: u16, mut payload: Vec<u8>) -> Vec<u8> {
+    payload[2..4].copy_from_slice(&port.to_be_bytes());
+    payload
+}
+
+/// Packets of two groups in turn for ten seconds, each so many a second; what passed of each a second.
+fn under_cap(strangers: u64, customers: u64) -> (f64, f64) {
+    let config = capped(1_000, 500);
+    let mut model = model(&config);
+    let customer = |n: u64| [11, 0, 0, (n % 200) as u8];
+    model.verified = (0..200).map(|n| u64::from(u32::from_be_bytes(customer(n)))).collect();
+    let mut passed = [0u64; 2];
+    let mut due = [0u64; 2];
+    for tick in 1..=10_000u64 {
+        for (group, rate) in [strangers, customers].into_iter().enumerate() {
+            while due[group] < rate * tick / 1_000 {
+                due[group] += 1;
+                let n = due[group];
+                let source = if group == 0 { [12, (n >> 16) as u8, (n >> 8) as u8, n as u8] } else { customer(n) };
+                let frame = V4::from(source).frame(UDP, &to(443, udp(0)));
+                passed[group] += u64::from(model.reason(&frame) == Reason::Passed);
+            }
+        }
+        model.wall.now_ns += MS;
+    }
+    (passed[0] as f64 / 10.0, passed[1] as f64 / 10.0)
+}
+
+#[test]
+fn under_a_cap_verified_sources_come_first_and_the_others_get_the_rest() {
+    // A tenth more for the burst of the first half second.
+    let (strangers, customers) = under_cap(100_000, 400);
+    assert!(customers > 399.0, "{customers} of 400 a second");
+    assert!((570.0..660.0).contains(&strangers), "{strangers} of the 600 a second that are left");
+    let (strangers, customers) = under_cap(100_000, 0);
+    assert!((970.0..1_060.0).contains(&strangers) && customers == 0.0, "nothing is left unused: {strangers}");
+    let (strangers, customers) = under_cap(100_000, 5_000);
+    assert!((960.0..1_060.0).contains(&(strangers + customers)), "a cap is a cap: {strangers} + {customers}");
+    assert!(customers > 930.0, "{customers}");
+    let (strangers, customers) = under_cap(500, 400);
+    assert_eq!((strangers, customers), (500.0, 400.0), "below its cap a service loses nothing");
+}
+
+#[test]
+fn a_cap_is_of_its_service_alone() {
+    let config = capped(10, 10);
+    let mut model = model(&config);
+    assert_eq!(model.then(&V4::default().frame(UDP, &to(443, udp(0)))), Some(Reason::ServiceCap));
+    assert_eq!(model.reason(&V4::default().frame(TCP, &to(443, tcp(SYN)))), Reason::ServiceCap, "one cap for all of its ports");
+    assert_eq!(model.then(&V4::default().frame(UDP, &to(80, udp(0)))), None);
+    assert_eq!(model.reason(&V4::from(ALLOWED).frame(UDP, &to(443, udp(0)))), Reason::Allowed);
+}
+
+#[test]
+fn locked_down_only_what_is_expected_passes() {
+    let mut config = config(limit(1_000_000, 1_000_000), Rate::Off);
+    config.meters.iter_mut().for_each(|meters| meters.set_ask(Ask::LOCKDOWN, true));
+    let mut model = model(&config);
+    let from = |source: [u8; 4]| V4 { source, ..V4::default() };
+    let here = V4::default().destination;
+    let (udp_here, tcp_here) = (|port| V4::default().frame(UDP, &to(port, udp(0))), |port| V4::default().frame(TCP, &to(port, tcp(SYN))));
+    assert_eq!(model.reason(&udp_here(443)), Reason::Passed);
+    assert_eq!(model.reason(&tcp_here(443)), Reason::Passed);
+    assert_eq!(model.reason(&udp_here(80)), Reason::NoService);
+    assert_eq!(model.reason(&tcp_here(22)), Reason::NoService);
+    assert_eq!(model.reason(&from(ALLOWED).frame(TCP, &to(22, tcp(SYN)))), Reason::Allowed);
+
+    // A conversation that this host has begun.
+    let reply = V4::default().frame(UDP, &to(40_000, udp(0)));
+    assert_eq!(model.reason(&reply), Reason::NoService);
+    let swapped = V4 { source: here, destination: V4::default().source, ..V4::default() };
+    let mut asked = udp(0);
+    let answer = to(40_000, udp(0));
+    asked[..2].copy_from_slice(&answer[2..4]);
+    asked[2..4].copy_from_slice(&answer[..2]);
+    model.sent.push(Conversation::of_sent(Frame::new(&swapped.frame(UDP, &asked))).unwrap());
+    assert_eq!(model.reason(&reply), Reason::Passed);
+
+    // The link that it hangs on: VRRP, DHCP, a router's advertisement.
+    let multicast = V4 { destination: [224, 0, 0, 18], ..V4::default() };
+    assert_eq!(model.reason(&multicast.frame(112, &[0; 20])), Reason::Passed);
+    let mut offer = udp(0);
+    offer[..4].copy_from_slice(&[0, 67, 0, 68]);
+    assert_eq!(model.reason(&V4::default().frame(UDP, &offer)), Reason::Passed);
+    let link_local = V6::from(0xfe80 << 48, 1);
+    assert_eq!(model.reason(&link_local.frame(UDP, &to(5_353, udp(0)))), Reason::Passed);
+    assert_eq!(model.reason(&V6::default().frame(UDP, &to(5_353, udp(0)))), Reason::NoService);
+    assert_eq!(model.reason(&V4::default().frame(50, &[0; 40])), Reason::NoService, "ESP of a tunnel that is none of ours");
 }

@@ -5,9 +5,10 @@
 
 use floodwall_common::limits::{LimitKey, Limits, Per, Rate};
 use floodwall_common::reason::{Reason, Verdict};
+use floodwall_common::services::{NAME_BYTES, Transport};
 use serde::{Deserialize, Serialize};
 
-use crate::dataplane::{AttachMode, Cell, Listed};
+use crate::dataplane::{AttachMode, Cell, Listed, Service};
 use crate::snapshot::{Interface, Snapshot};
 
 /// Version of these shapes.
@@ -48,6 +49,9 @@ pub struct Status {
     pub samples_lost: u64,
     /// Counts changes of the configuration.
     pub generation: u64,
+    /// Reasons that drop because somebody has armed them.
+    #[serde(default)]
+    pub armed: Vec<String>,
 }
 
 /// An interface in a [`Status`].
@@ -116,8 +120,14 @@ impl Status {
             deny_entries: entries(floodwall_common::lists::List::Deny),
             samples_lost: now.samples_lost.iter().sum(),
             generation: now.generation,
+            armed: armed(now),
         }
     }
+}
+
+fn armed(now: &Snapshot) -> Vec<String> {
+    let armed = now.policies().filter(|(_, verdict, standard)| (*verdict, *standard) == (Verdict::Drop, Verdict::Pass));
+    armed.map(|(reason, ..)| reason.label().to_owned()).collect()
 }
 
 fn interface_status(interface: &Interface, now: &Snapshot, earlier: Option<&Snapshot>) -> InterfaceStatus {
@@ -306,6 +316,104 @@ pub struct PolicyEntry {
     pub default: Option<String>,
 }
 
+/// What this host serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicesView {
+    /// Version of this shape.
+    pub schema_version: u32,
+    /// Counts changes of the configuration: give it back with a change.
+    pub generation: u64,
+    /// Each of them.
+    pub services: Vec<ServiceView>,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceView {
+    /// Its name: 1 to 16 letters, digits, dots, dashes and underscores.
+    pub name: String,
+    /// Its ports: `tcp/443` or `udp/8000-8010`.
+    pub ports: Vec<String>,
+    /// Packets to it from all sources together; null for no cap.
+    #[serde(default)]
+    pub cap: Option<RateView>,
+}
+
+/// A change of services: all or nothing. Removed first, then added; one of the same name is replaced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServicesChange {
+    /// The generation that the change was made from; null for any.
+    #[serde(default)]
+    pub generation: Option<u64>,
+    /// Services to add.
+    #[serde(default)]
+    pub add: Vec<ServiceView>,
+    /// Names of services to remove.
+    #[serde(default)]
+    pub remove: Vec<String>,
+}
+
+impl ServiceView {
+    /// A service as it crosses the socket.
+    pub fn new(service: &Service) -> Self {
+        let mut ports: Vec<(Transport, u16, u16)> = Vec::new();
+        for (transport, port) in &service.ports {
+            match ports.last_mut() {
+                Some((of, _, last)) if of == transport && last.checked_add(1) == Some(*port) => *last = *port,
+                _ => ports.push((*transport, *port, *port)),
+            }
+        }
+        let text = |(transport, first, last): &(Transport, u16, u16)| match first == last {
+            true => format!("{}/{first}", transport.label()),
+            false => format!("{}/{first}-{last}", transport.label()),
+        };
+        Self {
+            name: service.name.clone(),
+            ports: ports.iter().map(text).collect(),
+            cap: RateView::of(service.cap),
+        }
+    }
+
+    /// The service that crossed it.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn service(&self) -> Result<Service, String> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        if !(1..=NAME_BYTES).contains(&self.name.len()) || !self.name.bytes().all(plain) {
+            return Err(format!(
+                "'{}' is no name for a service: 1 to {NAME_BYTES} letters, digits, dots, dashes and underscores",
+                self.name
+            ));
+        }
+        let mut ports = Vec::new();
+        for text in &self.ports {
+            ports.extend(parse_ports(text).ok_or_else(|| {
+                format!("'{text}' is not a port of a service, for example tcp/443 or udp/8000-8010")
+            })?);
+        }
+        if ports.is_empty() {
+            return Err(format!("service '{}' has no port", self.name));
+        }
+        ports.sort_unstable();
+        ports.dedup();
+        match RateView::rate(self.cap) {
+            Rate::Block => Err(format!("service '{}': a cap of 0 drops all of it; lockdown without it does that", self.name)),
+            cap => Ok(Service { name: self.name.clone(), ports, cap }),
+        }
+    }
+}
+
+fn parse_ports(text: &str) -> Option<impl Iterator<Item = (Transport, u16)> + use<>> {
+    let (transport, ports) = text.split_once('/')?;
+    let transport = Transport::from_label(transport)?;
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let (first, last) = (first.parse::<u16>().ok()?, last.parse::<u16>().ok()?);
+    (first > 0 && first <= last).then(|| (first..=last).map(move |port| (transport, port)))
+}
+
 /// `{"mode": "enforce"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -432,6 +540,10 @@ pub struct ExplainView {
     /// `pass` or `drop` of a well-formed packet, by class, is in `limits`; this is the verdict of the lists alone where
     /// they have one, else null.
     pub list_verdict: Option<String>,
+    /// It has completed a handshake with this host in the last six hours, so that it comes first where a service is over
+    /// its cap.
+    #[serde(default)]
+    pub verified: bool,
     /// The whole answer, in a sentence.
     pub summary: String,
     /// Entries that cover the source, of both lists.

@@ -3,16 +3,17 @@
 use std::time::{Duration, SystemTime};
 
 use floodwall_common::config::Mode;
-use floodwall_common::limits::{LimitKey, LimitName, Limits, MAX_BURST_SECONDS, Per, Rate, RateError, Unit};
+use floodwall_common::limits::{
+    LimitKey, LimitName, Limits, MAX_BURST_SECONDS, MAX_PACKETS_PER_SECOND, Per, Rate, RateError, Unit};
 use floodwall_common::lists::List;
 use floodwall_common::reason::{Reason, Verdict};
 use floodwall_common::replies::AMPLIFIERS;
 
 use crate::api::{
     AmplifierView, AmplifiersChange, AmplifiersView, EntryView, LimitView, LimitsChange, LimitsView, ListChange,
-    ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION,
+    ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION, ServiceView, ServicesChange, ServicesView,
 };
-use crate::dataplane::{Dataplane, Listed, PreparedLists, known_amplifiers, limits_of};
+use crate::dataplane::{Dataplane, Listed, NEED_MEMORY, PreparedLists, Service, known_amplifiers, limits_of};
 use crate::exit::{Exit, Failure};
 
 /// All limits.
@@ -130,7 +131,7 @@ pub fn policies(dataplane: &Dataplane) -> anyhow::Result<PolicyView> {
 pub fn set_policy(dataplane: &mut Dataplane, entry: &PolicyEntry) -> anyhow::Result<PolicyView> {
     let verdict = Verdict::from_label(&entry.verdict)
         .ok_or_else(|| Failure::new(Exit::Usage, format!("no verdict '{}' (have: pass, drop)", entry.verdict)))?;
-    if (entry.reason.as_str(), verdict) == (Reason::UnsolicitedReply.label(), Verdict::Drop) {
+    if verdict == Verdict::Drop && NEED_MEMORY.iter().any(|reason| reason.label() == entry.reason) {
         check_memory(dataplane)?;
     }
     let chosen = match Reason::from_label(&entry.reason) {
@@ -153,7 +154,7 @@ fn check_memory(dataplane: &Dataplane) -> anyhow::Result<()> {
         return Ok(());
     }
     let text =
-        format!("what leaves through {} is not remembered: its replies would all be dropped", without.join(", "));
+        format!("what leaves through {} is not remembered: all that answers it would be dropped", without.join(", "));
     let hint = "it takes kernel 6.6, and a running daemon that has attached: see its log";
     Err(Failure::new(Exit::Environment, text).hint(hint).into())
 }
@@ -179,6 +180,59 @@ pub fn change_amplifiers(dataplane: &mut Dataplane, change: &AmplifiersChange) -
     change.add.iter().for_each(|port| ports.set(*port, true));
     dataplane.set_amplifiers(ports)?;
     amplifiers(dataplane)
+}
+
+/// What this host serves.
+///
+/// # Errors
+/// Where the maps cannot be read.
+pub fn services(dataplane: &Dataplane) -> anyhow::Result<ServicesView> {
+    let services = dataplane.services()?.iter().map(ServiceView::new).collect();
+    Ok(ServicesView { schema_version: SCHEMA_VERSION, generation: dataplane.config()?.generation, services })
+}
+
+/// Changes what this host serves: all of it or nothing.
+///
+/// # Errors
+/// Where a name, a port or a cap is wrong, or two services are behind one port: nothing has changed then.
+pub fn change_services(dataplane: &mut Dataplane, change: &ServicesChange) -> anyhow::Result<ServicesView> {
+    let mut wanted = dataplane.services()?;
+    for name in &change.remove {
+        let at = wanted.iter().position(|service| service.name == *name).ok_or_else(|| no_service(&wanted, name))?;
+        wanted.remove(at);
+    }
+    for view in &change.add {
+        let service = view.service().map_err(|text| Failure::new(Exit::Usage, text))?;
+        if !dataplane.check_cap(service.cap) {
+            let text = format!("{}: a cap of {} is out of range", service.name, service.cap);
+            let hint = format!("1 to {MAX_PACKETS_PER_SECOND} packets per second, a burst of up to {MAX_BURST_SECONDS} s");
+            return Err(Failure::new(Exit::Usage, text).hint(hint).into());
+        }
+        wanted.retain(|other| other.name != service.name);
+        wanted.push(service);
+    }
+    for (at, service) in wanted.iter().enumerate() {
+        refuse_shared_ports(service, &wanted[at + 1..])?;
+    }
+    dataplane.set_services(&wanted, change.generation)?;
+    services(dataplane)
+}
+
+fn no_service(services: &[Service], name: &str) -> Failure {
+    let names: Vec<_> = services.iter().map(|service| service.name.as_str()).collect();
+    Failure::new(Exit::Usage, format!("no service '{name}' (have: {})", names.join(", ")))
+}
+
+fn refuse_shared_ports(service: &Service, others: &[Service]) -> Result<(), Failure> {
+    for (transport, port) in &service.ports {
+        if let Some(other) = others.iter().find(|other| other.ports.contains(&(*transport, *port))) {
+            let text =
+                format!("{}/{port} would be of both '{}' and '{}'", transport.label(), service.name, other.name);
+            let hint = "a port has one service: remove one of them, or name the other ports only";
+            return Err(Failure::new(Exit::Usage, text).hint(hint));
+        }
+    }
+    Ok(())
 }
 
 /// The list with this name.

@@ -41,6 +41,7 @@ pub fn explain(dataplane: &Dataplane, address: IpAddr, recent: Option<TalkerView
         schema_version: SCHEMA_VERSION,
         source: source_name(source),
         list_verdict: list_verdict.map(|verdict| verdict.label().to_owned()),
+        verified: dataplane.is_verified(source.key())?,
         summary,
         entries,
         limits,

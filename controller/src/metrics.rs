@@ -98,7 +98,15 @@ fn limits(snapshot: &Snapshot) -> Collectors {
             burst.with_label_values(&labels).set(at_once);
         }
     }
-    Ok(vec![Box::new(pps), Box::new(packet_burst), Box::new(bps), Box::new(byte_burst)])
+    let cap = GaugeVec::new(
+        Opts::new("floodwall_service_cap_packets_per_second", "Packets per second to a service; +Inf for no cap."),
+        &["service"],
+    )?;
+    for (name, rate) in &snapshot.caps {
+        let rate = if let Rate::Limit { per_second, .. } = rate { *per_second as f64 } else { f64::INFINITY };
+        cap.with_label_values(&[name]).set(rate);
+    }
+    Ok(vec![Box::new(pps), Box::new(packet_burst), Box::new(bps), Box::new(byte_burst), Box::new(cap)])
 }
 
 fn state(snapshot: &Snapshot) -> Collectors {

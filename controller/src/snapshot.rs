@@ -6,11 +6,11 @@ use floodwall_common::abi::SAMPLE_STREAMS;
 use floodwall_common::class::{Class, Family};
 use floodwall_common::clock::Moment;
 use floodwall_common::config::Mode;
-use floodwall_common::limits::{LimitKey, Limits};
+use floodwall_common::limits::{LimitKey, Limits, Rate};
 use floodwall_common::lists::{List, MAX_ENTRIES};
 use floodwall_common::reason::{DropSet, Policy, Reason, Verdict};
 
-use crate::dataplane::{self, Cell, Dataplane, Device, Protected, limits_of, monotonic_ns};
+use crate::dataplane::{self, Cell, Dataplane, Device, Protected, caps_of, limits_of, monotonic_ns};
 
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,6 +80,8 @@ pub struct Snapshot {
     pub drops: DropSet,
     /// Limits as they were set.
     pub limits: Vec<(LimitKey, Limits)>,
+    /// Services and their caps.
+    pub caps: Vec<(String, Rate)>,
     /// Interfaces that are meant to be protected.
     pub interfaces: Vec<Interface>,
     /// Sizes of the lists.
@@ -116,6 +118,7 @@ impl Snapshot {
             generation: config.generation,
             drops: config.drops,
             limits: LimitKey::all().map(|key| (key, limits_of(&config, key))).collect(),
+            caps: caps_of(&config),
             interfaces: interfaces.collect(),
             lists: lists.sizes,
             list_capacity: MAX_ENTRIES as usize,

@@ -16,7 +16,10 @@ use floodwall_common::lists::{
     Key4, Key6, List, ListEntry, ListState, MAX_ENTRIES, Prefilter, prefilter_bit_v4, prefilter_bit_v6,
 };
 use floodwall_common::packet::Source;
-use floodwall_common::replies::{LINES, Line, PortSet, Trace};
+use floodwall_common::memory::{Line, Trace};
+use floodwall_common::replies::PortSet;
+use floodwall_common::services::PortTable;
+use floodwall_common::{first_syn, replies, verified};
 
 /// The controller maps these into its memory: a snapshot costs no system call.
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
@@ -49,7 +52,16 @@ static PREFILTER: Array<Prefilter, 2> = Array::new();
 static INTERFACES: Array<InterfaceRecord, INTERFACE_SLOTS> = Array::new();
 
 #[btf_map]
-static SENT: Array<Line, LINES> = Array::new();
+static SENT: Array<Line, { replies::LINES }> = Array::new();
+
+#[btf_map]
+static VERIFIED: Array<Line, { verified::LINES }> = Array::new();
+
+#[btf_map]
+static FIRST_SYNS: Array<Line, { first_syn::LINES }> = Array::new();
+
+#[btf_map]
+static SERVICES: Array<PortTable, 1> = Array::new();
 
 #[btf_map]
 static AMPLIFIERS: Array<PortSet, 1> = Array::new();
@@ -113,7 +125,25 @@ pub(crate) fn bucket(place: Place) -> Option<&'static Bucket> {
 /// The line of the memory of what was sent that a trace lies in.
 #[inline(always)]
 pub(crate) fn sent(trace: Trace) -> Option<&'static Line> {
-    SENT.get(trace.line() as u32)
+    SENT.get(trace.line(replies::LINES) as u32)
+}
+
+/// The line of the memory of verified sources that a trace lies in.
+#[inline(always)]
+pub(crate) fn verified(trace: Trace) -> Option<&'static Line> {
+    VERIFIED.get(trace.line(verified::LINES) as u32)
+}
+
+/// The line of the memory of first SYNs that a trace lies in.
+#[inline(always)]
+pub(crate) fn first_syns(trace: Trace) -> Option<&'static Line> {
+    FIRST_SYNS.get(trace.line(first_syn::LINES) as u32)
+}
+
+/// The services behind ports.
+#[inline(always)]
+pub(crate) fn services() -> Option<&'static PortTable> {
+    SERVICES.get(0)
 }
 
 /// The UDP ports that replies come from.

@@ -1,15 +1,19 @@
 //! What a decision has to know, answered by the maps.
 
 use floodwall_common::abi::CpuState;
+use floodwall_common::class::Kind;
 use floodwall_common::clock::Moment;
+use floodwall_common::closer::{Closer, Memory};
 use floodwall_common::config::Config;
 use floodwall_common::decide::World;
-use floodwall_common::hash::Place;
+use floodwall_common::hash::{HashKey, Place};
 use floodwall_common::limiter::{self, Gate};
 use floodwall_common::lists::{List, ListState};
 use floodwall_common::meter::{Amount, Meter};
 use floodwall_common::packet::{Frame, Source};
-use floodwall_common::replies::Conversation;
+use floodwall_common::replies::{self, Conversation, PortSet};
+use floodwall_common::services::PortTable;
+use floodwall_common::{closer, first_syn, verified};
 
 use crate::{clock, maps};
 
@@ -59,13 +63,9 @@ impl World<'static> for Kernel {
     }
 
     #[inline(always)]
-    fn is_unsolicited(&mut self, frame: Frame<'_>) -> bool {
-        let claimed = maps::amplifiers().and_then(|ports| Conversation::of_reply(frame, ports));
-        let Some(conversation) = claimed else {
-            return false;
-        };
-        let trace = conversation.trace(&self.config.key);
-        maps::sent(trace).is_some_and(|line| !line.remembers(trace, self.now))
+    fn look_closer(&mut self, frame: Frame<'_>, key: u64, kind: Kind) -> Closer {
+        let (start, end, bytes) = frame.to_raw();
+        Closer::from_bits(look_closer(start, end, bytes, key, kind))
     }
 
     #[inline(always)]
@@ -79,6 +79,58 @@ impl World<'static> for Kernel {
         let stays_over =
             maps::bucket(place).is_some_and(|bucket| limiter::stays_over(cell, bucket, place, meter, self.now));
         !stays_over && ask(cell, place, amount, meter, self.now)
+    }
+}
+
+/// A function of its own: the verifier then knows nothing of how its answer came about, and walks what follows once.
+#[inline(never)]
+fn look_closer(start: usize, end: usize, bytes: u32, key: u64, kind: Kind) -> u64 {
+    let (Some(amplifiers), Some(services)) = (maps::amplifiers(), maps::services()) else {
+        return Closer::NOTHING.to_bits();
+    };
+    // SAFETY: the range of the frame that the caller has.
+    let frame = unsafe { Frame::from_raw(start, end, bytes) };
+    let config = maps::config();
+    let memory = Memories { key: &config.key, now: clock::now(), amplifiers, services };
+    closer::look_closer(frame, key, config.meters(kind), &memory).to_bits()
+}
+
+/// The memories in the maps at the moment of a packet.
+struct Memories {
+    key: &'static HashKey,
+    now: Moment,
+    amplifiers: &'static PortSet,
+    services: &'static PortTable,
+}
+
+impl Memory for Memories {
+    #[inline(always)]
+    fn has_sent(&self, conversation: Conversation) -> bool {
+        let trace = conversation.trace(self.key);
+        // The line is there; a filter that cannot look passes.
+        maps::sent(trace).is_none_or(|line| line.remembers(trace, self.now, replies::SPAN))
+    }
+
+    #[inline(always)]
+    fn is_verified(&self, key: u64) -> bool {
+        let trace = verified::trace(self.key, key);
+        maps::verified(trace).is_some_and(|line| line.remembers(trace, self.now, verified::SPAN))
+    }
+
+    #[inline(always)]
+    fn is_first_syn(&self, connection: Conversation) -> bool {
+        let trace = connection.trace(self.key);
+        maps::first_syns(trace).is_some_and(|line| first_syn::is_first(line, trace, self.now))
+    }
+
+    #[inline(always)]
+    fn amplifiers(&self) -> &PortSet {
+        self.amplifiers
+    }
+
+    #[inline(always)]
+    fn services(&self) -> &PortTable {
+        self.services
     }
 }
 

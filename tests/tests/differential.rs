@@ -6,10 +6,11 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use floodwall::dataplane::Listed;
+use floodwall::dataplane::{Listed, Service};
 use floodwall_common::abi::CounterBank;
-use floodwall_common::class::KIND_SLOTS;
+use floodwall_common::class::{KIND_SLOTS, Kind};
 use floodwall_common::clock::Moment;
+use floodwall_common::closer::{self, Closer, look_closer};
 use floodwall_common::config::{Config, Mode};
 use floodwall_common::decide::{World, decide};
 use floodwall_common::limiter::{Bucket, Gate, pass_gate, pass_table};
@@ -18,7 +19,10 @@ use floodwall_common::lists::List;
 use floodwall_common::meter::{Amount, Meter};
 use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{REASON_SLOTS, Reason, Verdict};
-use floodwall_common::replies::{Conversation, LINES, Line, PortSet};
+use floodwall_common::memory::{Line, Span, Trace};
+use floodwall_common::replies::{self, Conversation, PortSet};
+use floodwall_common::services::{PortTable, Transport};
+use floodwall_common::{first_syn, verified};
 use floodwall_tests::frames::{classes_v4, classes_v6, udp_v4, udp_v6};
 use floodwall_tests::kernel::{Kernel, Time, Variant, listed, pin_to_cpu};
 use support::cases;
@@ -48,9 +52,35 @@ struct State {
     gate: Vec<u32>,
     table: Vec<Bucket>,
     entries: Vec<Entry>,
-    sent: Vec<Line>,
+    sent: Memory,
+    verified: Memory,
+    first_syns: Memory,
     amplifiers: PortSet,
+    services: Box<PortTable>,
     now: Moment,
+}
+
+struct Memory {
+    lines: Vec<Line>,
+    span: Span,
+}
+
+impl Memory {
+    fn new(lines: usize, span: Span) -> Self {
+        Self { lines: (0..lines).map(|_| Line::empty()).collect(), span }
+    }
+
+    fn line(&self, trace: Trace) -> &Line {
+        &self.lines[trace.line(self.lines.len())]
+    }
+
+    fn remember(&self, trace: Trace, now: Moment) {
+        self.line(trace).remember(trace, now, self.span);
+    }
+
+    fn remembers(&self, trace: Trace, now: Moment) -> bool {
+        self.line(trace).remembers(trace, now, self.span)
+    }
 }
 
 struct Model<'w, 's> {
@@ -75,11 +105,8 @@ impl<'w> World<'w> for Model<'w, '_> {
         of_list.filter(covers).any(|entry| entry.until_ns > self.state.now.ns())
     }
 
-    fn is_unsolicited(&mut self, frame: Frame<'_>) -> bool {
-        Conversation::of_reply(frame, &self.state.amplifiers).is_some_and(|conversation| {
-            let trace = conversation.trace(&self.config.key);
-            !self.state.sent[trace.line()].remembers(trace, self.state.now)
-        })
+    fn look_closer(&mut self, frame: Frame<'_>, key: u64, kind: Kind) -> Closer {
+        look_closer(frame, key, self.config.meters(kind), self)
     }
 
     fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool {
@@ -91,6 +118,29 @@ impl<'w> World<'w> for Model<'w, '_> {
                 pass_table(&self.state.table[place.bucket()], place, cost, charge, meter, self.state.now)
             }
         }
+    }
+}
+
+impl closer::Memory for Model<'_, '_> {
+    fn has_sent(&self, conversation: Conversation) -> bool {
+        self.state.sent.remembers(conversation.trace(&self.config.key), self.state.now)
+    }
+
+    fn is_verified(&self, key: u64) -> bool {
+        self.state.verified.remembers(verified::trace(&self.config.key, key), self.state.now)
+    }
+
+    fn is_first_syn(&self, connection: Conversation) -> bool {
+        let trace = connection.trace(&self.config.key);
+        first_syn::is_first(self.state.first_syns.line(trace), trace, self.state.now)
+    }
+
+    fn amplifiers(&self) -> &PortSet {
+        &self.state.amplifiers
+    }
+
+    fn services(&self) -> &PortTable {
+        &self.state.services
     }
 }
 
@@ -244,6 +294,18 @@ impl Chance {
         LimitKey::all().map(&mut one).collect()
     }
 
+    /// Services behind some of the ports that frames have, most of them capped. Their names are their numbers.
+    fn services(&mut self) -> Vec<Service> {
+        let mut ports = vec![(Transport::Tcp, 443), (Transport::Udp, 443), (Transport::Udp, 53), (Transport::Tcp, 40_000)];
+        ports.retain(|_| self.below(2) == 0);
+        let capped = |(at, port)| {
+            let cap = self.rate(Unit::Packets, [10, 10, 100, 20_000]);
+            let cap = if cap == Rate::Block { Rate::Off } else { cap };
+            Service { name: format!("{}", at + 1), ports: vec![port], cap }
+        };
+        ports.into_iter().enumerate().map(capped).collect()
+    }
+
     /// Prefixes around the sources, of many lengths; `now_ns` is the test's time.
     fn entries(&mut self, now_ns: u64) -> Vec<Entry> {
         (0..self.below(24))
@@ -291,8 +353,17 @@ fn reconfigure(chance: &mut Chance, kernel: &mut Kernel, state: &mut State) -> R
         let of_list: Result<Vec<_>> = state.entries.iter().filter(|entry| entry.list == *list).map(to_listed).collect();
         kernel.replace_list(*list, &of_list?)?;
     }
-    // Any reason, and the one that is looked for only where it drops.
-    for reason in [chance.of(Reason::ALL), Reason::UnsolicitedReply] {
+    let services = chance.services();
+    kernel.dataplane.set_services(&services, None)?;
+    *state.services = PortTable::empty();
+    for service in &services {
+        let number = service.name.parse()?;
+        service.ports.iter().for_each(|(transport, port)| state.services.set(*transport, *port, number));
+    }
+    // Any reason, and those that are looked for only where they drop. What no service expects is nearly all of it.
+    let seldom = [Verdict::Pass, Verdict::Pass, Verdict::Pass, Verdict::Drop];
+    kernel.dataplane.set_policy(Reason::NoService, chance.of(&seldom))?;
+    for reason in [chance.of(Reason::ALL), Reason::UnsolicitedReply, Reason::FirstSyn] {
         kernel.dataplane.set_policy(reason, chance.of(Verdict::ALL))?;
     }
     kernel.dataplane.set_mode(chance.of(&[Mode::Enforce, Mode::Enforce, Mode::Monitor]))?;
@@ -339,9 +410,17 @@ fn the_loaded_filter_decides_as_the_model_does() -> Result<()> {
     let mut chance = Chance::new(seed);
     let mut kernel = Kernel::load(Time::Test)?;
     let mut now_ns = kernel.dataplane.clock()?.now().ns() + 3_600 * SECOND;
-    let sent = (0..LINES).map(|_| Line::empty()).collect();
-    let (amplifiers, now) = (kernel.dataplane.amplifiers()?, Moment::from_ns(now_ns));
-    let mut state = State { gate: gate(), table: table(), entries: vec![], sent, amplifiers, now };
+    let mut state = State {
+        gate: gate(),
+        table: table(),
+        entries: vec![],
+        sent: Memory::new(replies::LINES, replies::SPAN),
+        verified: Memory::new(verified::LINES, verified::SPAN),
+        first_syns: Memory::new(first_syn::LINES, first_syn::SPAN),
+        amplifiers: kernel.dataplane.amplifiers()?,
+        services: Box::new(PortTable::empty()),
+        now: Moment::from_ns(now_ns),
+    };
     kernel.set_time(now_ns)?;
     let mut expected = Expected::new();
     let mut reasons = [0u64; REASON_SLOTS];
@@ -363,8 +442,10 @@ fn the_loaded_filter_decides_as_the_model_does() -> Result<()> {
             if frame.len() >= 54 {
                 kernel.send(&frame)?;
                 if let Some(conversation) = Conversation::of_sent(Frame::new(&frame)) {
-                    let trace = conversation.trace(&config.key);
-                    state.sent[trace.line()].remember(trace, state.now);
+                    state.sent.remember(conversation.trace(&config.key), state.now);
+                }
+                if let Some(source) = verified::of_sent(Frame::new(&frame)) {
+                    state.verified.remember(verified::trace(&config.key, source), state.now);
                 }
             }
         }

@@ -12,6 +12,7 @@ pub(crate) struct Ends<'a> {
     pub(crate) source: Address,
     pub(crate) destination: Address,
     pub(crate) protocol: u8,
+    pub(crate) is_v6: bool,
     /// What follows the IP headers.
     pub(crate) transport: Cursor<'a>,
 }
@@ -46,7 +47,8 @@ impl<'a> Ends<'a> {
         let (source, destination) = (u64::from(be!(u32, header, 12)), u64::from(be!(u32, header, 16)));
         let options = forget(u64::from(length - 20), source) & 0x3f;
         cursor.skip(options as usize)?;
-        Some(Self { source: (source, 0), destination: (destination, 0), protocol: header[9], transport: cursor })
+        let (source, destination) = ((source, 0), (destination, 0));
+        Some(Self { source, destination, protocol: header[9], is_v6: false, transport: cursor })
     }
 
     /// The ends of the IPv6 packet here.
@@ -67,6 +69,7 @@ impl<'a> Ends<'a> {
             source: (be!(u64, header, 8), be!(u64, header, 16)),
             destination: (be!(u64, header, 24), be!(u64, header, 32)),
             protocol: chain.next,
+            is_v6: true,
             transport: chain.cursor(),
         })
     }

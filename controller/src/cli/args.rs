@@ -56,6 +56,17 @@ pub(super) enum Verb {
     /// Show or change the UDP ports that answers are looked for from
     #[command(subcommand)]
     Amplifiers(Amplifiers),
+    /// Name what this host serves, and cap it
+    #[command(subcommand)]
+    Service(Service),
+    /// Drop what no service expects, and nobody here has asked for
+    Lockdown {
+        /// on, or off
+        state: Switch,
+        /// Do it though there is no service: only answers to what this host asks then pass
+        #[arg(long)]
+        force: bool,
+    },
     /// Sources that always pass
     #[command(subcommand)]
     Allow(List),
@@ -194,6 +205,63 @@ pub(super) enum Amplifiers {
     },
     /// Back to the ports that floods are known to come from
     Reset,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Service {
+    /// Show the services
+    List,
+    /// Add a service, or replace the one of that name
+    Add(AddService),
+    /// Remove services
+    Remove {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AddService {
+    /// What to call it: up to 16 letters, digits, dots, dashes and underscores
+    #[arg(required_unless_present = "listen", conflicts_with = "listen")]
+    pub(super) name: Option<String>,
+    /// A port that it is behind, or several as 8000-8010; may be given several times
+    #[arg(long = "port", value_name = "PORT", required_unless_present = "listen", conflicts_with = "listen")]
+    pub(super) ports: Vec<String>,
+    /// Its protocol; may be given several times
+    #[arg(long, value_enum, default_values_t = [Proto::Tcp])]
+    pub(super) proto: Vec<Proto>,
+    /// Packets per second to it from all sources together; verified sources come first. Without it there is no cap
+    #[arg(long, value_name = "PACKETS", value_parser = at_once)]
+    pub(super) cap_pps: Option<u64>,
+    /// Packets at once; without it, half a second of --cap-pps
+    #[arg(long, value_name = "PACKETS", value_parser = at_once, requires = "cap_pps")]
+    pub(super) cap_burst: Option<u64>,
+    /// Take every port that this host listens on for others, each as a service of its own
+    #[arg(long)]
+    pub(super) listen: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Proto {
+    Tcp,
+    Udp,
+}
+
+impl Proto {
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

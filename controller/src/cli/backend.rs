@@ -9,7 +9,7 @@ use super::args::Global;
 use super::client::Client;
 use crate::api::{
     AmplifiersChange, AmplifiersView, DetachRequest, LimitsChange, LimitsView, ListChange, ListChanged, ListView,
-    ModeChange, PolicyEntry, PolicyView, Status,
+    ModeChange, PolicyEntry, PolicyView, ServicesChange, ServicesView, Status,
 };
 use crate::control::{self, ListPlan};
 use crate::dataplane::{self, Access, Dataplane, Pins};
@@ -94,6 +94,17 @@ impl Backend {
         match self {
             Self::Daemon(client) => client.post("/api/v1/amplifiers", change).await,
             Self::Pins(bpffs) => control::change_amplifiers(&mut open(bpffs, Access::Write)?, change),
+        }
+    }
+
+    pub(super) async fn services(self) -> anyhow::Result<ServicesView> {
+        self.read("/api/v1/services", control::services).await
+    }
+
+    pub(super) async fn change_services(self, change: &ServicesChange) -> anyhow::Result<ServicesView> {
+        match self {
+            Self::Daemon(client) => client.post("/api/v1/services", change).await,
+            Self::Pins(bpffs) => control::change_services(&mut open(bpffs, Access::Write)?, change),
         }
     }
 

@@ -4,6 +4,7 @@ mod args;
 mod backend;
 mod client;
 mod lists;
+mod services;
 mod show;
 
 use std::io::{self, Write};
@@ -72,6 +73,8 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Mode { mode } => return set_mode(global, mode).await,
         Verb::Policy(verb) => policy(global, verb).await?,
         Verb::Amplifiers(verb) => amplifiers(global, verb).await?,
+        Verb::Service(verb) => services::run(global, verb).await?,
+        Verb::Lockdown { state, force } => services::lockdown(global, state, force).await?,
         Verb::Allow(verb) => lists::run(global, List::Allow, verb).await?,
         Verb::Deny(verb) => lists::run(global, List::Deny, verb).await?,
         Verb::Top { by, number } => {

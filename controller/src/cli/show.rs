@@ -7,7 +7,7 @@ use floodwall_common::limits::Per;
 
 use crate::api::{
     AmplifiersView, CoveringEntry, EntryView, ExplainView, Flow, InterfaceStatus, LimitView, LimitsView, ListView,
-    PolicyView, RateView, Status, TopView,
+    PolicyView, RateView, ServicesView, Status, TopView,
 };
 use crate::snapshot::unix_s;
 
@@ -97,6 +97,9 @@ pub(super) fn status(status: &Status) -> String {
         "\nsources owing  {} of {}\nallow / deny   {} / {} entries\n",
         status.sources, status.source_capacity, status.allow_entries, status.deny_entries
     );
+    if !status.armed.is_empty() {
+        let _ = writeln!(text, "armed          {}", status.armed.join(", "));
+    }
     if status.samples_lost > 0 {
         let _ = writeln!(text, "samples lost   {} (top is an estimate; counters are exact)", status.samples_lost);
     }
@@ -190,6 +193,21 @@ pub(super) fn amplifiers(view: &AmplifiersView) -> String {
     table.render()
 }
 
+/// `floodwall service`.
+pub(super) fn services(view: &ServicesView) -> String {
+    if view.services.is_empty() {
+        return "no service is named\n  try: floodwall service add web --port 443\n".to_owned();
+    }
+    let mut table = Table::new(&["service", "cap, packets/s", "burst", "ports"]);
+    for service in &view.services {
+        let cap = service.cap.map_or(("off".to_owned(), String::new()), |cap| {
+            (cap.per_second.to_string(), cap.burst.to_string())
+        });
+        table.row([service.name.clone(), cap.0, cap.1, service.ports.join(" ")]);
+    }
+    table.render()
+}
+
 /// `floodwall allow list`, `floodwall deny list`.
 pub(super) fn list(view: &ListView) -> String {
     if view.entries.is_empty() {
@@ -234,6 +252,9 @@ pub(super) fn top(view: &TopView) -> String {
 /// `floodwall explain`.
 pub(super) fn explain(view: &ExplainView) -> String {
     let mut text = format!("{}\n", view.summary);
+    if view.verified {
+        text += "  verified: it has completed a handshake with this host in the last six hours\n";
+    }
     for covering in &view.entries {
         let CoveringEntry { list, entry } = covering;
         let reason = if entry.reason.is_empty() { String::new() } else { format!(", \"{}\"", entry.reason) };

@@ -17,7 +17,8 @@ use super::Daemon;
 use super::server::Peer;
 use crate::api::{
     AmplifiersChange, AmplifiersView, DetachRequest, ExplainView, LimitsChange, LimitsView, ListChange, ListChanged,
-    ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION, Status, TopView, VERSION_HEADER,
+    ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION, ServicesChange,
+    ServicesView, Status, TopView, VERSION_HEADER,
 };
 use crate::dataplane::monotonic_ns;
 use crate::exit::{Exit, Failure, describe, exit_of};
@@ -44,6 +45,7 @@ pub(super) fn control(daemon: Arc<Daemon>) -> Router {
         .route("/api/v1/mode", post(set_mode))
         .route("/api/v1/policy", post(set_policy))
         .route("/api/v1/amplifiers", post(change_amplifiers))
+        .route("/api/v1/services", post(change_services))
         .route("/api/v1/detach", post(detach));
     let lists = Router::new().route("/api/v1/lists/{list}", post(change_list)).layer(list_body);
     reads()
@@ -61,6 +63,7 @@ fn reads() -> Router<Arc<Daemon>> {
         .route("/api/v1/limits", get(limits))
         .route("/api/v1/policy", get(policies))
         .route("/api/v1/amplifiers", get(amplifiers))
+        .route("/api/v1/services", get(services))
         .route("/api/v1/lists/{list}", get(list))
         .route("/api/v1/top", get(top))
         .route("/api/v1/explain", get(explain))
@@ -191,6 +194,21 @@ async fn change_amplifiers(
     let view = control::change_amplifiers(&mut daemon.dataplane(), &change)?;
     let reset = if change.reset { " reset" } else { "" };
     changed(&daemon, &who, format!("amplifiers{reset} +{:?} -{:?}", change.add, change.remove)).await?;
+    Ok(Json(view))
+}
+
+async fn services(State(daemon): Shared) -> Answer<ServicesView> {
+    Ok(Json(control::services(&daemon.dataplane())?))
+}
+
+async fn change_services(
+    State(daemon): Shared,
+    axum::Extension(who): Who,
+    Json(change): Json<ServicesChange>,
+) -> Answer<ServicesView> {
+    let view = control::change_services(&mut daemon.dataplane(), &change)?;
+    let added = serde_json::to_string(&change.add).unwrap_or_default();
+    changed(&daemon, &who, format!("services +{added} -{:?}", change.remove)).await?;
     Ok(Json(view))
 }
 

@@ -14,13 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use floodwall_common::config::Mode;
-use floodwall_common::reason::{Reason, Verdict};
+use floodwall_common::reason::Verdict;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
-use crate::dataplane::{self, Dataplane, Device, Outcome, Pins, SampleReader, monotonic_ns};
+use crate::dataplane::{self, Dataplane, Device, NEED_MEMORY, Outcome, Pins, SampleReader, monotonic_ns};
 use crate::exit::{Exit, Failure};
 use crate::snapshot::{ListSizes, Snapshot};
 use crate::talkers::Talkers;
@@ -186,13 +186,15 @@ fn wanted<'a>(names: &[String], devices: &'a [Device]) -> anyhow::Result<Vec<&'a
 
 /// Where what is sent is not remembered, every reply would be one to nothing: better the flood's than none at all.
 fn disarm_without_memory(plane: &mut Dataplane) -> dataplane::Result<()> {
-    if !plane.config()?.drops.has(Reason::UnsolicitedReply) {
+    let drops = plane.config()?.drops;
+    let armed: Vec<_> = NEED_MEMORY.into_iter().filter(|reason| drops.has(*reason)).collect();
+    if armed.is_empty() {
         return Ok(());
     }
-    let without = plane.not_remembered()?;
-    if !without.is_empty() {
-        plane.set_policy(Reason::UnsolicitedReply, Verdict::Pass)?;
-        error!(interfaces = without.join(", "), "what is sent is not remembered; unsolicited-reply set to pass");
+    let without = plane.not_remembered()?.join(", ");
+    for reason in armed.into_iter().filter(|_| !without.is_empty()) {
+        plane.set_policy(reason, Verdict::Pass)?;
+        error!(interfaces = without, reason = reason.label(), "what is sent is not remembered; the reason is set to pass");
     }
     Ok(())
 }

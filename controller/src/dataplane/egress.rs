@@ -8,12 +8,16 @@ use aya::maps::{Array, Map, MapData};
 use aya::programs::SchedClassifier;
 use floodwall_common::abi::{map, program};
 use floodwall_common::class::Class;
+use floodwall_common::reason::Reason;
 use floodwall_common::replies::{AMPLIFIERS, PortSet};
 
 use super::device::Device;
 use super::error::{Error, Result};
 use super::sys::{self, Hook};
 use super::{Dataplane, Pins, programs, root_cause, typed};
+
+/// The reasons that are told by what was sent: without that, all of their packets would be dropped.
+pub const NEED_MEMORY: [Reason; 2] = [Reason::UnsolicitedReply, Reason::NoService];
 
 /// The classes that have packets that look like replies.
 pub(super) const CLASSES_WITH_REPLIES: [Class; 3] = [Class::Tcp, Class::Udp, Class::Icmp];

@@ -149,6 +149,18 @@ pub enum Error {
         /// `packets` or `bytes`.
         unit: &'static str,
     },
+    /// A cap that no meter can keep.
+    #[error("a cap of {cap} is out of range: packets per second go from 1 to 1000000, the burst to 500 seconds of that")]
+    CapOutOfRange {
+        /// The cap.
+        cap: String,
+    },
+    /// More services than there is room for.
+    #[error("there is room for {most} services. Nothing was changed")]
+    TooManyServices {
+        /// How many there can be.
+        most: usize,
+    },
     /// More entries than a list can hold.
     #[error("{list} list: {entries} entries, and room for {room}. Nothing was changed")]
     ListFull {
@@ -187,7 +199,10 @@ impl Error {
             | Self::ForeignProgram { .. }
             | Self::NoSlot { .. }
             | Self::Changed { .. } => Exit::Conflict,
-            Self::ListFull { .. } | Self::LimitOutOfRange { .. } => Exit::Configuration,
+            Self::ListFull { .. }
+            | Self::LimitOutOfRange { .. }
+            | Self::CapOutOfRange { .. }
+            | Self::TooManyServices { .. } => Exit::Configuration,
             Self::System { .. } => Exit::Failed,
         }
     }

@@ -14,7 +14,10 @@ use floodwall_common::abi::{ABI_VERSION, CpuState, INTERFACE_SLOTS, InterfaceRec
 use floodwall_common::config::Config;
 use floodwall_common::limiter::{BUCKETS, Bucket};
 use floodwall_common::lists::Prefilter;
-use floodwall_common::replies::{LINES, Line, PortSet};
+use floodwall_common::memory::Line;
+use floodwall_common::replies::PortSet;
+use floodwall_common::services::PortTable;
+use floodwall_common::{first_syn, replies, verified};
 
 use super::error::{Error, Result};
 
@@ -99,8 +102,11 @@ pub(super) fn shapes(cpus: u32) -> [Shape; map::ALL.len()] {
         Shape { name: map::SAMPLES, kind: MapType::RingBuf, key_bytes: 0, value_bytes: 0, entries: SAMPLE_RING_BYTES },
         array(map::INTERFACES, size_of::<InterfaceRecord>(), INTERFACE_SLOTS),
         array(map::TEST_CLOCK, size_of::<u64>(), 1),
-        array(map::SENT, size_of::<Line>(), LINES),
+        array(map::SENT, size_of::<Line>(), replies::LINES),
         array(map::AMPLIFIERS, size_of::<PortSet>(), 1),
+        array(map::VERIFIED, size_of::<Line>(), verified::LINES),
+        array(map::FIRST_SYNS, size_of::<Line>(), first_syn::LINES),
+        array(map::SERVICES, size_of::<PortTable>(), 1),
     ]
 }
 

@@ -14,6 +14,7 @@ mod maps;
 mod object;
 mod programs;
 mod samples;
+mod services;
 mod sys;
 
 use std::fs::{DirBuilder, File};
@@ -25,26 +26,28 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, RingBuf};
 use floodwall_common::abi::{CpuState, InterfaceRecord, map};
-use floodwall_common::class::{KIND_SLOTS, Kind};
+use floodwall_common::class::{Class, KIND_SLOTS, Kind};
 use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
 use floodwall_common::hash::HashKey;
 use floodwall_common::limiter::{BUCKETS, Bucket};
 use floodwall_common::limits::{LimitKey, LimitName, Limits, Per, RateError, RateSpec, Unit};
 use floodwall_common::lists::{List, ListState};
-use floodwall_common::meter::{Machine, Meters};
+use floodwall_common::meter::{Ask, Machine, Meters};
 use floodwall_common::reason::{DropSet, Reason, Verdict};
+use floodwall_common::services::{Cap, SERVICE_SLOTS};
 use nix::fcntl::{Flock, FlockArg};
 
 pub use clock::{Clock, monotonic_ns};
 pub use counters::{Cell, SampleCounts};
 pub use device::{AttachMode, Device, DeviceXdp, devices, find};
-pub use egress::known_amplifiers;
+pub use egress::{NEED_MEMORY, known_amplifiers};
 pub use error::{Error, Result};
 pub use interfaces::{Outcome, Protected};
 pub use lists::{Listed, PreparedLists};
 pub use maps::{Mapped, Pins};
 pub use object::hash as object_hash;
 pub use samples::{Sample, SampleReader};
+pub use services::{Service, caps_of};
 pub use sys::{TestRun, TestRunResult, test_run};
 
 use lists::Tries;
@@ -129,6 +132,10 @@ impl Dataplane {
     fn recompile(&mut self) -> Result<()> {
         let (limits, machine) = (self.limits()?, self.machine);
         self.change(None, |config| {
+            for number in 0..SERVICE_SLOTS {
+                let (cap, record) = (&mut config.caps[number], config.services[number]);
+                *cap = Cap::new(record.cap.into(), machine, cap.secret()).unwrap_or(*cap);
+            }
             for (key, limits) in limits {
                 // They were kept before; where they cannot be now, the old meters stay.
                 let _ = apply(config, key, limits, machine);
@@ -425,15 +432,22 @@ fn apply(config: &mut Config, key: LimitKey, limits: Limits, machine: Machine) -
 /// Says at each kind what its packets are asked beside the packets per second of their source: what nobody has armed is
 /// not asked.
 fn ask_what_is_armed(config: &mut Config) {
-    let replies = config.drops.has(Reason::UnsolicitedReply);
+    let drops = config.drops;
+    let has_cap = config.caps.iter().any(Cap::is_armed);
     for kind in Kind::all_ip() {
         let index = kind.index() as usize;
         for (level, per) in Per::WIDER.iter().enumerate() {
             let ask = config.wider[level][index].is_armed();
-            config.meters[index].set_ask_wider(*per, ask);
+            config.meters[index].set_ask(Ask::wider(*per), ask);
         }
-        let has_replies = kind.parts().is_some_and(|(_, class)| egress::CLASSES_WITH_REPLIES.contains(&class));
-        config.meters[index].set_ask_replies(replies && has_replies);
+        let Some((_, class)) = kind.parts() else { continue };
+        let armed = [
+            (Ask::REPLIES, drops.has(Reason::UnsolicitedReply) && egress::CLASSES_WITH_REPLIES.contains(&class)),
+            (Ask::LOCKDOWN, drops.has(Reason::NoService) && class != Class::Fragment),
+            (Ask::FIRST_SYN, drops.has(Reason::FirstSyn) && class == Class::TcpSyn),
+            (Ask::CAP, has_cap && matches!(class, Class::TcpSyn | Class::Tcp | Class::Udp)),
+        ];
+        armed.into_iter().for_each(|(what, ask)| config.meters[index].set_ask(what, ask));
     }
 }
 
@@ -458,12 +472,18 @@ fn first_config(machine: Machine) -> Result<Config> {
         meters: [Meters::default(); KIND_SLOTS],
         wider: [[Meters::default(); KIND_SLOTS]; Per::WIDER.len()],
         allowed: unlimited()?,
+        caps: [Cap::default(); SERVICE_SLOTS],
+        services: [services::NOBODY; SERVICE_SLOTS],
         specs: [[[off; 2]; LIMIT_SLOTS]; Per::ALL.len()],
         generation: 1,
         mode_since_unix_s: unix_s(),
     };
     for meters in config.meters.iter_mut().chain(config.wider.as_flattened_mut()) {
         *meters = unlimited()?;
+    }
+    for cap in &mut config.caps {
+        let off = floodwall_common::limits::Rate::Off;
+        *cap = Cap::new(off, machine, random()?).map_err(|_| Error::CapOutOfRange { cap: off.to_string() })?;
     }
     for key in LimitKey::all() {
         apply(&mut config, key, key.default_limits(), machine)

@@ -1,0 +1,92 @@
+//! `floodwall service` and `floodwall lockdown`.
+
+use std::net::IpAddr;
+
+use floodwall_common::reason::Reason;
+use floodwall_common::services::Transport;
+use procfs::net::{TcpState, UdpState};
+
+use super::args::{AddService, Global, Service, Switch, VerdictName};
+use super::backend::Backend;
+use super::{print, show};
+use crate::api::{PolicyEntry, RateView, ServiceView, ServicesChange, ServicesView};
+use crate::exit::{Exit, Failure};
+
+pub(super) async fn run(global: &Global, verb: Service) -> anyhow::Result<()> {
+    let change = match verb {
+        Service::List => None,
+        Service::Add(add) => {
+            let named = Backend::find(global).await?.services().await?;
+            Some(ServicesChange { add: services(&add, &named)?, ..Default::default() })
+        }
+        Service::Remove { names } => Some(ServicesChange { remove: names, ..Default::default() }),
+    };
+    let backend = Backend::find(global).await?;
+    let view = match change {
+        None => backend.services().await?,
+        Some(change) => backend.change_services(&change).await?,
+    };
+    print(global, &view, show::services)
+}
+
+/// Arms or disarms the reason for what no service expects.
+pub(super) async fn lockdown(global: &Global, state: Switch, force: bool) -> anyhow::Result<()> {
+    if state == Switch::On && !force && Backend::find(global).await?.services().await?.services.is_empty() {
+        let text = "no service is named: all that nobody here has asked for would be dropped, your next login too";
+        let hint = "floodwall service add --listen takes what this host listens on; or add --force";
+        return Err(Failure::new(Exit::Usage, text).hint(hint).into());
+    }
+    let verdict = match state {
+        Switch::On => VerdictName::Drop,
+        Switch::Off => VerdictName::Pass,
+    };
+    let entry =
+        PolicyEntry { reason: Reason::NoService.label().to_owned(), verdict: verdict.label().to_owned(), default: None };
+    let view = Backend::find(global).await?.set_policy(&entry).await?;
+    print(global, &view, show::policies)
+}
+
+fn services(add: &AddService, named: &ServicesView) -> anyhow::Result<Vec<ServiceView>> {
+    let burst = |per_second: u64| add.cap_burst.unwrap_or_else(|| (per_second / 2).max(1));
+    let cap = add.cap_pps.map(|per_second| RateView { per_second, burst: burst(per_second) });
+    let Some(name) = add.name.clone().filter(|_| !add.listen) else {
+        let known: Vec<_> = named.services.iter().filter_map(|view| view.service().ok()).collect();
+        let is_known = |port: &(Transport, u16)| known.iter().any(|service| service.ports.contains(port));
+        let new = listened()?.into_iter().filter(|port| !is_known(port)).map(|(transport, port)| ServiceView {
+            name: format!("{}-{port}", transport.label()),
+            ports: vec![format!("{}/{port}", transport.label())],
+            cap,
+        });
+        return Ok(new.collect());
+    };
+    let protocols = add.proto.iter().map(|proto| proto.label());
+    let ports = protocols.flat_map(|proto| add.ports.iter().map(move |port| format!("{proto}/{port}"))).collect();
+    Ok(vec![ServiceView { name, ports, cap }])
+}
+
+/// The ports that this host listens on for others: TCP listeners, and UDP sockets that are bound to a port which the
+/// kernel gives nobody by itself.
+fn listened() -> anyhow::Result<Vec<(Transport, u16)>> {
+    let given = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut bounds = given.split_whitespace().filter_map(|bound| bound.parse::<u16>().ok());
+    let given = bounds.next().unwrap_or(32_768)..=bounds.next().unwrap_or(60_999);
+    let for_others = |address: IpAddr| !address.is_loopback();
+    let mut ports = Vec::new();
+    for entry in procfs::net::tcp()?.into_iter().chain(procfs::net::tcp6().unwrap_or_default()) {
+        if entry.state == TcpState::Listen && for_others(entry.local_address.ip()) {
+            ports.push((Transport::Tcp, entry.local_address.port()));
+        }
+    }
+    for entry in procfs::net::udp()?.into_iter().chain(procfs::net::udp6().unwrap_or_default()) {
+        let port = entry.local_address.port();
+        if entry.state == UdpState::Close && for_others(entry.local_address.ip()) && !given.contains(&port) {
+            ports.push((Transport::Udp, port));
+        }
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    if ports.is_empty() {
+        return Err(Failure::new(Exit::Failed, "this host listens on no port for others").into());
+    }
+    Ok(ports)
+}
