@@ -10,8 +10,8 @@ const UNITS_PER_SECOND: u64 = 1_000_000_000 / 16;
 const COST_FRACTION_BITS: u32 = 16;
 const COST_HALF: u64 = 1 << (COST_FRACTION_BITS - 1);
 
-/// The longest quarter of a tolerance in the gate's units of 1,024 ns: 125 s. No packet costs more there.
-pub(crate) const GATE_LONGEST: u32 = ((MAX_BURST_SECONDS * 1_000_000_000 / 4 / 1024) as u32) & !1;
+/// The longest quarter of a tolerance in the gate's units of 2,048 ns: 125 s. No packet costs more there.
+pub(crate) const GATE_LONGEST: u32 = (MAX_BURST_SECONDS * 1_000_000_000 / 4 / 2048) as u32;
 
 /// What the arithmetic has to know of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct Meter {
     stale: u64,
     /// What the gate of one CPU can have let through before it asks the table, in 16 ns units.
     gate_charge: u64,
-    /// A quarter of the tolerance in 1,024 ns units: the debt up to which the gate passes by itself.
+    /// A quarter of the tolerance in 2,048 ns units: the debt up to which the gate passes by itself.
     gate_tau: u32,
     /// Cost of one packet on the gate; of bytes it is worked out per packet.
     gate_cost: u32,
@@ -51,7 +51,7 @@ pub struct Meter {
 pub struct Cost {
     /// In 16 ns units.
     pub(crate) exact: u64,
-    /// In 1,024 ns units, for all CPUs, even.
+    /// In 2,048 ns units, for all CPUs.
     pub(crate) gate: u32,
 }
 
@@ -110,7 +110,7 @@ impl Meter {
             tau,
             stale: 2 * tau + 2 * time(unit.largest_packet()) + gate_charge,
             gate_charge,
-            gate_tau: (tau / 4 / 64) as u32,
+            gate_tau: (tau / 4 / 128) as u32,
             gate_cost: gate_cost(packet, spread),
             spread,
             reserved: 0,
@@ -173,11 +173,10 @@ const fn spread(cpus: u32) -> u32 {
     if cpus > 1 { 2 * cpus } else { 1 }
 }
 
-/// From 16 ns units to the gate's, times the spread; rounded up to an even number (the lowest bit says "pinned"), and
-/// never so far that it could be taken for a stale time.
+/// From 16 ns units to the gate's, times the spread; rounded up, and never so far that it could be taken for a stale time.
 #[inline(always)]
 const fn gate_cost(exact: u64, spread: u32) -> u32 {
-    let cost = (exact.wrapping_mul(spread as u64) + 127) >> 7 << 1;
+    let cost = (exact.wrapping_mul(spread as u64) + 127) >> 7;
     if cost > GATE_LONGEST as u64 { GATE_LONGEST } else { cost as u32 }
 }
 
@@ -202,11 +201,14 @@ struct Asked;
 
 impl Asked {
     const PACKETS: u64 = 1;
-    const BYTES: u64 = 2;
-    const BLOCK: u64 = 4;
-    const SUBNET: u64 = 8;
-    const NETWORK: u64 = 16;
-    const REPLIES: u64 = 32;
+    const LISTS: u64 = 2;
+    /// What is above these two is seldom asked.
+    const USUAL: u64 = Self::PACKETS | Self::LISTS;
+    const BYTES: u64 = 4;
+    const BLOCK: u64 = 8;
+    const SUBNET: u64 = 16;
+    const NETWORK: u64 = 32;
+    const REPLIES: u64 = 64;
 
     /// The bit of a level that is wider than a source.
     const fn wider(per: Per) -> u64 {
@@ -252,7 +254,7 @@ impl Meters {
         self.asked & Asked::PACKETS != 0
     }
 
-    /// Whether packets are limited and nothing else is: the rule.
+    /// Whether packets are limited, nothing else is, and all lists are empty: the rule.
     #[inline(always)]
     pub const fn limit_packets_only(&self) -> bool {
         self.asked == Asked::PACKETS
@@ -261,7 +263,18 @@ impl Meters {
     /// Whether anything but packets of the source is limited: what is seldom so.
     #[inline(always)]
     pub const fn limit_more(&self) -> bool {
-        self.asked > Asked::PACKETS
+        self.asked > Asked::USUAL
+    }
+
+    /// Whether a list may hold the source.
+    #[inline(always)]
+    pub const fn ask_lists(&self) -> bool {
+        self.asked & Asked::LISTS != 0
+    }
+
+    /// Says whether a list may hold the source.
+    pub const fn set_ask_lists(&mut self, ask: bool) {
+        self.asked = if ask { self.asked | Asked::LISTS } else { self.asked & !Asked::LISTS };
     }
 
     /// Whether bytes are limited.
@@ -313,9 +326,9 @@ mod tests {
     #[test]
     fn a_rate_becomes_a_cost_and_a_tolerance() {
         let meter = meter(1_000, 101).unwrap();
-        assert_eq!(meter.of_packet(), Cost { exact: 62_500, gate: 3_908 }, "1 ms; twice that on each of two CPUs");
+        assert_eq!(meter.of_packet(), Cost { exact: 62_500, gate: 1_954 }, "1 ms; twice that on each of two CPUs");
         assert_eq!(meter.tau(), 6_250_000, "100 ms");
-        assert_eq!(meter.gate_tau(), 24_414, "25 ms in 1,024 ns units");
+        assert_eq!(meter.gate_tau(), 12_207, "25 ms in 2,048 ns units");
         assert_eq!(meter.gate_charge(), 390_625, "a quarter of 25 ms");
     }
 

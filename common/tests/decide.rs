@@ -65,7 +65,7 @@ impl<'w> World<'w> for Model<'w> {
         self.config
     }
 
-    fn is_listed(&mut self, list: List, source: Source) -> bool {
+    fn is_listed(&mut self, list: List, source: Source, _: ListState) -> bool {
         let is = |address: [u8; 4]| source == Source::V4(u32::from_be_bytes(address));
         match list {
             List::Allow => is(ALLOWED) || is(BOTH),

@@ -4,7 +4,6 @@ use floodwall_common::abi::CpuState;
 use floodwall_common::clock::Moment;
 use floodwall_common::config::Config;
 use floodwall_common::decide::World;
-use floodwall_common::hash::Place;
 use floodwall_common::limiter::{self, Gate};
 use floodwall_common::lists::{List, ListState};
 use floodwall_common::meter::{Amount, Meter};
@@ -14,26 +13,23 @@ use floodwall_common::replies::Conversation;
 use crate::{clock, maps};
 
 /// The maps at the moment of a packet, on its CPU.
+#[derive(Clone, Copy)]
 pub(crate) struct Kernel {
     pub(crate) config: &'static Config,
     pub(crate) cpu: *mut CpuState,
     pub(crate) now: Moment,
-    lists: ListState,
 }
 
 impl Kernel {
     #[inline(always)]
     pub(crate) fn now() -> Option<Self> {
-        Some(Self::at(maps::this_cpu()?, clock::now()))
+        let now = clock::now();
+        Some(Self::at(maps::this_cpu()?, now))
     }
 
     #[inline(always)]
     pub(crate) fn at(cpu: *mut CpuState, now: Moment) -> Self {
-        let config = maps::config();
-        // SAFETY: a live word; volatile, as each look-up would read it anew else, and a packet that is on the way while
-        // the lists change would be judged by the old ones first and by the new ones then.
-        let lists = unsafe { (&raw const config.lists).read_volatile() };
-        Self { config, cpu, now, lists }
+        Self { config: maps::config(), cpu, now }
     }
 }
 
@@ -45,17 +41,19 @@ impl World<'static> for Kernel {
 
     #[inline(always)]
     fn lists(&self) -> ListState {
-        self.lists
+        // SAFETY: a live word; volatile, as the compiler could read it anew at each use else, and a packet that is on the
+        // way while the lists change would be judged by the old ones first and by the new ones then.
+        unsafe { (&raw const self.config.lists).read_volatile() }
     }
 
     #[inline(always)]
-    fn is_listed(&mut self, list: List, source: Source) -> bool {
-        maps::listed(list, source, self.lists).is_some_and(|entry| entry.is_live(self.now))
+    fn is_listed(&mut self, list: List, source: Source, lists: ListState) -> bool {
+        maps::listed(list, source, lists).is_some_and(|entry| entry.is_live(self.now))
     }
 
     #[inline(always)]
     fn may_be_listed(&mut self, source: Source) -> bool {
-        maps::may_be_listed(source, self.lists)
+        maps::may_be_listed(source, self.lists())
     }
 
     #[inline(always)]
@@ -76,23 +74,21 @@ impl World<'static> for Kernel {
         if limiter::pass_open_gate(cell, amount.on(meter), meter, self.now) {
             return true;
         }
-        let stays_over =
-            maps::bucket(place).is_some_and(|bucket| limiter::stays_over(cell, bucket, place, meter, self.now));
-        !stays_over && ask(cell, place, amount, meter, self.now)
+        let stays_over = limiter::stays_over(cell, maps::likely_entry(place), place, meter, self.now);
+        !stays_over && ask(cell, key, amount, meter, self.now)
     }
 }
 
 /// Asks the table for a packet that the gate does not let pass by itself. A function of its own, so that the common path
 /// keeps its registers to itself.
 #[inline(never)]
-fn ask(cell: &mut u32, place: Place, amount: Amount, meter: &Meter, now: Moment) -> bool {
+fn ask(cell: &mut u32, key: u64, amount: Amount, meter: &Meter, now: Moment) -> bool {
     let cost = amount.on(meter);
     match limiter::pass_gate(cell, cost, meter, now) {
         Gate::Pass => true,
-        Gate::Ask { charge } => match maps::bucket(place) {
-            Some(bucket) => limiter::pass_table(bucket, place, cost, charge, meter, now),
-            // The bucket is there; a filter that cannot look passes.
-            None => true,
-        },
+        Gate::Ask { charge } => {
+            let place = maps::config().key.place(meter.secret(), key);
+            limiter::pass_table(maps::bucket(place), place, cost, charge, meter, now)
+        }
     }
 }

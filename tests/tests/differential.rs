@@ -14,7 +14,7 @@ use floodwall_common::config::{Config, Mode};
 use floodwall_common::decide::{World, decide};
 use floodwall_common::limiter::{Bucket, Gate, pass_gate, pass_table};
 use floodwall_common::limits::{LimitKey, Limits, Per, Rate, Unit};
-use floodwall_common::lists::List;
+use floodwall_common::lists::{List, ListState};
 use floodwall_common::meter::{Amount, Meter};
 use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{REASON_SLOTS, Reason, Verdict};
@@ -63,7 +63,7 @@ impl<'w> World<'w> for Model<'w, '_> {
         self.config
     }
 
-    fn is_listed(&mut self, list: List, source: Source) -> bool {
+    fn is_listed(&mut self, list: List, source: Source, _: ListState) -> bool {
         let (is_v4, bits) = match source {
             Source::V4(address) => (true, u128::from(address) << 96),
             Source::V6(upper, lower) => (false, u128::from(upper) << 64 | u128::from(lower)),

@@ -222,6 +222,7 @@ impl Dataplane {
             return Err(Error::Changed { expected, found: config.generation });
         }
         change(&mut config);
+        ask_what_is_armed(&mut config);
         config.generation += 1;
         self.config
             .set(0, config, 0)
@@ -250,13 +251,7 @@ impl Dataplane {
     /// Where the map cannot be written.
     pub fn set_policy(&mut self, reason: Reason, verdict: Verdict) -> Result<bool> {
         match self.config()?.drops.choose(reason, verdict) {
-            Some(drops) => {
-                let change = |config: &mut Config| {
-                    config.drops = drops;
-                    ask_what_is_armed(config);
-                };
-                self.change(None, change).map(|_| true)
-            }
+            Some(drops) => self.change(None, |config| config.drops = drops).map(|_| true),
             None => Ok(false),
         }
     }
@@ -418,13 +413,13 @@ fn apply(config: &mut Config, key: LimitKey, limits: Limits, machine: Machine) -
         *meters = recompile(meters)?;
     }
     config.specs[key.per as usize][key.name as usize] = [limits.packets.into(), limits.bytes.into()];
-    ask_what_is_armed(config);
     Ok(())
 }
 
 /// Says at each kind what its packets are asked beside the packets per second of their source: what nobody has armed is
-/// not asked.
+/// not asked. Every change of the configuration ends with this.
 fn ask_what_is_armed(config: &mut Config) {
+    let lists = !config.lists.is_empty();
     let replies = config.drops.has(Reason::UnsolicitedReply);
     for kind in Kind::all_ip() {
         let index = kind.index() as usize;
@@ -434,6 +429,7 @@ fn ask_what_is_armed(config: &mut Config) {
         }
         let has_replies = kind.parts().is_some_and(|(_, class)| egress::CLASSES_WITH_REPLIES.contains(&class));
         config.meters[index].set_ask_replies(replies && has_replies);
+        config.meters[index].set_ask_lists(lists);
     }
 }
 
@@ -469,11 +465,13 @@ fn first_config(machine: Machine) -> Result<Config> {
         apply(&mut config, key, key.default_limits(), machine)
             .map_err(|(unit, _)| Error::system("compile limits", io::Error::other(unit.label())))?;
     }
+    ask_what_is_armed(&mut config);
     Ok(config)
 }
 
 fn create_maps(pins: &Pins) -> Result<()> {
     lists::create(pins)?;
+    maps::create_sections(pins)?;
     let tick_ns = clock::tick_ns()?;
     let config = first_config(Machine { cpus: online_cpus(), tick_ns })?;
     let constants = Constants { config: &config, slot: 0, tick_ns, cpus: possible_cpus()?, test_clock: false };
