@@ -1,6 +1,8 @@
 //! What lies in the maps, and where they are pinned: the contract between a kernel half and a controller that may be
 //! of different builds. Any change of a layout or a name here raises [`ABI_VERSION`]; a golden file holds it to that.
 
+use core::mem::offset_of;
+
 use crate::class::KIND_SLOTS;
 use crate::limiter::GATE_CELLS;
 use crate::reason::REASON_SLOTS;
@@ -14,7 +16,7 @@ pub mod map {
     pub const CONFIG: &str = "CONFIG";
     /// A [`super::CpuState`] per CPU. Written by the kernel half only, each by its own CPU.
     pub const CPUS: &str = "CPUS";
-    /// The source table, a [`crate::limiter::Bucket`] per entry. Written by the kernel half only.
+    /// The source table, one array of [`crate::limiter::Bucket`]s. Written by the kernel half only.
     pub const SOURCES: &str = "SOURCES";
     /// IPv4 tries by bank and list. The controller replaces tries of the idle bank only.
     pub const LISTS_V4: &str = "LISTS_V4";
@@ -41,8 +43,8 @@ pub mod map {
     pub const SERVICES: &str = "SERVICES";
     /// All of them.
     pub const ALL: [&str; 14] = [
-        CONFIG, CPUS, SOURCES, LISTS_V4, LISTS_V6, PREFILTER, SAMPLES, INTERFACES, TEST_CLOCK, SENT, AMPLIFIERS, VERIFIED,
-        FIRST_SYNS, SERVICES,
+        CONFIG, CPUS, SOURCES, LISTS_V4, LISTS_V6, PREFILTER, SAMPLES, INTERFACES, TEST_CLOCK, SENT, AMPLIFIERS,
+        VERIFIED, FIRST_SYNS, SERVICES,
     ];
 }
 
@@ -60,12 +62,10 @@ pub mod program {
 
 /// Load-time constants of the kernel half.
 pub mod constant {
-    /// Nanoseconds of a kernel tick, `u64`.
+    /// Nanoseconds of a kernel tick, `u64`. Zero in tests: time comes from [`super::map::TEST_CLOCK`].
     pub const TICK_NS: &str = "TICK_NS";
-    /// The slot of the interface that this program is attached to, `u32` below [`super::INTERFACE_SLOTS`].
-    pub const SLOT: &str = "SLOT";
-    /// Not zero in tests: time comes from [`super::map::TEST_CLOCK`], `u32`.
-    pub const USE_TEST_CLOCK: &str = "USE_TEST_CLOCK";
+    /// Where the counters of the interface lie that this program is attached to: [`super::CpuState::counters_of`], `u64`.
+    pub const COUNTERS: &str = "COUNTERS";
 }
 
 /// Interfaces that one instance can protect; a power of two, so that an index can be masked.
@@ -105,15 +105,31 @@ pub struct Sampler {
     pub lost: u64,
 }
 
-/// What a CPU keeps for itself. No other CPU writes it.
-#[repr(C)]
+/// Counters of one interface, by verdict as it was carried out.
+pub type InterfaceCounters = [CounterBank; 2];
+
+/// What a CPU keeps for itself. No other CPU writes it, and none has a cache line in common with another.
+#[repr(C, align(64))]
 pub struct CpuState {
-    /// Streams of samples.
-    pub samplers: [Sampler; SAMPLE_STREAMS],
-    /// Counters by interface slot and verdict, as it was carried out.
-    pub counters: [[CounterBank; 2]; INTERFACE_SLOTS],
     /// First stage of the limiter.
     pub gate: [u32; GATE_CELLS],
+    /// Counters by interface slot.
+    pub counters: [InterfaceCounters; INTERFACE_SLOTS],
+    /// Streams of samples.
+    pub samplers: [Sampler; SAMPLE_STREAMS],
+}
+
+impl CpuState {
+    /// Where the counters of an interface lie, in bytes from the beginning.
+    pub const fn counters_of(slot: usize) -> u64 {
+        (offset_of!(Self, counters) + slot * size_of::<InterfaceCounters>()) as u64
+    }
+
+    /// The slot of the interface whose counters lie there.
+    #[inline(always)]
+    pub const fn slot_at(counters: u64) -> u8 {
+        ((counters as usize - offset_of!(Self, counters)) / size_of::<InterfaceCounters>()) as u8
+    }
 }
 
 /// A sampled header.

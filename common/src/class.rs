@@ -62,7 +62,7 @@ impl Kind {
 
     /// The kind in a place that [`Kind::index`] has named.
     #[inline(always)]
-    pub(crate) const fn from_masked(index: u64) -> Self {
+    pub const fn from_masked(index: u64) -> Self {
         Self((index & (KIND_SLOTS as u64 - 1)) as u8)
     }
 

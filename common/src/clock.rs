@@ -33,9 +33,9 @@ impl Moment {
         (self.0 >> 4) & crate::limiter::TIME_MASK
     }
 
-    /// In the 1,024 ns units of the gate (32 bits, wraps after 73 min).
+    /// In the 2,048 ns units of the gate (of 32 bits it uses 31, which wrap after 73 min).
     #[inline(always)]
     pub(crate) const fn gate_units(self) -> u32 {
-        (self.0 >> 10) as u32
+        (self.0 >> 11) as u32
     }
 }

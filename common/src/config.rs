@@ -1,9 +1,11 @@
 //! The one value that steers the packet path. The controller writes it, the kernel half reads it on every packet.
 //!
 //! It is written as a whole; a packet on another CPU may meanwhile see the old cost beside the new tolerance of a
-//! limit, for nanoseconds. Mode and lists are one word each and change at once.
+//! limit, for nanoseconds. Mode and lists are one word each and change at once; a kind that is not asked for lists yet, or
+//! no more, is one that finds them empty.
 
 use core::hint::cold_path;
+use core::mem::offset_of;
 
 use crate::class::{KIND_SLOTS, Kind};
 use crate::hash::HashKey;
@@ -41,8 +43,8 @@ pub struct Sampling {
     every: [u32; 2],
     /// At most so many samples a second, on each CPU and stream.
     pub budget: u32,
-    /// Keeps the layout free of hidden bytes.
-    reserved: u32,
+    /// Puts the meters behind it at the beginning of a cache line.
+    reserved: [u32; 15],
 }
 
 impl Sampling {
@@ -56,7 +58,7 @@ impl Sampling {
         }
         let thresholds = [threshold(every[0]), threshold(every[1])];
         let highest = if thresholds[0] > thresholds[1] { thresholds[0] } else { thresholds[1] };
-        Self { thresholds, highest, every, budget, reserved: 0 }
+        Self { thresholds, highest, every, budget, reserved: [0; 15] }
     }
 
     /// One packet in so many.
@@ -89,10 +91,10 @@ pub struct Config {
     pub lists: ListState,
     /// The reasons that drop.
     pub drops: DropSet,
-    /// Sample ring budget.
-    pub sampling: Sampling,
     /// Where sources lie.
     pub key: HashKey,
+    /// Sample ring budget.
+    pub sampling: Sampling,
     /// Compiled limits of one source, by [`Kind`]. They say which of the wider ones are to be asked too.
     pub meters: [Meters; KIND_SLOTS],
     /// Compiled limits of [`Per::WIDER`], by [`Kind`].
@@ -111,6 +113,10 @@ pub struct Config {
     /// When the mode was set, in seconds of the Unix epoch. The kernel half does not read it.
     pub mode_since_unix_s: u64,
 }
+
+// A usual packet reads the first cache line, and one of its kind.
+const _: () = assert!(offset_of!(Config, sampling) + offset_of!(Sampling, every) <= 64);
+const _: () = assert!(offset_of!(Config, meters) % 64 == 0 && size_of::<Meters>() == 128);
 
 impl Config {
     /// Whether drops are real.

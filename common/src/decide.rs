@@ -13,7 +13,8 @@ use crate::limits::Per;
 use crate::lists::{List, ListState};
 use crate::meter::{Amount, Ask, Meter, Meters};
 use crate::outcome::Outcome;
-use crate::packet::{Frame, Headers, Source, fast, read};
+use crate::packet::fast::{self, Usual};
+use crate::packet::{Frame, Headers, Source, read};
 use crate::reason::Reason;
 
 /// What a decision has to know beside the packet: the lists and the state of sources. Implemented by the maps of the
@@ -21,13 +22,13 @@ use crate::reason::Reason;
 pub trait World<'w> {
     /// What the operator wants.
     fn config(&self) -> &'w Config;
-    /// Which lists are in force: the same for the whole of a decision, whatever an operator changes meanwhile.
+    /// Which lists are in force. Asked once in a decision, whatever an operator changes meanwhile.
     fn lists(&self) -> ListState {
         self.config().lists
     }
-    /// Whether the source is on this list now.
-    fn is_listed(&mut self, list: List, source: Source) -> bool;
-    /// Whether [`Self::is_listed`] has to be asked at all: a quick answer, and where in doubt `true`.
+    /// Whether the source is on this list now, of those that were in force.
+    fn is_listed(&mut self, list: List, source: Source, lists: ListState) -> bool;
+    /// Whether any list may hold the source: a quick answer, and where in doubt `true`.
     fn may_be_listed(&mut self, _source: Source) -> bool {
         true
     }
@@ -37,24 +38,49 @@ pub trait World<'w> {
     fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool;
 }
 
-/// What [`decide`] says of nearly every packet, for a fraction of what it costs: the kind of the packet, and whether it
-/// has `Passed` or is over its `PacketLimit`. `None` where only [`decide`] can tell; nothing is charged then.
+/// What becomes of a packet that [`decide_fast`] can judge.
+pub trait Exit {
+    /// What it answers.
+    type Answer;
+    /// For a packet that has `Passed`.
+    fn passed(self, kind: Kind) -> Self::Answer;
+    /// For a packet over its `PacketLimit`.
+    fn over_packet_limit(self, kind: Kind) -> Self::Answer;
+}
+
+/// What [`decide`] says of nearly every packet, for a fraction of what it costs. `None` where only [`decide`] can tell;
+/// nothing is charged then.
 #[inline(always)]
-pub fn decide_fast<'w>(frame: Frame<'_>, world: &mut impl World<'w>) -> Option<(Kind, bool)> {
-    let packet = fast::read(frame)?;
-    let (config, kind) = (world.config(), packet.kind);
-    if !world.lists().is_empty() {
-        cold_path();
-        if world.may_be_listed(packet.source()) {
-            return None;
+pub fn decide_fast<'w, E: Exit>(frame: Frame<'_>, world: &mut impl World<'w>, exit: E) -> Option<E::Answer> {
+    fast::read(frame, Judge { world, exit })
+}
+
+struct Judge<'a, W, E> {
+    world: &'a mut W,
+    exit: E,
+}
+
+impl<'w, W: World<'w>, E: Exit> fast::Next for Judge<'_, W, E> {
+    type Answer = E::Answer;
+
+    #[inline(always)]
+    fn usual(self, packet: Usual) -> Option<E::Answer> {
+        let Self { world, exit } = self;
+        let meters = world.config().meters(packet.kind);
+        if !meters.ask_packets_only() {
+            cold_path();
+            if meters.ask_more() || (meters.ask(Ask::LISTS) && world.may_be_listed(packet.source())) {
+                return None;
+            }
+            if !meters.ask(Ask::PACKETS) {
+                return Some(exit.passed(packet.kind));
+            }
         }
+        Some(match over_packet_limit(packet.key, meters, world) {
+            None => exit.passed(packet.kind),
+            Some(_) => exit.over_packet_limit(packet.kind),
+        })
     }
-    let meters = config.meters(kind);
-    if !meters.ask_packets_only() {
-        cold_path();
-        return if meters.ask_more() { None } else { Some((kind, true)) };
-    }
-    Some((kind, over_packet_limit(packet.key, meters, world).is_none()))
 }
 
 /// Why this frame passes or drops, and its place in the counters.
@@ -68,16 +94,16 @@ pub fn decide<'w>(frame: Frame<'_>, world: &mut impl World<'w>) -> (Reason, Kind
 #[inline(always)]
 fn judge<'w>(packet: &Headers, frame: Frame<'_>, world: &mut impl World<'w>) -> Outcome {
     let config = world.config();
-    let (found, bytes) = (packet.outcome, frame.bytes());
-    if !world.lists().is_empty() {
+    let (found, bytes, lists) = (packet.outcome, frame.bytes(), world.lists());
+    if !lists.is_empty() {
         cold_path();
-        if world.is_listed(List::Allow, packet.source()) {
+        if world.is_listed(List::Allow, packet.source(), lists) {
             return match over_limits(packet.key, bytes, &config.allowed, world) {
                 Some(_) => found.because(Reason::AllowedLimit),
                 None => found.because(Reason::Allowed),
             };
         }
-        if world.is_listed(List::Deny, packet.source()) {
+        if world.is_listed(List::Deny, packet.source(), lists) {
             return found.because(Reason::Denied);
         }
     }

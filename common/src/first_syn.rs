@@ -62,9 +62,7 @@ mod tests {
         // What passes of first SYNs, by the rate of forged ones over eight seconds.
         for (rate, passing) in [(5_000, 0.0..0.03), (20_000, 0.03..0.2), (100_000, 0.6..0.9), (500_000, 0.99..1.01)] {
             let lines: Vec<_> = (0..LINES).map(|_| Line::empty()).collect();
-            let ask = |n: u64, now: u64| {
-                is_first(&lines[trace(n).line(LINES)], trace(n), Moment::from_ns(now))
-            };
+            let ask = |n: u64, now: u64| is_first(&lines[trace(n).line(LINES)], trace(n), Moment::from_ns(now));
             for n in 0..rate * 8 {
                 let _ = ask(n, NOON + n * SECOND / rate);
             }

@@ -47,12 +47,6 @@ impl<'a> Frame<'a> {
         self.bytes.wrapping_sub(opaque((cursor.at - self.start) as u64) as u32)
     }
 
-    /// Where it begins, where its readable part ends, and its length: what [`Self::from_raw`] takes.
-    #[inline(always)]
-    pub const fn to_raw(&self) -> (usize, usize, u32) {
-        (self.start, self.end, self.bytes)
-    }
-
     /// Length of the whole frame.
     #[inline(always)]
     pub const fn bytes(&self) -> u32 {

@@ -7,6 +7,8 @@
 //! Different sources of one meter never share all 64 bits; state keeps 14 bits of place and 24 bits of tag, so two
 //! sources share state with a probability of 2^-38 a pair.
 
+use crate::limiter::{BUCKETS, GATE_CELLS, TIME_BITS, WAYS};
+
 /// The secret multipliers, drawn once when the maps are created and kept with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -22,40 +24,54 @@ impl HashKey {
     /// Where the state of `source` lies in a meter with this secret.
     #[inline(always)]
     pub const fn place(&self, secret: u64, source: u64) -> Place {
-        let mut x = (source ^ secret).wrapping_mul(self.0[0]);
-        x ^= x >> 32;
-        Place(x.wrapping_mul(self.0[1]))
+        let once = (source ^ secret).wrapping_mul(self.0[0]);
+        Place { once, twice: (once ^ once >> 32).wrapping_mul(self.0[1]) }
     }
 
     /// A hashed word, of what is no source.
     #[inline(always)]
     pub(crate) const fn scatter(&self, word: u64) -> u64 {
-        self.place(0, word).0
+        self.place(0, word).twice
     }
 }
 
-/// The hashed key of a source in a domain.
+/// The hashed key of a source in a domain, after each of the two multiplications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place(u64);
+pub struct Place {
+    once: u64,
+    twice: u64,
+}
 
 impl Place {
-    /// Its bucket in the source table.
-    #[inline(always)]
-    pub const fn bucket(self) -> usize {
-        // The low bits of a product know only the low bits of its factors; the high bits know all.
-        (self.0 ^ (self.0 >> 29)) as usize & (crate::limiter::BUCKETS - 1)
-    }
-
-    /// Its cell in the gate.
+    /// Its cell in the gate: the high bits of a product know all bits of its factors. One multiplication is enough where
+    /// neighbours cost each other nothing but time.
     #[inline(always)]
     pub const fn cell(self) -> usize {
-        (self.0 >> (u64::BITS - crate::limiter::GATE_CELLS.ilog2())) as usize
+        (self.once >> (u64::BITS - GATE_CELLS.ilog2())) as usize
+    }
+
+    /// Its bucket in the source table, from the bits below its tag.
+    #[inline(always)]
+    pub const fn bucket(self) -> usize {
+        self.likely() / WAYS
+    }
+
+    /// The entry of the source table where it is looked for first: its bucket and its likely way in one number.
+    #[inline(always)]
+    pub const fn likely(self) -> usize {
+        (self.twice >> (TIME_BITS - (BUCKETS * WAYS).ilog2())) as usize & (BUCKETS * WAYS - 1)
     }
 
     /// What tells it from the others in its bucket.
     #[inline(always)]
     pub(crate) const fn tag(self) -> u64 {
-        self.0 >> 40
+        self.twice >> TIME_BITS
+    }
+
+    /// Whether this entry of the source table has its tag.
+    #[inline(always)]
+    pub(crate) const fn owns(self, entry: u64) -> bool {
+        (entry ^ self.twice) >> TIME_BITS == 0
     }
 }
 
@@ -69,15 +85,15 @@ mod tests {
 
     #[test]
     fn distinct_sources_have_distinct_places() {
-        let places: HashSet<u64> = (0..100_000).map(|n| KEY.place(SECRET, n << 32).0).collect();
+        let places: HashSet<u64> = (0..100_000).map(|n| KEY.place(SECRET, n << 32).twice).collect();
         assert_eq!(places.len(), 100_000);
     }
 
     #[test]
     fn neighbouring_sources_spread_over_cells_and_buckets() {
-        let mut cells = vec![0u32; crate::limiter::GATE_CELLS];
-        let mut buckets = vec![0u32; crate::limiter::BUCKETS];
-        let sources = 64 * crate::limiter::GATE_CELLS as u64;
+        let mut cells = vec![0u32; GATE_CELLS];
+        let mut buckets = vec![0u32; BUCKETS];
+        let sources = 64 * GATE_CELLS as u64;
         for n in 0..sources {
             let place = KEY.place(SECRET, 0x0a00_0000 + n);
             cells[place.cell()] += 1;

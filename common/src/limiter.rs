@@ -34,7 +34,7 @@ use crate::atomic;
 use crate::clock::Moment;
 use crate::hash::Place;
 use crate::meter::{Cost, GATE_LONGEST, Meter};
-use crate::verifier::up_to;
+use crate::verifier::if_at_most;
 
 /// Cells in the gate of one CPU (128 KiB).
 pub const GATE_CELLS: usize = 1 << 15;
@@ -46,11 +46,12 @@ pub const WAYS: usize = 8;
 pub(crate) const TIME_BITS: u32 = 40;
 pub(crate) const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 
-/// How long a cell stays pinned after its last packet, about 1 s in 1,024 ns units.
-const GATE_HOLD: u32 = 1 << 20;
+/// How long a cell stays pinned after its last packet, about 1 s in 2,048 ns units.
+const GATE_HOLD: u32 = 1 << 19;
 /// The furthest ahead that a live cell can be, 252 s of 4,398: any later time is a stale cell.
 const GATE_WINDOW: u32 = 2 * GATE_LONGEST + 2 * GATE_HOLD;
-const PINNED: u32 = 1;
+/// Half of all times: a pinned cell is one that lies so far ahead, and so above every threshold.
+const PINNED: u32 = 1 << 31;
 /// The most that any meter lets a source owe, 2,199 s of 17,592 s.
 const MOST_OWED: u64 = 1 << 37;
 /// How often an update that another CPU overtook is tried.
@@ -118,28 +119,24 @@ pub fn pass_gate(cell: &mut u32, cost: Cost, meter: &Meter, now: Moment) -> Gate
 #[inline(always)]
 pub fn pass_open_gate(cell: &mut u32, cost: Cost, meter: &Meter, now: Moment) -> bool {
     let debt = gate_debt(*cell, now);
-    let passes = debt & PINNED == 0 && debt <= meter.gate_tau();
+    let passes = debt <= meter.gate_tau();
     if passes {
-        *cell = gate_time(now).wrapping_add(debt).wrapping_add(cost.gate);
+        *cell = now.gate_units().wrapping_add(debt).wrapping_add(cost.gate);
     }
     passes
 }
 
-/// How far a cell lies ahead of now; odd where it is pinned.
+/// How far a cell lies ahead of now, with [`PINNED`] where it is.
 #[inline(always)]
 fn gate_debt(cell: u32, now: Moment) -> u32 {
+    let ahead = cell.wrapping_sub(now.gate_units());
     // Under a flood from random sources a cell is as often in debt as not: a branch would be mispredicted every other time.
-    up_to(u64::from(cell.wrapping_sub(gate_time(now))), u64::from(GATE_WINDOW | PINNED)) as u32
-}
-
-#[inline(always)]
-const fn gate_time(now: Moment) -> u32 {
-    now.gate_units() & !PINNED
+    if_at_most(u64::from(ahead), u64::from(ahead & !PINNED), u64::from(GATE_WINDOW)) as u32
 }
 
 #[inline(always)]
 fn ask_table(cell: &mut u32, cost: Cost, meter: &Meter, now: Moment) -> Gate {
-    let (debt, now) = (gate_debt(*cell, now), gate_time(now));
+    let (debt, now) = (gate_debt(*cell, now), now.gate_units());
     if debt == PINNED {
         *cell = now.wrapping_add(cost.gate);
         return Gate::Pass;
@@ -149,7 +146,7 @@ fn ask_table(cell: &mut u32, cost: Cost, meter: &Meter, now: Moment) -> Gate {
     let (pinned, debt) = (debt & PINNED != 0, debt & !PINNED);
     let held = meter.gate_tau() + GATE_HOLD;
     if !pinned || debt < stays_pinned(meter) {
-        *cell = now.wrapping_add(if debt > held { debt } else { held }) | PINNED;
+        *cell = now.wrapping_add(if debt > held { debt } else { held }) ^ PINNED;
     }
     if pinned {
         return Gate::Ask { charge: 0 };
@@ -160,15 +157,12 @@ fn ask_table(cell: &mut u32, cost: Cost, meter: &Meter, now: Moment) -> Gate {
 }
 
 /// The common case of both stages for the hot source of a flood: whether they refuse the packet and change nothing. The
-/// cell stays pinned without help, and the entry lies where it is looked for first.
+/// cell stays pinned without help, and the entry that lies where the source is looked for first is its own.
 #[inline(always)]
-pub fn stays_over(cell: &u32, bucket: &Bucket, place: Place, meter: &Meter, now: Moment) -> bool {
-    let pinned_until = gate_debt(*cell, now);
-    if pinned_until & PINNED == 0 || pinned_until < stays_pinned(meter) {
-        return false;
-    }
-    let entry = bucket.load(likely(place.tag()));
-    entry >> TIME_BITS == place.tag() && debt(entry, now.units(), meter) > meter.tau()
+pub fn stays_over(cell: &u32, likely: u64, place: Place, meter: &Meter, now: Moment) -> bool {
+    gate_debt(*cell, now) >= PINNED + stays_pinned(meter)
+        && place.owns(likely)
+        && debt(likely, now.units(), meter) > meter.tau()
 }
 
 /// The debt from which on a packet does not prolong how long its cell is pinned.
@@ -181,12 +175,12 @@ const fn stays_pinned(meter: &Meter) -> u32 {
 #[inline(always)]
 pub fn pass_table(bucket: &Bucket, place: Place, cost: Cost, charge: u64, meter: &Meter, now: Moment) -> bool {
     let (tag, now) = (place.tag(), now.units());
-    let way = find(bucket, tag, now);
+    let way = find(bucket, place, now);
     let mut attempt = 0;
     while attempt < ATTEMPTS {
         let entry = bucket.load(way);
         // Somebody else's entry, then, is the victim: this source owes nothing.
-        let debt = if entry >> TIME_BITS == tag { debt(entry, now, meter) } else { 0 };
+        let debt = if place.owns(entry) { debt(entry, now, meter) } else { 0 };
         if debt > meter.tau() {
             return false;
         }
@@ -199,28 +193,23 @@ pub fn pass_table(bucket: &Bucket, place: Place, cost: Cost, charge: u64, meter:
     true
 }
 
-/// The way where an entry is looked for first, and put if it is free.
+/// The way of a source; where it has none, its likely way if that owes nothing, else the way of the entry that owes least.
 #[inline(always)]
-const fn likely(tag: u64) -> usize {
-    tag as usize & (WAYS - 1)
-}
-
-/// The way of `tag`; where it has none, its likely way if that owes nothing, else the way of the entry that owes least.
-#[inline(always)]
-fn find(bucket: &Bucket, tag: u64, now: u64) -> usize {
-    if bucket.load(likely(tag)) >> TIME_BITS == tag {
-        return likely(tag);
+fn find(bucket: &Bucket, place: Place, now: u64) -> usize {
+    let likely = place.likely() & (WAYS - 1);
+    if place.owns(bucket.load(likely)) {
+        return likely;
     }
     let mut way = 0;
     while way < WAYS {
-        if bucket.load(way) >> TIME_BITS == tag {
+        if place.owns(bucket.load(way)) {
             return way;
         }
         way += 1;
     }
     // Whoever owes nothing there makes room, so that the next packet finds its entry at once.
-    if owed(bucket.load(likely(tag)), now) == 0 {
-        return likely(tag);
+    if owed(bucket.load(likely), now) == 0 {
+        return likely;
     }
     // Under a flood the victim is random: a branch here would be mispredicted every other time.
     let rank = |way: usize| (owed(bucket.load(way), now) as i64) << 3 | way as i64;
@@ -240,14 +229,15 @@ fn owed(entry: u64, now: u64) -> u64 {
     if entry == 0 {
         return 0;
     }
-    up_to(entry.wrapping_sub(now) & TIME_MASK, MOST_OWED)
+    let ahead = entry.wrapping_sub(now) & TIME_MASK;
+    if_at_most(ahead, ahead, MOST_OWED)
 }
 
 /// What the table knows of a source, for `explain`: its debt in nanoseconds, and whether it has an entry at all.
 pub fn inspect(bucket: &Bucket, place: Place, meter: &Meter, now: Moment) -> Option<u64> {
     (0..WAYS)
         .map(|way| bucket.load(way))
-        .find(|entry| *entry != 0 && entry >> TIME_BITS == place.tag())
+        .find(|entry| *entry != 0 && place.owns(*entry))
         .map(|entry| debt(entry, now.units(), meter) * 16)
 }
 

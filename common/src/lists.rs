@@ -4,8 +4,10 @@
 //! most specific entry; so an entry carries, beside its own expiry, the latest expiry of all entries that cover it.
 //! That makes one look-up exact: an expired /24 inside a live /8 is still listed.
 
+use crate::class::Family;
 use crate::clock::Moment;
 use crate::labelled_enum;
+use crate::packet::Source;
 
 /// The moment of an entry that never expires.
 pub const FOREVER: u64 = u64::MAX;
@@ -62,6 +64,19 @@ pub struct Prefilter {
     pub bits: [[[u64; PREFILTER_WORDS]; 2]; 2],
 }
 
+impl Prefilter {
+    /// Whether any of these lists has anything near the source.
+    #[inline(always)]
+    pub fn is_near(&self, source: Source, lists: &[List]) -> bool {
+        let (family, bit) = match source {
+            Source::V4(address) => (Family::V4, prefilter_bit_v4(address)),
+            Source::V6(upper, _) => (Family::V6, prefilter_bit_v6(upper)),
+        };
+        let word = |list: List| self.bits[list as usize][family as usize][(bit >> 6) as usize & (PREFILTER_WORDS - 1)];
+        lists.iter().fold(0, |near, list| near | word(*list)) >> (bit & 63) & 1 == 1
+    }
+}
+
 /// The prefilter bit of an IPv4 address, below 2^16.
 #[inline(always)]
 pub const fn prefilter_bit_v4(address: u32) -> u32 {
@@ -88,7 +103,7 @@ impl ListState {
 
     /// The same, with something in this list.
     #[must_use]
-    pub const fn with(self, list: List, family: crate::class::Family) -> Self {
+    pub const fn with(self, list: List, family: Family) -> Self {
         Self(self.0 | Self::bit(list, family))
     }
 
@@ -100,7 +115,7 @@ impl ListState {
 
     /// Whether this list has anything of this family.
     #[inline(always)]
-    pub const fn has(self, list: List, family: crate::class::Family) -> bool {
+    pub const fn has(self, list: List, family: Family) -> bool {
         self.0 & Self::bit(list, family) != 0
     }
 
@@ -110,7 +125,7 @@ impl ListState {
         self.0 >> 1 == 0
     }
 
-    const fn bit(list: List, family: crate::class::Family) -> u32 {
+    const fn bit(list: List, family: Family) -> u32 {
         2 << (list as u32 * 2 + family as u32)
     }
 }

@@ -10,8 +10,8 @@ const UNITS_PER_SECOND: u64 = 1_000_000_000 / 16;
 const COST_FRACTION_BITS: u32 = 16;
 const COST_HALF: u64 = 1 << (COST_FRACTION_BITS - 1);
 
-/// The longest quarter of a tolerance in the gate's units of 1,024 ns: 125 s. No packet costs more there.
-pub(crate) const GATE_LONGEST: u32 = ((MAX_BURST_SECONDS * 1_000_000_000 / 4 / 1024) as u32) & !1;
+/// The longest quarter of a tolerance in the gate's units of 2,048 ns: 125 s. No packet costs more there.
+pub(crate) const GATE_LONGEST: u32 = (MAX_BURST_SECONDS * 1_000_000_000 / 4 / 2048) as u32;
 
 /// What the arithmetic has to know of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct Meter {
     stale: u64,
     /// What the gate of one CPU can have let through before it asks the table, in 16 ns units.
     gate_charge: u64,
-    /// A quarter of the tolerance in 1,024 ns units: the debt up to which the gate passes by itself.
+    /// A quarter of the tolerance in 2,048 ns units: the debt up to which the gate passes by itself.
     gate_tau: u32,
     /// Cost of one packet on the gate; of bytes it is worked out per packet.
     gate_cost: u32,
@@ -51,7 +51,7 @@ pub struct Meter {
 pub struct Cost {
     /// In 16 ns units.
     pub(crate) exact: u64,
-    /// In 1,024 ns units, for all CPUs, even.
+    /// In 2,048 ns units, for all CPUs.
     pub(crate) gate: u32,
 }
 
@@ -110,7 +110,7 @@ impl Meter {
             tau,
             stale: 2 * tau + 2 * time(unit.largest_packet()) + gate_charge,
             gate_charge,
-            gate_tau: (tau / 4 / 64) as u32,
+            gate_tau: (tau / 4 / 128) as u32,
             gate_cost: gate_cost(packet, spread),
             spread,
             reserved: 0,
@@ -178,11 +178,10 @@ const fn spread(cpus: u32) -> u32 {
     if cpus > 1 { 2 * cpus } else { 1 }
 }
 
-/// From 16 ns units to the gate's, times the spread; rounded up to an even number (the lowest bit says "pinned"), and
-/// never so far that it could be taken for a stale time.
+/// From 16 ns units to the gate's, times the spread; rounded up, and never so far that it could be taken for a stale time.
 #[inline(always)]
 const fn gate_cost(exact: u64, spread: u32) -> u32 {
-    let cost = (exact.wrapping_mul(spread as u64) + 127) >> 7 << 1;
+    let cost = (exact.wrapping_mul(spread as u64) + 127) >> 7;
     if cost > GATE_LONGEST as u64 { GATE_LONGEST } else { cost as u32 }
 }
 
@@ -209,26 +208,29 @@ pub struct Ask(u64);
 impl Ask {
     /// The packets of its source.
     pub const PACKETS: Self = Self(1);
+    /// The lists.
+    pub const LISTS: Self = Self(2);
+    /// What is above these two is seldom asked.
+    const USUAL: Self = Self(Self::PACKETS.0 | Self::LISTS.0);
     /// The bytes of its source.
-    pub const BYTES: Self = Self(2);
+    pub const BYTES: Self = Self(4);
     /// Nothing passes.
-    pub const BLOCK: Self = Self(4);
+    pub const BLOCK: Self = Self(8);
     /// The limits of its subnet.
-    pub const SUBNET: Self = Self(8);
+    pub const SUBNET: Self = Self(16);
     /// The limits of its network.
-    pub const NETWORK: Self = Self(16);
+    pub const NETWORK: Self = Self(32);
     /// If it looks like a reply: whether it answers something.
-    pub const REPLIES: Self = Self(32);
+    pub const REPLIES: Self = Self(64);
     /// The cap of its service.
-    pub const CAP: Self = Self(128);
+    pub const CAP: Self = Self(256);
     /// Whether somebody expects it.
-    pub const LOCKDOWN: Self = Self(256);
+    pub const LOCKDOWN: Self = Self(512);
     /// Whether it was sent before.
-    pub const FIRST_SYN: Self = Self(512);
+    pub const FIRST_SYN: Self = Self(1_024);
 
     /// Any of what takes a closer look.
-    pub(crate) const A_CLOSER_LOOK: Self =
-        Self(Self::REPLIES.0 | Self::LOCKDOWN.0 | Self::THE_SOURCE.0);
+    pub(crate) const A_CLOSER_LOOK: Self = Self(Self::REPLIES.0 | Self::LOCKDOWN.0 | Self::THE_SOURCE.0);
     /// Any of what has to know whether the source is verified.
     pub(crate) const THE_SOURCE: Self = Self(Self::CAP.0 | Self::FIRST_SYN.0);
 
@@ -275,7 +277,7 @@ impl Meters {
         self.asked = if ask { self.asked | what.0 } else { self.asked & !what.0 };
     }
 
-    /// Whether packets are limited and nothing else is asked: the rule.
+    /// Whether packets are limited, nothing else is asked, and all lists are empty: the rule.
     #[inline(always)]
     pub const fn ask_packets_only(&self) -> bool {
         self.asked == Ask::PACKETS.0
@@ -284,7 +286,7 @@ impl Meters {
     /// Whether anything but packets of the source is asked: what is seldom so.
     #[inline(always)]
     pub const fn ask_more(&self) -> bool {
-        self.asked > Ask::PACKETS.0
+        self.asked > Ask::USUAL.0
     }
 
     /// Whether there is any limit in here.
@@ -307,9 +309,9 @@ mod tests {
     #[test]
     fn a_rate_becomes_a_cost_and_a_tolerance() {
         let meter = meter(1_000, 101).unwrap();
-        assert_eq!(meter.of_packet(), Cost { exact: 62_500, gate: 3_908 }, "1 ms; twice that on each of two CPUs");
+        assert_eq!(meter.of_packet(), Cost { exact: 62_500, gate: 1_954 }, "1 ms; twice that on each of two CPUs");
         assert_eq!(meter.tau(), 6_250_000, "100 ms");
-        assert_eq!(meter.gate_tau(), 24_414, "25 ms in 1,024 ns units");
+        assert_eq!(meter.gate_tau(), 12_207, "25 ms in 2,048 ns units");
         assert_eq!(meter.gate_charge(), 390_625, "a quarter of 25 ms");
     }
 

@@ -381,6 +381,12 @@ const fn is_martian_v6(first: u8, upper: u64, lower: u64) -> bool {
     (first == 0xff) | (upper == 0 && (lower <= 1 || lower >> 32 == 0xffff))
 }
 
+/// Whether some address with this upper half is such a one.
+#[inline(always)]
+const fn may_be_martian_v6(first: u8, upper: u64) -> bool {
+    (first == 0xff) | (upper == 0)
+}
+
 #[inline(always)]
 const fn is_extension(next: u8) -> bool {
     matches!(
@@ -507,6 +513,9 @@ const fn tcp_finding(header: &[u8; 20], length: u32) -> Reason {
     let header_length = (header[12] >> 4) as u32 * 4;
     if header_length < 20 || header_length > length {
         Reason::MalformedTcp
+    } else if header[13] & (FIN | SYN | RST | ACK) == ACK {
+        // An established connection, as nearly all TCP is.
+        Reason::Passed
     } else if IMPOSSIBLE_FLAGS >> (header[13] & 0x3f) & 1 == 1 {
         Reason::ImpossibleFlags
     } else if header_length == 20 && header[13] & (SYN | ACK) == SYN {

@@ -52,10 +52,11 @@ pub(crate) fn opaque(value: u64) -> u64 {
     value
 }
 
-/// `value`, or zero where it is above `most` (both below 2^63); without a branch, which the compiler would make of every other form.
+/// `value`, or zero where `measure` is above `most` (both below 2^63); without a branch, which the compiler would make of
+/// every other form.
 #[inline(always)]
-pub(crate) fn up_to(value: u64, most: u64) -> u64 {
-    let mut sign = value as i64 - most as i64 - 1;
+pub(crate) fn if_at_most(value: u64, measure: u64, most: u64) -> u64 {
+    let mut sign = measure as i64 - most as i64 - 1;
     #[cfg(target_arch = "bpf")]
     // SAFETY: shifts one register; memory and flags are untouched.
     unsafe {

@@ -103,7 +103,7 @@ fn names() -> String {
     for name in [program::FILTER, program::FILTER_FRAGS, program::CLOCK] {
         writeln!(out, "program {name}").unwrap();
     }
-    for name in [constant::TICK_NS, constant::SLOT, constant::USE_TEST_CLOCK] {
+    for name in [constant::TICK_NS, constant::COUNTERS] {
         writeln!(out, "constant {name}").unwrap();
     }
     out

@@ -71,7 +71,7 @@ impl<'w> World<'w> for Model<'w> {
         self.config
     }
 
-    fn is_listed(&mut self, list: List, source: Source) -> bool {
+    fn is_listed(&mut self, list: List, source: Source, _: ListState) -> bool {
         let is = |address: [u8; 4]| source == Source::V4(u32::from_be_bytes(address));
         match list {
             List::Allow => is(ALLOWED) || is(BOTH),
@@ -315,7 +315,11 @@ fn a_cap_is_of_its_service_alone() {
     let config = capped(10, 10);
     let mut model = model(&config);
     assert_eq!(model.then(&V4::default().frame(UDP, &to(443, udp(0)))), Some(Reason::ServiceCap));
-    assert_eq!(model.reason(&V4::default().frame(TCP, &to(443, tcp(SYN)))), Reason::ServiceCap, "one cap for all of its ports");
+    assert_eq!(
+        model.reason(&V4::default().frame(TCP, &to(443, tcp(SYN)))),
+        Reason::ServiceCap,
+        "one cap for all of its ports"
+    );
     assert_eq!(model.then(&V4::default().frame(UDP, &to(80, udp(0)))), None);
     assert_eq!(model.reason(&V4::from(ALLOWED).frame(UDP, &to(443, udp(0)))), Reason::Allowed);
 }
@@ -327,7 +331,8 @@ fn locked_down_only_what_is_expected_passes() {
     let mut model = model(&config);
     let from = |source: [u8; 4]| V4 { source, ..V4::default() };
     let here = V4::default().destination;
-    let (udp_here, tcp_here) = (|port| V4::default().frame(UDP, &to(port, udp(0))), |port| V4::default().frame(TCP, &to(port, tcp(SYN))));
+    let (udp_here, tcp_here) =
+        (|port| V4::default().frame(UDP, &to(port, udp(0))), |port| V4::default().frame(TCP, &to(port, tcp(SYN))));
     assert_eq!(model.reason(&udp_here(443)), Reason::Passed);
     assert_eq!(model.reason(&tcp_here(443)), Reason::Passed);
     assert_eq!(model.reason(&udp_here(80)), Reason::NoService);
@@ -354,5 +359,9 @@ fn locked_down_only_what_is_expected_passes() {
     let link_local = V6::from(0xfe80 << 48, 1);
     assert_eq!(model.reason(&link_local.frame(UDP, &to(5_353, udp(0)))), Reason::Passed);
     assert_eq!(model.reason(&V6::default().frame(UDP, &to(5_353, udp(0)))), Reason::NoService);
-    assert_eq!(model.reason(&V4::default().frame(50, &[0; 40])), Reason::NoService, "ESP of a tunnel that is none of ours");
+    assert_eq!(
+        model.reason(&V4::default().frame(50, &[0; 40])),
+        Reason::NoService,
+        "ESP of a tunnel that is none of ours"
+    );
 }

@@ -11,7 +11,7 @@ use support::limiter::{MS, NOON, Random, SECOND, Sender, Wall, meter, packets, p
 mod support;
 
 const TICK_NS: u64 = 4 * MS;
-/// The gate's clock turns around after 2^32 units of 1,024 ns.
+/// The gate's clock turns around after 2^31 units of 2,048 ns.
 const GATE_WRAP_NS: u64 = 1 << 42;
 /// The table's clock turns around after 2^40 units of 16 ns.
 const TABLE_WRAP_NS: u64 = 1 << 44;

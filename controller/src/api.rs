@@ -369,11 +369,7 @@ impl ServiceView {
             true => format!("{}/{first}", transport.label()),
             false => format!("{}/{first}-{last}", transport.label()),
         };
-        Self {
-            name: service.name.clone(),
-            ports: ports.iter().map(text).collect(),
-            cap: RateView::of(service.cap),
-        }
+        Self { name: service.name.clone(), ports: ports.iter().map(text).collect(), cap: RateView::of(service.cap) }
     }
 
     /// The service that crossed it.
@@ -390,9 +386,11 @@ impl ServiceView {
         }
         let mut ports = Vec::new();
         for text in &self.ports {
-            ports.extend(parse_ports(text).ok_or_else(|| {
-                format!("'{text}' is not a port of a service, for example tcp/443 or udp/8000-8010")
-            })?);
+            ports.extend(
+                parse_ports(text).ok_or_else(|| {
+                    format!("'{text}' is not a port of a service, for example tcp/443 or udp/8000-8010")
+                })?,
+            );
         }
         if ports.is_empty() {
             return Err(format!("service '{}' has no port", self.name));
@@ -400,7 +398,9 @@ impl ServiceView {
         ports.sort_unstable();
         ports.dedup();
         match RateView::rate(self.cap) {
-            Rate::Block => Err(format!("service '{}': a cap of 0 drops all of it; lockdown without it does that", self.name)),
+            Rate::Block => {
+                Err(format!("service '{}': a cap of 0 drops all of it; lockdown without it does that", self.name))
+            }
             cap => Ok(Service { name: self.name.clone(), ports, cap }),
         }
     }

@@ -4,14 +4,16 @@ use std::time::{Duration, SystemTime};
 
 use floodwall_common::config::Mode;
 use floodwall_common::limits::{
-    LimitKey, LimitName, Limits, MAX_BURST_SECONDS, MAX_PACKETS_PER_SECOND, Per, Rate, RateError, Unit};
+    LimitKey, LimitName, Limits, MAX_BURST_SECONDS, MAX_PACKETS_PER_SECOND, Per, Rate, RateError, Unit,
+};
 use floodwall_common::lists::List;
 use floodwall_common::reason::{Reason, Verdict};
 use floodwall_common::replies::AMPLIFIERS;
 
 use crate::api::{
     AmplifierView, AmplifiersChange, AmplifiersView, EntryView, LimitView, LimitsChange, LimitsView, ListChange,
-    ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION, ServiceView, ServicesChange, ServicesView,
+    ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION, ServiceView, ServicesChange,
+    ServicesView,
 };
 use crate::dataplane::{Dataplane, Listed, NEED_MEMORY, PreparedLists, Service, known_amplifiers, limits_of};
 use crate::exit::{Exit, Failure};
@@ -205,7 +207,8 @@ pub fn change_services(dataplane: &mut Dataplane, change: &ServicesChange) -> an
         let service = view.service().map_err(|text| Failure::new(Exit::Usage, text))?;
         if !dataplane.check_cap(service.cap) {
             let text = format!("{}: a cap of {} is out of range", service.name, service.cap);
-            let hint = format!("1 to {MAX_PACKETS_PER_SECOND} packets per second, a burst of up to {MAX_BURST_SECONDS} s");
+            let hint =
+                format!("1 to {MAX_PACKETS_PER_SECOND} packets per second, a burst of up to {MAX_BURST_SECONDS} s");
             return Err(Failure::new(Exit::Usage, text).hint(hint).into());
         }
         wanted.retain(|other| other.name != service.name);
@@ -226,8 +229,7 @@ fn no_service(services: &[Service], name: &str) -> Failure {
 fn refuse_shared_ports(service: &Service, others: &[Service]) -> Result<(), Failure> {
     for (transport, port) in &service.ports {
         if let Some(other) = others.iter().find(|other| other.ports.contains(&(*transport, *port))) {
-            let text =
-                format!("{}/{port} would be of both '{}' and '{}'", transport.label(), service.name, other.name);
+            let text = format!("{}/{port} would be of both '{}' and '{}'", transport.label(), service.name, other.name);
             let hint = "a port has one service: remove one of them, or name the other ports only";
             return Err(Failure::new(Exit::Usage, text).hint(hint));
         }

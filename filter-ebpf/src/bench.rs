@@ -165,8 +165,10 @@ fn write_v6(ctx: &XdpContext, bits: u32) -> Option<()> {
     }
     // SAFETY: checked to lie inside the frame.
     let upper = unsafe { &mut *((start + 22) as *mut [u8; 8]) };
+    let half = (u64::from_be_bytes(*upper) >> 32 << 32 | u64::from(bits)).to_be_bytes();
     // All of the half at once: the program under test reads it so, and would wait for a smaller store to reach the cache.
-    *upper = (u64::from_be_bytes(*upper) >> 32 << 32 | u64::from(bits)).to_be_bytes();
+    // SAFETY: as above; volatile, as the compiler would write only the bytes that change.
+    unsafe { core::ptr::from_mut(upper).write_volatile(half) };
     Some(())
 }
 

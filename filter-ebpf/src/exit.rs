@@ -3,51 +3,69 @@
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::helpers::generated::{bpf_ringbuf_reserve, bpf_ringbuf_submit};
 use aya_ebpf::programs::XdpContext;
-use floodwall_common::abi::{CpuState, INTERFACE_SLOTS, SAMPLE_BYTES, Sample};
+use floodwall_common::abi::{CpuState, InterfaceCounters, SAMPLE_BYTES, Sample};
 use floodwall_common::class::{KIND_SLOTS, Kind};
 use floodwall_common::config::{Mode, Sampling};
+use floodwall_common::decide::Exit;
 use floodwall_common::reason::{Policy, REASON_SLOTS, Reason};
 
 use crate::clock;
 use crate::maps::SAMPLES;
 use crate::world::Kernel;
 
-/// The slot of the interface that this program is attached to; the controller sets it when loading.
+/// Where the counters of the interface lie that this program is attached to; the controller sets it when loading.
 #[unsafe(no_mangle)]
-static SLOT: u32 = 0;
+static COUNTERS: u64 = CpuState::counters_of(0);
 
-/// Counts, samples, and says to the kernel what becomes of the packet.
-#[inline(always)]
-pub(crate) fn leave(ctx: &XdpContext, kernel: &Kernel, bytes: u32, reason: Reason, kind: Kind) -> u32 {
-    let wanted = u32::from(kernel.config.drops.has(reason));
-    leave_as_wanted(ctx, kernel, bytes, reason, kind, wanted)
+/// What it takes to leave: a packet that nothing more is asked of.
+#[derive(Clone, Copy)]
+pub(crate) struct Leave<'a> {
+    pub(crate) ctx: &'a XdpContext,
+    pub(crate) kernel: Kernel,
+    pub(crate) bytes: u32,
 }
 
-/// The same for a packet that has passed, which no policy drops.
-#[inline(always)]
-pub(crate) fn pass(ctx: &XdpContext, kernel: &Kernel, bytes: u32, kind: Kind) -> u32 {
-    const { assert!(matches!(Reason::Passed.policy(), Policy::Passes)) }
-    leave_as_wanted(ctx, kernel, bytes, Reason::Passed, kind, 0)
-}
+impl Exit for Leave<'_> {
+    type Answer = u32;
 
-/// The same for a packet over its limit, which every policy drops.
-#[inline(always)]
-pub(crate) fn over_packet_limit(ctx: &XdpContext, kernel: &Kernel, bytes: u32, kind: Kind) -> u32 {
-    const { assert!(matches!(Reason::PacketLimit.policy(), Policy::Drops)) }
-    leave_as_wanted(ctx, kernel, bytes, Reason::PacketLimit, kind, 1)
-}
-
-#[inline(always)]
-fn leave_as_wanted(ctx: &XdpContext, kernel: &Kernel, bytes: u32, reason: Reason, kind: Kind, wanted: u32) -> u32 {
-    // All of it in numbers, not in branches: each of them is 0 or 1.
-    let dropped = wanted & kernel.config.mode & 1;
-    let count = count(kernel.cpu, bytes, reason, kind, dropped);
-    if kernel.config.sampling.takes(wanted as usize, count) {
-        let seen = Seen { bytes, reason, kind, wanted, dropped };
-        sample(ctx, kernel.cpu, &kernel.config.sampling, &seen);
+    #[inline(always)]
+    fn passed(self, kind: Kind) -> u32 {
+        const { assert!(matches!(Reason::Passed.policy(), Policy::Passes)) }
+        self.leave(Reason::Passed, kind, 0, 0)
     }
-    // Drop is 1, pass is 2.
-    xdp_action::XDP_PASS - dropped
+
+    #[inline(always)]
+    fn over_packet_limit(self, kind: Kind) -> u32 {
+        const { assert!(matches!(Reason::PacketLimit.policy(), Policy::Drops)) }
+        // A branch, which goes one way for days: on each side the place in the counters is a constant.
+        if self.kernel.config.enforces() {
+            self.leave(Reason::PacketLimit, kind, 1, 1)
+        } else {
+            self.leave(Reason::PacketLimit, kind, 1, 0)
+        }
+    }
+}
+
+impl Leave<'_> {
+    /// Counts, samples, and says to the kernel what becomes of the packet.
+    #[inline(always)]
+    pub(crate) fn because(self, reason: Reason, kind: Kind) -> u32 {
+        // All of it in numbers, not in branches: each of them is 0 or 1.
+        let wanted = u32::from(self.kernel.config.drops.has(reason));
+        self.leave(reason, kind, wanted, wanted & self.kernel.config.mode & 1)
+    }
+
+    #[inline(always)]
+    fn leave(self, reason: Reason, kind: Kind, wanted: u32, dropped: u32) -> u32 {
+        let count = count(self.kernel.cpu, self.bytes, reason, kind, dropped);
+        let sampling = &self.kernel.config.sampling;
+        if sampling.takes(wanted as usize, count) {
+            let seen = Seen { bytes: self.bytes, reason, kind, wanted, dropped };
+            sample(self.ctx, self.kernel.cpu, sampling, &seen);
+        }
+        // Drop is 1, pass is 2.
+        xdp_action::XDP_PASS - dropped
+    }
 }
 
 const _: () = assert!(xdp_action::XDP_PASS - 1 == xdp_action::XDP_DROP && Mode::Enforce as u32 == 1);
@@ -55,9 +73,9 @@ const _: () = assert!(xdp_action::XDP_PASS - 1 == xdp_action::XDP_DROP && Mode::
 /// Counts the packet, and says how many like it there have been.
 #[inline(always)]
 fn count(cpu: *mut CpuState, bytes: u32, reason: Reason, kind: Kind, dropped: u32) -> u64 {
-    // SAFETY: a live array entry that only this CPU writes.
-    let counters = unsafe { &mut (*cpu).counters };
-    let bank = &mut counters[slot() as usize & (INTERFACE_SLOTS - 1)][dropped as usize & 1];
+    // SAFETY: a live array entry that only this CPU writes, and the counters of an interface in it.
+    let counters = unsafe { &mut *cpu.byte_add(counters_at() as usize).cast::<InterfaceCounters>() };
+    let bank = &mut counters[dropped as usize & 1];
     let place = (kind.index() as usize * REASON_SLOTS) | reason as usize;
     let counter = &mut bank.as_flattened_mut()[place & (KIND_SLOTS * REASON_SLOTS - 1)];
     counter.packets += 1;
@@ -66,9 +84,9 @@ fn count(cpu: *mut CpuState, bytes: u32, reason: Reason, kind: Kind, dropped: u3
 }
 
 #[inline(always)]
-fn slot() -> u32 {
+fn counters_at() -> u64 {
     // SAFETY: a constant of this object, changed only before it is loaded.
-    unsafe { core::ptr::read_volatile(&raw const SLOT) }
+    unsafe { core::ptr::read_volatile(&raw const COUNTERS) }
 }
 
 /// What a sample says of its packet. Ordered so that the compiler joins no fields to a misaligned word on the stack, which
@@ -123,7 +141,7 @@ fn write(ctx: &XdpContext, now: u64, weight: u32, seen: &Seen) -> bool {
     record.frame_bytes = seen.bytes;
     // SAFETY: no arguments, no effects.
     record.cpu = unsafe { aya_ebpf::helpers::generated::bpf_get_smp_processor_id() } as u16;
-    record.slot = slot() as u8;
+    record.slot = CpuState::slot_at(counters_at());
     record.reason = seen.reason as u8;
     record.kind = seen.kind.index();
     record.verdict = seen.dropped as u8;

@@ -22,6 +22,7 @@ use floodwall_common::clock::Moment;
 use floodwall_common::decide::{decide, decide_fast};
 use floodwall_common::packet::Frame;
 
+use crate::exit::Leave;
 use crate::world::Kernel;
 
 /// For linear frames: any kernel, any driver, MTU up to about 3,500.
@@ -42,29 +43,27 @@ pub fn floodwall_frags(ctx: XdpContext) -> u32 {
 fn filter(ctx: &XdpContext, length: impl FnOnce(usize, usize) -> u32) -> u32 {
     // Its map is an array and the entry is there; the verifier wants to hear it. Without it nothing can be counted or
     // judged, and a filter that cannot judge passes.
-    let Some(mut kernel) = Kernel::now() else {
+    let Some(mut kernel) = Kernel::now(ctx.ctx) else {
         cold_path();
         // Hidden, so that the compiler does not keep it in a register for all.
         return black_box(xdp_action::XDP_PASS);
     };
     let bytes = length(ctx.data(), ctx.data_end());
-    match decide_fast(frame(ctx, bytes), &mut kernel) {
-        Some((kind, true)) => exit::pass(ctx, &kernel, bytes, kind),
-        Some((kind, false)) => exit::over_packet_limit(ctx, &kernel, bytes, kind),
-        None => {
-            cold_path();
-            complete(ctx.ctx, kernel.cpu, kernel.now, bytes)
-        }
-    }
+    let exit = Leave { ctx, kernel, bytes };
+    decide_fast(frame(ctx, bytes), &mut kernel, exit).unwrap_or_else(|| {
+        cold_path();
+        complete(ctx.ctx, kernel.cpu, kernel.now, bytes)
+    })
 }
 
 /// The whole decision, for the few packets that need it. A function of its own, so that the common path keeps its
 /// registers to itself.
 #[inline(never)]
 fn complete(ctx: *mut xdp_md, cpu: *mut CpuState, now: Moment, bytes: u32) -> u32 {
-    let (ctx, mut kernel) = (XdpContext::new(ctx), Kernel::at(cpu, now));
+    let mut kernel = Kernel::at(ctx, cpu, now);
+    let ctx = XdpContext::new(ctx);
     let (reason, kind) = decide(frame(&ctx, bytes), &mut kernel);
-    exit::leave(&ctx, &kernel, bytes, reason, kind)
+    Leave { ctx: &ctx, kernel, bytes }.because(reason, kind)
 }
 
 #[inline(always)]

@@ -8,15 +8,12 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps, LpmTrie};
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
 use floodwall_common::abi::{CpuState, INTERFACE_SLOTS, InterfaceRecord, SAMPLE_RING_BYTES};
-use floodwall_common::class::Family;
 use floodwall_common::config::Config;
 use floodwall_common::hash::Place;
 use floodwall_common::limiter::{BUCKETS, Bucket};
-use floodwall_common::lists::{
-    Key4, Key6, List, ListEntry, ListState, MAX_ENTRIES, Prefilter, prefilter_bit_v4, prefilter_bit_v6,
-};
-use floodwall_common::packet::Source;
+use floodwall_common::lists::{Key4, Key6, List, ListEntry, ListState, MAX_ENTRIES, Prefilter};
 use floodwall_common::memory::{Line, Trace};
+use floodwall_common::packet::Source;
 use floodwall_common::replies::PortSet;
 use floodwall_common::services::PortTable;
 use floodwall_common::{first_syn, replies, verified};
@@ -42,8 +39,10 @@ unsafe impl Sync for ConfigSection {}
 #[btf_map]
 static CPUS: Array<CpuState, CPU_COUNT, MMAPABLE> = Array::new();
 
-#[btf_map]
-static SOURCES: Array<Bucket, BUCKETS, MMAPABLE> = Array::new();
+/// A data section for the same reason. The controller sees to it that loading does not write zeros over what is there.
+#[unsafe(link_section = ".bss.sources")]
+#[unsafe(no_mangle)]
+static SOURCES: [Bucket; BUCKETS] = [const { Bucket::empty() }; BUCKETS];
 
 #[btf_map]
 static PREFILTER: Array<Prefilter, 2> = Array::new();
@@ -118,8 +117,15 @@ pub(crate) fn this_cpu() -> Option<*mut CpuState> {
 
 /// A line of the source table.
 #[inline(always)]
-pub(crate) fn bucket(place: Place) -> Option<&'static Bucket> {
-    SOURCES.get(place.bucket() as u32)
+pub(crate) fn bucket(place: Place) -> &'static Bucket {
+    &SOURCES[place.bucket() & (BUCKETS - 1)]
+}
+
+/// The entry of the source table where a source is looked for first.
+#[inline(always)]
+pub(crate) fn likely_entry(place: Place) -> u64 {
+    // SAFETY: entries are words, as many as that index can name, and written whole.
+    unsafe { (&raw const SOURCES).cast::<u64>().add(place.likely()).read_volatile() }
 }
 
 /// The line of the memory of what was sent that a trace lies in.
@@ -171,21 +177,13 @@ pub(crate) fn listed(list: List, source: Source, state: ListState) -> Option<&'s
 /// Whether the prefilter has anything near the source in any list.
 #[inline(always)]
 pub(crate) fn may_be_listed(source: Source, state: ListState) -> bool {
-    is_near(List::Allow, source, state.bank()) || is_near(List::Deny, source, state.bank())
+    PREFILTER.get(state.bank()).is_none_or(|prefilter| prefilter.is_near(source, List::ALL))
 }
 
 /// Whether the prefilter has anything near the source.
 #[inline(always)]
 fn is_near(list: List, source: Source, bank: u32) -> bool {
-    let Some(prefilter) = PREFILTER.get(bank) else {
-        return true;
-    };
-    let (family, bit) = match source {
-        Source::V4(address) => (Family::V4, prefilter_bit_v4(address)),
-        Source::V6(upper, _) => (Family::V6, prefilter_bit_v6(upper)),
-    };
-    let words = &prefilter.bits[list as usize][family as usize];
-    words[(bit >> 6) as usize & (words.len() - 1)] >> (bit & 63) & 1 == 1
+    PREFILTER.get(bank).is_none_or(|prefilter| prefilter.is_near(source, &[list]))
 }
 
 /// The slow half: two look-ups in the kernel, for sources near a listed prefix.

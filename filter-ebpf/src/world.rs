@@ -1,12 +1,14 @@
 //! What a decision has to know, answered by the maps.
 
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::programs::XdpContext;
 use floodwall_common::abi::CpuState;
 use floodwall_common::class::Kind;
 use floodwall_common::clock::Moment;
 use floodwall_common::closer::{Closer, Memory};
 use floodwall_common::config::Config;
 use floodwall_common::decide::World;
-use floodwall_common::hash::{HashKey, Place};
+use floodwall_common::hash::HashKey;
 use floodwall_common::limiter::{self, Gate};
 use floodwall_common::lists::{List, ListState};
 use floodwall_common::meter::{Amount, Meter};
@@ -18,26 +20,24 @@ use floodwall_common::{closer, first_syn, verified};
 use crate::{clock, maps};
 
 /// The maps at the moment of a packet, on its CPU.
+#[derive(Clone, Copy)]
 pub(crate) struct Kernel {
+    pub(crate) ctx: *mut xdp_md,
     pub(crate) config: &'static Config,
     pub(crate) cpu: *mut CpuState,
     pub(crate) now: Moment,
-    lists: ListState,
 }
 
 impl Kernel {
     #[inline(always)]
-    pub(crate) fn now() -> Option<Self> {
-        Some(Self::at(maps::this_cpu()?, clock::now()))
+    pub(crate) fn now(ctx: *mut xdp_md) -> Option<Self> {
+        let now = clock::now();
+        Some(Self::at(ctx, maps::this_cpu()?, now))
     }
 
     #[inline(always)]
-    pub(crate) fn at(cpu: *mut CpuState, now: Moment) -> Self {
-        let config = maps::config();
-        // SAFETY: a live word; volatile, as each look-up would read it anew else, and a packet that is on the way while
-        // the lists change would be judged by the old ones first and by the new ones then.
-        let lists = unsafe { (&raw const config.lists).read_volatile() };
-        Self { config, cpu, now, lists }
+    pub(crate) fn at(ctx: *mut xdp_md, cpu: *mut CpuState, now: Moment) -> Self {
+        Self { ctx, config: maps::config(), cpu, now }
     }
 }
 
@@ -49,23 +49,24 @@ impl World<'static> for Kernel {
 
     #[inline(always)]
     fn lists(&self) -> ListState {
-        self.lists
+        // SAFETY: a live word; volatile, as the compiler could read it anew at each use else, and a packet that is on the
+        // way while the lists change would be judged by the old ones first and by the new ones then.
+        unsafe { (&raw const self.config.lists).read_volatile() }
     }
 
     #[inline(always)]
-    fn is_listed(&mut self, list: List, source: Source) -> bool {
-        maps::listed(list, source, self.lists).is_some_and(|entry| entry.is_live(self.now))
+    fn is_listed(&mut self, list: List, source: Source, lists: ListState) -> bool {
+        maps::listed(list, source, lists).is_some_and(|entry| entry.is_live(self.now))
     }
 
     #[inline(always)]
     fn may_be_listed(&mut self, source: Source) -> bool {
-        maps::may_be_listed(source, self.lists)
+        maps::may_be_listed(source, self.lists())
     }
 
     #[inline(always)]
-    fn look_closer(&mut self, frame: Frame<'_>, key: u64, kind: Kind) -> Closer {
-        let (start, end, bytes) = frame.to_raw();
-        Closer::from_bits(look_closer(start, end, bytes, key, kind))
+    fn look_closer(&mut self, _: Frame<'_>, key: u64, kind: Kind) -> Closer {
+        Closer::from_bits(floodwall_look_closer(self.ctx, key, u32::from(kind.index())))
     }
 
     #[inline(always)]
@@ -76,23 +77,25 @@ impl World<'static> for Kernel {
         if limiter::pass_open_gate(cell, amount.on(meter), meter, self.now) {
             return true;
         }
-        let stays_over =
-            maps::bucket(place).is_some_and(|bucket| limiter::stays_over(cell, bucket, place, meter, self.now));
-        !stays_over && ask(cell, place, amount, meter, self.now)
+        let stays_over = limiter::stays_over(cell, maps::likely_entry(place), place, meter, self.now);
+        !stays_over && ask(cell, key, amount, meter, self.now)
     }
 }
 
-/// A function of its own: the verifier then knows nothing of how its answer came about, and walks what follows once.
+/// A global function: the kernel verifies it once, by itself, and not for every way that leads to it.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn look_closer(start: usize, end: usize, bytes: u32, key: u64, kind: Kind) -> u64 {
+pub extern "C" fn floodwall_look_closer(ctx: *mut xdp_md, key: u64, kind: u32) -> u64 {
     let (Some(amplifiers), Some(services)) = (maps::amplifiers(), maps::services()) else {
         return Closer::NOTHING.to_bits();
     };
-    // SAFETY: the range of the frame that the caller has.
-    let frame = unsafe { Frame::from_raw(start, end, bytes) };
+    let ctx = XdpContext::new(ctx);
+    let (start, end) = (ctx.data(), ctx.data_end());
+    // SAFETY: the kernel keeps this range readable while the program runs.
+    let frame = unsafe { Frame::from_raw(start, end, (end - start) as u32) };
     let config = maps::config();
     let memory = Memories { key: &config.key, now: clock::now(), amplifiers, services };
-    closer::look_closer(frame, key, config.meters(kind), &memory).to_bits()
+    closer::look_closer(frame, key, config.meters(Kind::from_masked(u64::from(kind))), &memory).to_bits()
 }
 
 /// The memories in the maps at the moment of a packet.
@@ -137,14 +140,13 @@ impl Memory for Memories {
 /// Asks the table for a packet that the gate does not let pass by itself. A function of its own, so that the common path
 /// keeps its registers to itself.
 #[inline(never)]
-fn ask(cell: &mut u32, place: Place, amount: Amount, meter: &Meter, now: Moment) -> bool {
+fn ask(cell: &mut u32, key: u64, amount: Amount, meter: &Meter, now: Moment) -> bool {
     let cost = amount.on(meter);
     match limiter::pass_gate(cell, cost, meter, now) {
         Gate::Pass => true,
-        Gate::Ask { charge } => match maps::bucket(place) {
-            Some(bucket) => limiter::pass_table(bucket, place, cost, charge, meter, now),
-            // The bucket is there; a filter that cannot look passes.
-            None => true,
-        },
+        Gate::Ask { charge } => {
+            let place = maps::config().key.place(meter.secret(), key);
+            limiter::pass_table(maps::bucket(place), place, cost, charge, meter, now)
+        }
     }
 }

@@ -15,11 +15,11 @@ use floodwall_common::config::{Config, Mode};
 use floodwall_common::decide::{World, decide};
 use floodwall_common::limiter::{Bucket, Gate, pass_gate, pass_table};
 use floodwall_common::limits::{LimitKey, Limits, Per, Rate, Unit};
-use floodwall_common::lists::List;
+use floodwall_common::lists::{List, ListState};
+use floodwall_common::memory::{Line, Span, Trace};
 use floodwall_common::meter::{Amount, Meter};
 use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{REASON_SLOTS, Reason, Verdict};
-use floodwall_common::memory::{Line, Span, Trace};
 use floodwall_common::replies::{self, Conversation, PortSet};
 use floodwall_common::services::{PortTable, Transport};
 use floodwall_common::{first_syn, verified};
@@ -93,7 +93,7 @@ impl<'w> World<'w> for Model<'w, '_> {
         self.config
     }
 
-    fn is_listed(&mut self, list: List, source: Source) -> bool {
+    fn is_listed(&mut self, list: List, source: Source, _: ListState) -> bool {
         let (is_v4, bits) = match source {
             Source::V4(address) => (true, u128::from(address) << 96),
             Source::V6(upper, lower) => (false, u128::from(upper) << 64 | u128::from(lower)),
@@ -296,7 +296,8 @@ impl Chance {
 
     /// Services behind some of the ports that frames have, most of them capped. Their names are their numbers.
     fn services(&mut self) -> Vec<Service> {
-        let mut ports = vec![(Transport::Tcp, 443), (Transport::Udp, 443), (Transport::Udp, 53), (Transport::Tcp, 40_000)];
+        let mut ports =
+            vec![(Transport::Tcp, 443), (Transport::Udp, 443), (Transport::Udp, 53), (Transport::Tcp, 40_000)];
         ports.retain(|_| self.below(2) == 0);
         let capped = |(at, port)| {
             let cap = self.rate(Unit::Packets, [10, 10, 100, 20_000]);

@@ -85,7 +85,10 @@ fn services_are_named_listed_and_kept() -> Result<()> {
     ensure!(scene.refused("service remove nobody")?.contains("no service 'nobody' (have: web, ssh)"));
     let many: Vec<String> = (0..32).map(|n| format!("s{n}")).collect();
     for name in &many[..29] {
-        scene.verb(&format!("service add {name} --port {}", 100 + name.len() as u16 * 1_000 + name[1..].parse::<u16>()?))?;
+        scene.verb(&format!(
+            "service add {name} --port {}",
+            100 + name.len() as u16 * 1_000 + name[1..].parse::<u16>()?
+        ))?;
     }
     let full = floodwall(&scene.topology.server, &scene.place, &["service", "add", "one-more", "--port", "9"])?;
     ensure!(full.status.code() == Some(3), "{full:?}");

@@ -8,11 +8,12 @@
 use core::hint::cold_path;
 
 use super::{
-    Packet, Parsed, Source, ether_type, is_martian_v4, is_martian_v6, protocol, tcp_class, tcp_finding, udp_finding,
+    Packet, Parsed, Source, ether_type, is_martian_v4, may_be_martian_v6, protocol, tcp_class, tcp_finding, udp_finding,
 };
 use crate::class::{Class, Family, Kind};
 use crate::frame::{Cursor, Frame, be, field, raw};
 use crate::reason::Reason;
+use crate::verifier::again;
 
 /// EtherType, version, and of IPv4 the header length: four bytes, compared at once.
 const fn first_word(ether_type: u16, version: u8) -> u32 {
@@ -33,9 +34,21 @@ const WHOLE_TCP: u32 = u32::from_ne_bytes([0, 0, 0, protocol::TCP]);
 /// What [`super::parse`] says, or nothing.
 #[inline(always)]
 pub fn parse(frame: Frame<'_>) -> Option<Parsed> {
-    let usual = read(frame)?;
-    let (source, kind) = (usual.source(), usual.kind);
-    Some(Parsed::Packet(Packet { source, kind, finding: Reason::Passed, bytes: frame.bytes() }))
+    read(frame, Collect { bytes: frame.bytes() })
+}
+
+struct Collect {
+    bytes: u32,
+}
+
+impl Next for Collect {
+    type Answer = Parsed;
+
+    #[inline(always)]
+    fn usual(self, packet: Usual) -> Option<Parsed> {
+        let (source, kind) = (packet.source(), packet.kind);
+        Some(Parsed::Packet(Packet { source, kind, finding: Reason::Passed, bytes: self.bytes }))
+    }
 }
 
 /// A packet with nothing wrong: its finding is `Passed`.
@@ -55,16 +68,22 @@ impl Usual {
     }
 }
 
-/// Reads the headers of a frame, if they are as usual.
+/// What is done with a usual packet. It is inlined once for each kind, so that what depends on that is a constant there.
+pub(crate) trait Next {
+    type Answer;
+    fn usual(self, packet: Usual) -> Option<Self::Answer>;
+}
+
+/// Reads the headers of a frame, and goes on with `next` if they are as usual.
 #[inline(always)]
-pub(crate) fn read(frame: Frame<'_>) -> Option<Usual> {
+pub(crate) fn read<N: Next>(frame: Frame<'_>, next: N) -> Option<N::Answer> {
     // The shortest of them all: IPv4 and UDP.
     let head = frame.cursor().peek::<42>()?;
     let first = raw!(u32, head, 12);
     if first & IPV4_MASK == IPV4 {
-        read_ipv4(frame, field::<20, 14, _>(head))
+        read_ipv4(frame, field::<20, 14, _>(head), next)
     } else if first & IPV6_MASK == IPV6 {
-        read_ipv6(frame)
+        read_ipv6(frame, next)
     } else {
         cold_path();
         None
@@ -72,63 +91,80 @@ pub(crate) fn read(frame: Frame<'_>) -> Option<Usual> {
 }
 
 #[inline(always)]
-fn read_ipv4(frame: Frame<'_>, header: &[u8; 20]) -> Option<Usual> {
+fn read_ipv4<N: Next>(frame: Frame<'_>, header: &[u8; 20], next: N) -> Option<N::Answer> {
     // A total length below that of the header is then a very long packet.
     let length = u32::from(be!(u16, header, 2)).wrapping_sub(20);
     if length > frame.bytes().wrapping_sub(34) {
         return None;
     }
-    let cursor = frame.cursor().behind(34);
-    let kind = match raw!(u32, header, 6) & FRAGMENT_AND_PROTOCOL {
-        WHOLE_UDP => udp(Family::V4, cursor, length)?,
-        WHOLE_TCP => tcp(Family::V4, cursor, length)?,
-        _ => return None,
-    };
-    let source = be!(u32, header, 12);
-    if source == be!(u32, header, 16) || is_martian_v4((source >> 24) as u8) {
+    let (source, destination) = (raw!(u32, header, 12), raw!(u32, header, 16));
+    if source == destination || is_martian_v4(again(&header[12])) {
         return None;
     }
-    Some(Usual { kind, key: u64::from(source), lower: 0 })
+    let transport = Transport { family: Family::V4, key: u64::from(u32::from_be(source)), lower: 0, length };
+    let cursor = frame.cursor().behind(34);
+    match raw!(u32, header, 6) & FRAGMENT_AND_PROTOCOL {
+        WHOLE_UDP => transport.udp(cursor, next),
+        WHOLE_TCP => transport.tcp(cursor, next),
+        _ => None,
+    }
 }
 
 #[inline(always)]
-fn read_ipv6(frame: Frame<'_>) -> Option<Usual> {
+fn read_ipv6<N: Next>(frame: Frame<'_>, next: N) -> Option<N::Answer> {
     let header = field::<40, 14, _>(frame.cursor().peek::<62>()?);
     let length = u32::from(be!(u16, header, 4));
     if length > frame.bytes().wrapping_sub(54) {
         return None;
     }
+    let (upper, lower) = (raw!(u64, header, 8), raw!(u64, header, 16));
+    let is_land = upper == raw!(u64, header, 24) && lower == raw!(u64, header, 32);
+    if is_land || may_be_martian_v6(again(&header[8]), upper) {
+        return None;
+    }
+    let transport = Transport { family: Family::V6, key: u64::from_be(upper), lower: u64::from_be(lower), length };
     let cursor = frame.cursor().behind(54);
-    let kind = match header[6] {
-        protocol::UDP => udp(Family::V6, cursor, length)?,
-        protocol::TCP => tcp(Family::V6, cursor, length)?,
-        _ => return None,
-    };
-    let (upper, lower) = (be!(u64, header, 8), be!(u64, header, 16));
-    let is_land = upper == be!(u64, header, 24) && lower == be!(u64, header, 32);
-    if is_land || is_martian_v6((upper >> 56) as u8, upper, lower) {
-        return None;
+    match header[6] {
+        protocol::UDP => transport.udp(cursor, next),
+        protocol::TCP => transport.tcp(cursor, next),
+        _ => None,
     }
-    Some(Usual { kind, key: upper, lower })
 }
 
-#[inline(always)]
-fn udp(family: Family, cursor: Cursor<'_>, length: u32) -> Option<Kind> {
-    let header = cursor.peek::<8>()?;
-    let is_usual = length >= 8 && is_passed(udp_finding(header, length));
-    is_usual.then_some(Kind::new(family, Class::Udp))
+/// What follows a usual IP header, and from whom.
+struct Transport {
+    family: Family,
+    key: u64,
+    lower: u64,
+    length: u32,
 }
 
-#[inline(always)]
-fn tcp(family: Family, cursor: Cursor<'_>, length: u32) -> Option<Kind> {
-    let header = cursor.peek::<20>()?;
-    if !is_passed(tcp_finding(header, length)) {
-        return None;
+impl Transport {
+    #[inline(always)]
+    fn udp<N: Next>(&self, cursor: Cursor<'_>, next: N) -> Option<N::Answer> {
+        let header = cursor.peek::<8>()?;
+        if self.length < 8 || !is_passed(udp_finding(header, self.length)) {
+            return None;
+        }
+        next.usual(self.packet(Class::Udp))
     }
-    Some(match tcp_class(header) {
-        Class::TcpSyn => Kind::new(family, Class::TcpSyn),
-        _ => Kind::new(family, Class::Tcp),
-    })
+
+    #[inline(always)]
+    fn tcp<N: Next>(&self, cursor: Cursor<'_>, next: N) -> Option<N::Answer> {
+        let header = cursor.peek::<20>()?;
+        if !is_passed(tcp_finding(header, self.length)) {
+            return None;
+        }
+        match tcp_class(header) {
+            Class::TcpSyn => next.usual(self.packet(Class::TcpSyn)),
+            _ => next.usual(self.packet(Class::Tcp)),
+        }
+    }
+
+    #[inline(always)]
+    const fn packet(&self, class: Class) -> Usual {
+        Usual { kind: Kind::new(self.family, class), key: self.key, lower: self.lower }
+    }
 }
 
 #[inline(always)]

@@ -40,8 +40,11 @@ pub(super) async fn lockdown(global: &Global, state: Switch, force: bool) -> any
         Switch::On => VerdictName::Drop,
         Switch::Off => VerdictName::Pass,
     };
-    let entry =
-        PolicyEntry { reason: Reason::NoService.label().to_owned(), verdict: verdict.label().to_owned(), default: None };
+    let entry = PolicyEntry {
+        reason: Reason::NoService.label().to_owned(),
+        verdict: verdict.label().to_owned(),
+        default: None,
+    };
     let view = Backend::find(global).await?.set_policy(&entry).await?;
     print(global, &view, show::policies)
 }

@@ -200,9 +200,9 @@ pub(super) fn services(view: &ServicesView) -> String {
     }
     let mut table = Table::new(&["service", "cap, packets/s", "burst", "ports"]);
     for service in &view.services {
-        let cap = service.cap.map_or(("off".to_owned(), String::new()), |cap| {
-            (cap.per_second.to_string(), cap.burst.to_string())
-        });
+        let cap = service
+            .cap
+            .map_or(("off".to_owned(), String::new()), |cap| (cap.per_second.to_string(), cap.burst.to_string()));
         table.row([service.name.clone(), cap.0, cap.1, service.ports.join(" ")]);
     }
     table.render()

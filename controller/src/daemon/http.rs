@@ -17,8 +17,8 @@ use super::Daemon;
 use super::server::Peer;
 use crate::api::{
     AmplifiersChange, AmplifiersView, DetachRequest, ExplainView, LimitsChange, LimitsView, ListChange, ListChanged,
-    ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION, ServicesChange,
-    ServicesView, Status, TopView, VERSION_HEADER,
+    ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION, ServicesChange, ServicesView, Status, TopView,
+    VERSION_HEADER,
 };
 use crate::dataplane::monotonic_ns;
 use crate::exit::{Exit, Failure, describe, exit_of};

@@ -194,7 +194,11 @@ fn disarm_without_memory(plane: &mut Dataplane) -> dataplane::Result<()> {
     let without = plane.not_remembered()?.join(", ");
     for reason in armed.into_iter().filter(|_| !without.is_empty()) {
         plane.set_policy(reason, Verdict::Pass)?;
-        error!(interfaces = without, reason = reason.label(), "what is sent is not remembered; the reason is set to pass");
+        error!(
+            interfaces = without,
+            reason = reason.label(),
+            "what is sent is not remembered; the reason is set to pass"
+        );
     }
     Ok(())
 }

@@ -150,7 +150,9 @@ pub enum Error {
         unit: &'static str,
     },
     /// A cap that no meter can keep.
-    #[error("a cap of {cap} is out of range: packets per second go from 1 to 1000000, the burst to 500 seconds of that")]
+    #[error(
+        "a cap of {cap} is out of range: packets per second go from 1 to 1000000, the burst to 500 seconds of that"
+    )]
     CapOutOfRange {
         /// The cap.
         cap: String,

@@ -20,9 +20,16 @@ use floodwall_common::services::PortTable;
 use floodwall_common::{first_syn, replies, verified};
 
 use super::error::{Error, Result};
+use super::sys;
 
-/// The section that holds the configuration, as the object calls it. Its pin has another name: bpffs takes no dots.
-pub(super) const CONFIG_SECTION: &str = ".data.config";
+/// What the object calls a map. Those that are data sections have pins of another name: bpffs takes no dots.
+pub(super) fn in_object(name: &str) -> &str {
+    match name {
+        map::CONFIG => ".data.config",
+        map::SOURCES => ".bss.sources",
+        name => name,
+    }
+}
 
 /// What the pin of a link in the other direction ends with.
 pub(super) const SENT_SUFFIX: &str = "-sent";
@@ -95,7 +102,7 @@ pub(super) fn shapes(cpus: u32) -> [Shape; map::ALL.len()] {
     [
         array(map::CONFIG, size_of::<Config>(), 1),
         array(map::CPUS, size_of::<CpuState>(), cpus as usize),
-        array(map::SOURCES, size_of::<Bucket>(), BUCKETS),
+        array(map::SOURCES, size_of::<Bucket>() * BUCKETS, 1),
         tries(map::LISTS_V4),
         tries(map::LISTS_V6),
         array(map::PREFILTER, size_of::<Prefilter>(), 2),
@@ -108,6 +115,24 @@ pub(super) fn shapes(cpus: u32) -> [Shape; map::ALL.len()] {
         array(map::FIRST_SYNS, size_of::<Line>(), first_syn::LINES),
         array(map::SERVICES, size_of::<PortTable>(), 1),
     ]
+}
+
+/// Makes the maps that are data sections of the object, and pins them: the loader would make them so that they cannot be
+/// mapped into memory. One that can be begins with a page, and so with a cache line.
+pub(super) fn create_sections(pins: &Pins) -> Result<()> {
+    let is_section = |shape: &&Shape| in_object(shape.name) != shape.name;
+    shapes(1).iter().filter(is_section).try_for_each(|shape| {
+        let new = sys::NewMap {
+            kind: sys::MAP_TYPE_ARRAY,
+            key_bytes: shape.key_bytes,
+            value_bytes: shape.value_bytes,
+            entries: shape.entries,
+            flags: sys::MMAPABLE,
+        };
+        sys::create_map(shape.name, new, None)
+            .and_then(|map| sys::pin(map.as_fd(), &pins.map(shape.name)))
+            .map_err(|source| Error::privileged("create the filter's maps", source))
+    })
 }
 
 impl Shape {

@@ -229,6 +229,7 @@ impl Dataplane {
             return Err(Error::Changed { expected, found: config.generation });
         }
         change(&mut config);
+        ask_what_is_armed(&mut config);
         config.generation += 1;
         self.config
             .set(0, config, 0)
@@ -257,13 +258,7 @@ impl Dataplane {
     /// Where the map cannot be written.
     pub fn set_policy(&mut self, reason: Reason, verdict: Verdict) -> Result<bool> {
         match self.config()?.drops.choose(reason, verdict) {
-            Some(drops) => {
-                let change = |config: &mut Config| {
-                    config.drops = drops;
-                    ask_what_is_armed(config);
-                };
-                self.change(None, change).map(|_| true)
-            }
+            Some(drops) => self.change(None, |config| config.drops = drops).map(|_| true),
             None => Ok(false),
         }
     }
@@ -425,14 +420,14 @@ fn apply(config: &mut Config, key: LimitKey, limits: Limits, machine: Machine) -
         *meters = recompile(meters)?;
     }
     config.specs[key.per as usize][key.name as usize] = [limits.packets.into(), limits.bytes.into()];
-    ask_what_is_armed(config);
     Ok(())
 }
 
 /// Says at each kind what its packets are asked beside the packets per second of their source: what nobody has armed is
-/// not asked.
+/// not asked. Every change of the configuration ends with this.
 fn ask_what_is_armed(config: &mut Config) {
     let drops = config.drops;
+    let has_lists = !config.lists.is_empty();
     let has_cap = config.caps.iter().any(Cap::is_armed);
     for kind in Kind::all_ip() {
         let index = kind.index() as usize;
@@ -442,6 +437,7 @@ fn ask_what_is_armed(config: &mut Config) {
         }
         let Some((_, class)) = kind.parts() else { continue };
         let armed = [
+            (Ask::LISTS, has_lists),
             (Ask::REPLIES, drops.has(Reason::UnsolicitedReply) && egress::CLASSES_WITH_REPLIES.contains(&class)),
             (Ask::LOCKDOWN, drops.has(Reason::NoService) && class != Class::Fragment),
             (Ask::FIRST_SYN, drops.has(Reason::FirstSyn) && class == Class::TcpSyn),
@@ -489,11 +485,13 @@ fn first_config(machine: Machine) -> Result<Config> {
         apply(&mut config, key, key.default_limits(), machine)
             .map_err(|(unit, _)| Error::system("compile limits", io::Error::other(unit.label())))?;
     }
+    ask_what_is_armed(&mut config);
     Ok(config)
 }
 
 fn create_maps(pins: &Pins) -> Result<()> {
     lists::create(pins)?;
+    maps::create_sections(pins)?;
     let tick_ns = clock::tick_ns()?;
     let config = first_config(Machine { cpus: online_cpus(), tick_ns })?;
     let constants = Constants { config: &config, slot: 0, tick_ns, cpus: possible_cpus()?, test_clock: false };

@@ -3,14 +3,15 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use aya::maps::Map;
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use floodwall_common::abi::{constant, map, program};
+use floodwall_common::abi::{CpuState, constant, map, program};
 use floodwall_common::config::Config;
 
 use super::device::{AttachMode, Device};
 use super::error::{Error, Result};
-use super::maps::{CONFIG_SECTION, Pins};
+use super::maps::{Pins, in_object};
 use super::sys::{self, Hook};
 use super::{object, root_cause};
 
@@ -28,22 +29,36 @@ pub(super) struct Constants<'a> {
 
 /// Creates the maps that are not pinned yet, opens those that are, and reads the programs.
 pub(super) fn load(pins: &Pins, constants: &Constants<'_>) -> Result<Ebpf> {
-    let use_test_clock = u32::from(constants.test_clock);
+    let counters = CpuState::counters_of(constants.slot as usize);
+    // Zero has the program ask the test clock.
+    let tick_ns = if constants.test_clock { 0 } else { constants.tick_ns };
     let mut loader = EbpfLoader::new();
     loader
         .override_global(map::CONFIG, constants.config, true)
-        .override_global(constant::SLOT, &constants.slot, true)
-        .override_global(constant::TICK_NS, &constants.tick_ns, true)
-        .override_global(constant::USE_TEST_CLOCK, &use_test_clock, true)
+        .override_global(constant::COUNTERS, &counters, true)
+        .override_global(constant::TICK_NS, &tick_ns, true)
         .map_max_entries(map::CPUS, constants.cpus);
-    for name in map::ALL {
-        let in_object = if name == map::CONFIG { CONFIG_SECTION } else { name };
-        loader.map_pin_path(in_object, pins.map(name));
+    for name in map::ALL.into_iter().filter(|name| *name != map::SOURCES) {
+        loader.map_pin_path(in_object(name), pins.map(name));
     }
-    loader.load(object::bytes()).map_err(|error| match os_error(&error) {
+    let object = loader.load(object::bytes()).map_err(|error| match os_error(&error) {
         Some(source) => Error::privileged("create the filter's maps", source),
         None => Error::Rejected { reason: root_cause(&error) },
-    })
+    })?;
+    share_sources(pins, &object)?;
+    Ok(object)
+}
+
+/// Gives the programs the pinned source table. The loader writes zeros into the map of a section, so it was not given the
+/// pinned one but has made its own; programs name their maps by descriptors, and those are handed to the kernel later.
+fn share_sources(pins: &Pins, object: &Ebpf) -> Result<()> {
+    let name = in_object(map::SOURCES);
+    let Some(Map::Array(own)) = object.map(name) else {
+        return Err(Error::Rejected { reason: format!("the object has no map {name}") });
+    };
+    sys::open_pinned(&pins.map(map::SOURCES))
+        .and_then(|pinned| sys::redirect(own.fd().as_fd(), pinned.as_fd()))
+        .map_err(|source| Error::privileged("open the source table", source))
 }
 
 /// The two programs of the object: for linear frames, and for frames in fragments.

@@ -65,8 +65,12 @@ fn path_string(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
+pub(super) const MAP_TYPE_ARRAY: u32 = 2;
 pub(super) const MAP_TYPE_LPM_TRIE: u32 = 11;
 pub(super) const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
+
+/// A map that can be mapped into memory.
+pub(super) const MMAPABLE: u32 = 1 << 10;
 
 /// What a map is to be like.
 #[repr(C)]
@@ -113,6 +117,13 @@ pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let fd = object.as_raw_fd() as u32;
     let mut attributes = ObjectAttributes { pathname: path.as_ptr() as u64, fd, ..Default::default() };
     bpf(BPF_OBJ_PIN, &mut attributes).map(drop)
+}
+
+/// Makes a descriptor that of another object: its owner then owns that.
+pub(super) fn redirect(descriptor: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both are open, and the number stays one; what it meant is closed by that.
+    let result = unsafe { libc::dup3(to.as_raw_fd(), descriptor.as_raw_fd(), libc::O_CLOEXEC) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Opens the object pinned at a path.
