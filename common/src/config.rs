@@ -8,11 +8,12 @@ use core::hint::cold_path;
 use core::mem::offset_of;
 
 use crate::class::{KIND_SLOTS, Kind};
+use crate::cookie::Cookies;
 use crate::hash::HashKey;
 use crate::labelled_enum;
 use crate::limits::{LimitName, Per, RateSpec};
 use crate::lists::ListState;
-use crate::meter::Meters;
+use crate::meter::{Meter, Meters};
 use crate::reason::DropSet;
 use crate::services::{Cap, SERVICE_SLOTS, ServiceRecord};
 
@@ -103,6 +104,12 @@ pub struct Config {
     pub allowed: Meters,
     /// Compiled caps of services, by number; of zero, which is no service, there is none.
     pub caps: [Cap; SERVICE_SLOTS],
+    /// How SYNs are answered.
+    pub cookies: Cookies,
+    /// SYN-ACKs with cookies to one subnet: what keeps this host from being a reflector.
+    pub cookie_answers: Meter,
+    /// For people: that limit as it was set. The kernel half does not read it.
+    pub cookie_spec: RateSpec,
     /// For people: the services, by number. The kernel half does not read it.
     pub services: [ServiceRecord; SERVICE_SLOTS],
     /// For people: the limits as they were set, packets and bytes, by [`Per`] and [`LimitName`]. The kernel half does

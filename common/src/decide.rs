@@ -34,6 +34,8 @@ pub trait World<'w> {
     }
     /// What [`crate::closer::look_closer`] says of the frame: where the maps are apart from the rest, they are asked there.
     fn look_closer(&mut self, frame: Frame<'_>, key: u64, kind: Kind) -> Closer;
+    /// Whether the frame, a SYN, is one that a listener has a cookie for now.
+    fn has_cookie(&mut self, frame: Frame<'_>) -> bool;
     /// Whether this meter lets the source with this [`Source::key`] send this now; if so, charges it.
     fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool;
 }
@@ -122,6 +124,10 @@ fn judge<'w>(packet: &Headers, frame: Frame<'_>, world: &mut impl World<'w>) -> 
             return found.because(reason);
         }
         let over = over_all_limits(packet.key, bytes, found.kind(), world);
+        if over.is_none() && meters.ask(Ask::COOKIE) && world.has_cookie(frame) {
+            // Answered or not: it never gets to the service, so that its cap is not asked.
+            return found.because(answered(packet.key, world));
+        }
         if over.is_none() && closer.service() != 0 { over_cap(closer, world) } else { over }
     } else if meters.ask(Ask::PACKETS) {
         over_packet_limit(packet.key, meters, world)
@@ -153,6 +159,17 @@ fn over_all_limits<'w>(key: u64, bytes: u32, kind: Kind, world: &mut impl World<
         level += 1;
     }
     None
+}
+
+/// Whether a SYN gets its cookie: so many in a second go to a subnet, that nobody can have this host flood it.
+#[inline(always)]
+fn answered<'w>(key: u64, world: &mut impl World<'w>) -> Reason {
+    let subnet = Per::Subnet.key(key);
+    if world.admit(subnet, Amount::PACKET, &world.config().cookie_answers) {
+        Reason::SynCookie
+    } else {
+        Reason::SynAckLimit
+    }
 }
 
 /// Whether the service that the packet is for is over its cap, and this source has to wait.

@@ -14,6 +14,7 @@ pub mod class;
 pub mod clock;
 pub mod closer;
 pub mod config;
+pub mod cookie;
 pub mod decide;
 pub mod first_syn;
 mod frame;

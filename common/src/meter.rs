@@ -69,6 +69,18 @@ impl Amount {
         Self(bytes)
     }
 
+    /// As a number.
+    #[inline(always)]
+    pub const fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    /// From that number.
+    #[inline(always)]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
     /// What this costs on a meter.
     #[inline(always)]
     pub const fn on(self, meter: &Meter) -> Cost {
@@ -233,6 +245,9 @@ impl Ask {
     pub(crate) const A_CLOSER_LOOK: Self = Self(Self::REPLIES.0 | Self::LOCKDOWN.0 | Self::THE_SOURCE.0);
     /// Any of what has to know whether the source is verified.
     pub(crate) const THE_SOURCE: Self = Self(Self::CAP.0 | Self::FIRST_SYN.0);
+
+    /// Whether it is answered with a cookie.
+    pub const COOKIE: Self = Self(2_048);
 
     /// The limits of a level that is wider than a source.
     pub const fn wider(per: Per) -> Self {

@@ -72,6 +72,10 @@ labelled_enum! {
         FirstSyn = 28 => "first-syn",
         /// To a service over its cap, from a source that is not verified or among too many that are.
         ServiceCap = 29 => "service-cap",
+        /// A SYN, answered with a cookie in place of the stack.
+        SynCookie = 30 => "syn-cookie",
+        /// A SYN that would be answered with a cookie, but its subnet gets no more answers now.
+        SynAckLimit = 31 => "syn-ack-limit",
     }
 }
 
@@ -83,6 +87,8 @@ labelled_enum! {
         Pass = 0 => "pass",
         /// Ends here.
         Drop = 1 => "drop",
+        /// Ends here, and an answer goes back.
+        Answer = 2 => "answer",
     }
 }
 
@@ -93,6 +99,8 @@ pub enum Policy {
     Passes,
     /// Drops in every configuration (when enforcing).
     Drops,
+    /// Is answered in every configuration (when enforcing).
+    Answers,
     /// The operator chooses; this is the default.
     Chosen(Verdict),
 }
@@ -117,7 +125,9 @@ impl Reason {
             | Self::SubnetLimit
             | Self::NetworkLimit
             | Self::Signature
-            | Self::ServiceCap => Policy::Drops,
+            | Self::ServiceCap
+            | Self::SynAckLimit => Policy::Drops,
+            Self::SynCookie => Policy::Answers,
             // The stack behind would refuse these too; here they cost nothing.
             Self::MalformedIp
             | Self::MalformedTcp
@@ -137,7 +147,17 @@ impl Reason {
     /// What happens to a packet with this reason under `drops`, before the mode is asked.
     #[inline(always)]
     pub const fn verdict(self, drops: DropSet) -> Verdict {
-        if drops.has(self) { Verdict::Drop } else { Verdict::Pass }
+        self.carried_out(drops.has(self))
+    }
+
+    /// What has happened to a packet with this reason that went on to the kernel, or did not.
+    #[inline(always)]
+    pub const fn carried_out(self, stopped: bool) -> Verdict {
+        match (stopped, self) {
+            (false, _) => Verdict::Pass,
+            (true, Self::SynCookie) => Verdict::Answer,
+            (true, _) => Verdict::Drop,
+        }
     }
 
     /// What the reason says in a sentence, for people.
@@ -172,6 +192,8 @@ impl Reason {
             Self::NoService => "for no service here, while locked down",
             Self::FirstSyn => "the first SYN of a connection: a client sends it again after a second",
             Self::ServiceCap => "the service is over its cap, and the source has no claim to what is left of it",
+            Self::SynCookie => "a SYN, answered with a cookie in place of the stack",
+            Self::SynAckLimit => "a SYN whose subnet gets no more answers now",
             Self::NetworkLimit => "its /16 (IPv6: /48) is over a limit for all of it",
         }
     }
@@ -189,7 +211,7 @@ impl DropSet {
         let mut index = 0;
         while index < Reason::ALL.len() {
             let reason = Reason::ALL[index];
-            if matches!(reason.policy(), Policy::Drops | Policy::Chosen(Verdict::Drop)) {
+            if !matches!(reason.policy(), Policy::Passes | Policy::Chosen(Verdict::Pass)) {
                 bits |= 1 << reason as u8;
             }
             index += 1;
@@ -252,6 +274,7 @@ mod tests {
             let expected = match reason.policy() {
                 Policy::Passes => Verdict::Pass,
                 Policy::Drops => Verdict::Drop,
+                Policy::Answers => Verdict::Answer,
                 Policy::Chosen(verdict) => verdict,
             };
             assert_eq!(reason.verdict(DropSet::standard()), expected, "{reason:?}");

@@ -6,6 +6,7 @@
 use floodwall_common::class::{KIND_SLOTS, Kind};
 use floodwall_common::closer::{Closer, Memory, look_closer};
 use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
+use floodwall_common::cookie::Cookies;
 use floodwall_common::decide::{World, decide};
 use floodwall_common::hash::HashKey;
 use floodwall_common::limits::{Limits, Per, Rate, RateSpec};
@@ -44,6 +45,9 @@ fn config(packets: Rate, bytes: Rate) -> Config {
         wider: [[meters(Rate::Off, Rate::Off); KIND_SLOTS]; Per::WIDER.len()],
         allowed: meters(limit(10, 10), Rate::Off),
         caps: [Cap::default(); SERVICE_SLOTS],
+        cookies: Cookies::default(),
+        cookie_answers: Meter::default(),
+        cookie_spec: RateSpec::OFF,
         services: [ServiceRecord { name: [0; 16], cap: RateSpec::OFF }; SERVICE_SLOTS],
         specs: [[[RateSpec::from(Rate::Off); 2]; LIMIT_SLOTS]; Per::ALL.len()],
         generation: 0,
@@ -81,6 +85,10 @@ impl<'w> World<'w> for Model<'w> {
 
     fn look_closer(&mut self, frame: Frame<'_>, key: u64, kind: Kind) -> Closer {
         look_closer(frame, key, self.config.meters(kind), self)
+    }
+
+    fn has_cookie(&mut self, _: Frame<'_>) -> bool {
+        true
     }
 
     fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool {
@@ -363,5 +371,24 @@ fn locked_down_only_what_is_expected_passes() {
         model.reason(&V4::default().frame(50, &[0; 40])),
         Reason::NoService,
         "ESP of a tunnel that is none of ours"
+    );
+}
+
+#[test]
+fn a_syn_is_answered_in_place_of_the_stack_but_not_too_many_of_a_subnet() {
+    let mut config = capped(10, 10);
+    config.meters.iter_mut().for_each(|meters| meters.set_ask(Ask::COOKIE, true));
+    let answers = Limits { packets: limit(100, 50), bytes: Rate::Off };
+    config.cookie_answers = Meters::new(answers, MACHINE, [30, 31]).unwrap().packets;
+    let mut model = model(&config);
+    let syn = |host: u8, subnet: u8| V4::from([12, 0, subnet, host]).frame(TCP, &to(443, tcp(SYN)));
+    let reasons: Vec<_> = (0..200).map(|host| model.reason(&syn(host, 1))).collect();
+    let answered = reasons.iter().filter(|reason| **reason == Reason::SynCookie).count();
+    assert!((50..=63).contains(&answered), "{answered} of a burst of 50, and what the gate has let pass");
+    assert_eq!(reasons[199], Reason::SynAckLimit);
+    assert_eq!(
+        model.reason(&syn(1, 2)),
+        Reason::SynCookie,
+        "another subnet; and no cap is asked of what never arrives"
     );
 }

@@ -71,6 +71,9 @@ pub struct InterfaceStatus {
     pub passed: Flow,
     /// What was dropped.
     pub dropped: Flow,
+    /// What was answered here: SYNs, with cookies.
+    #[serde(default)]
+    pub answered: Flow,
     /// What passed though its reason drops: in monitor mode.
     pub would_drop: Flow,
     /// By reason and verdict, the most first.
@@ -167,6 +170,7 @@ fn interface_status(interface: &Interface, now: &Snapshot, earlier: Option<&Snap
         since_unix_s: interface.protected.since_unix_s,
         passed: flow(&|cell| cell.verdict == Verdict::Pass),
         dropped: flow(&|cell| cell.verdict == Verdict::Drop),
+        answered: flow(&|cell| cell.verdict == Verdict::Answer),
         would_drop: flow(&|cell| cell.verdict == Verdict::Pass && drops(cell)),
         reasons,
     }
@@ -412,6 +416,34 @@ fn parse_ports(text: &str) -> Option<impl Iterator<Item = (Transport, u16)> + us
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
     let (first, last) = (first.parse::<u16>().ok()?, last.parse::<u16>().ok()?);
     (first > 0 && first <= last).then(|| (first..=last).map(move |port| (transport, port)))
+}
+
+/// How SYNs are answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CookiesView {
+    /// Version of this shape.
+    pub schema_version: u32,
+    /// `off`, `auto` or `always`.
+    pub mode: String,
+    /// SYN-ACKs to one subnet; null for no limit.
+    pub answers: Option<RateView>,
+    /// `net.ipv4.tcp_syncookies`; null where the kernel has no SYN cookies.
+    pub tcp_syncookies: Option<u32>,
+    /// `net.ipv4.tcp_timestamps`.
+    pub tcp_timestamps: u32,
+    /// Window scale, selective acknowledgements and timestamps survive a cookie.
+    pub keeps_options: bool,
+}
+
+/// A change of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CookiesChange {
+    /// `off`, `auto` or `always`.
+    pub mode: String,
+    /// SYN-ACKs to one subnet; null leaves them as they are.
+    #[serde(default)]
+    pub answers: Option<RateView>,
 }
 
 /// `{"mode": "enforce"}`.

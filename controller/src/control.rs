@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use floodwall_common::config::Mode;
+use floodwall_common::cookie::CookieMode;
 use floodwall_common::limits::{
     LimitKey, LimitName, Limits, MAX_BURST_SECONDS, MAX_PACKETS_PER_SECOND, Per, Rate, RateError, Unit,
 };
@@ -11,11 +12,13 @@ use floodwall_common::reason::{Reason, Verdict};
 use floodwall_common::replies::AMPLIFIERS;
 
 use crate::api::{
-    AmplifierView, AmplifiersChange, AmplifiersView, EntryView, LimitView, LimitsChange, LimitsView, ListChange,
-    ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION, ServiceView, ServicesChange,
-    ServicesView,
+    AmplifierView, AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, EntryView, LimitView, LimitsChange,
+    LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, RateView, SCHEMA_VERSION,
+    ServiceView, ServicesChange, ServicesView,
 };
-use crate::dataplane::{Dataplane, Listed, NEED_MEMORY, PreparedLists, Service, known_amplifiers, limits_of};
+use crate::dataplane::{
+    Dataplane, Device, Listed, NEED_MEMORY, PreparedLists, Service, Stack, cookies_of, known_amplifiers, limits_of,
+};
 use crate::exit::{Exit, Failure};
 
 /// All limits.
@@ -132,6 +135,7 @@ pub fn policies(dataplane: &Dataplane) -> anyhow::Result<PolicyView> {
 /// Where the reason or the verdict is unknown, or not to be chosen.
 pub fn set_policy(dataplane: &mut Dataplane, entry: &PolicyEntry) -> anyhow::Result<PolicyView> {
     let verdict = Verdict::from_label(&entry.verdict)
+        .filter(|verdict| *verdict != Verdict::Answer)
         .ok_or_else(|| Failure::new(Exit::Usage, format!("no verdict '{}' (have: pass, drop)", entry.verdict)))?;
     if verdict == Verdict::Drop && NEED_MEMORY.iter().any(|reason| reason.label() == entry.reason) {
         check_memory(dataplane)?;
@@ -235,6 +239,70 @@ fn refuse_shared_ports(service: &Service, others: &[Service]) -> Result<(), Fail
         }
     }
     Ok(())
+}
+
+/// How SYNs are answered.
+///
+/// # Errors
+/// Where the configuration or the settings of the stack cannot be read.
+pub fn cookies(dataplane: &Dataplane) -> anyhow::Result<CookiesView> {
+    let (mode, answers) = cookies_of(&dataplane.config()?);
+    let stack = Stack::read()?;
+    Ok(CookiesView {
+        schema_version: SCHEMA_VERSION,
+        mode: mode.label().to_owned(),
+        answers: RateView::of(answers),
+        tcp_syncookies: stack.syncookies,
+        tcp_timestamps: stack.timestamps,
+        keeps_options: stack.keeps_options(),
+    })
+}
+
+/// Sets how SYNs are answered. `devices` are those of the moment: segments have to fit into the smallest MTU.
+///
+/// # Errors
+/// Where the mode is unknown, the stack is not set up for it, or the limit cannot be kept: nothing has changed then.
+pub fn set_cookies(
+    dataplane: &mut Dataplane,
+    change: &CookiesChange,
+    devices: &[Device],
+) -> anyhow::Result<CookiesView> {
+    let mode = CookieMode::from_label(&change.mode)
+        .ok_or_else(|| Failure::new(Exit::Usage, format!("no mode '{}' (have: off, auto, always)", change.mode)))?;
+    let stack = Stack::read()?;
+    check_stack(mode, stack)?;
+    let (_, present) = cookies_of(&dataplane.config()?);
+    let answers = change.answers.map_or(present, |answers| RateView::rate(Some(answers)));
+    if answers == Rate::Block {
+        let text = "a limit of 0 answers drops every new connection: `cookies off` leaves them to the stack";
+        return Err(Failure::new(Exit::Usage, text).into());
+    }
+    let protected = dataplane.protected(devices)?;
+    let is_protected = |device: &&Device| protected.iter().any(|interface| interface.ifindex == device.ifindex);
+    let mtu = devices.iter().filter(is_protected).map(|device| device.mtu).min().unwrap_or(1_500);
+    dataplane.set_cookies(mode, answers, mtu, stack)?;
+    cookies(dataplane)
+}
+
+/// The stack knows a cookie again only where it may make some itself.
+fn check_stack(mode: CookieMode, stack: Stack) -> Result<(), Failure> {
+    let needed = match mode {
+        CookieMode::Off => return Ok(()),
+        CookieMode::Auto => 1,
+        CookieMode::Always => 2,
+    };
+    match stack.syncookies {
+        None => Err(Failure::new(Exit::Environment, "this kernel has no SYN cookies (CONFIG_SYN_COOKIES)")
+            .hint("floodwall policy set first-syn drop, or bare-syn")),
+        Some(set) if set < needed => {
+            let text = format!(
+                "net.ipv4.tcp_syncookies is {set}: the stack has no cookies to give out in mode {}",
+                mode.label()
+            );
+            Err(Failure::new(Exit::Environment, text).hint(format!("sysctl -w net.ipv4.tcp_syncookies={needed}")))
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 /// The list with this name.

@@ -163,8 +163,7 @@ fn tables(snapshot: &Snapshot) -> Collectors {
         &["verdict"],
     )?;
     let every = gauge("floodwall_sample_interval_packets", "One packet in so many is sampled.", &["verdict"])?;
-    for verdict in Verdict::ALL {
-        let stream = *verdict as usize;
+    for (stream, verdict) in [Verdict::Pass, Verdict::Drop].into_iter().enumerate() {
         lost.with_label_values(&[verdict.label()]).inc_by(snapshot.samples_lost[stream]);
         every.with_label_values(&[verdict.label()]).set(i64::from(snapshot.sample_every[stream]));
     }

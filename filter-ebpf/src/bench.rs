@@ -49,6 +49,12 @@ pub fn bare_drop(_: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
+/// Lets everything pass.
+#[xdp]
+pub fn bare_pass(_: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
 /// Understands the frame and drops it.
 #[xdp]
 pub fn parse_drop(ctx: XdpContext) -> u32 {

@@ -5,13 +5,12 @@ use aya_ebpf::helpers::generated::{bpf_ringbuf_reserve, bpf_ringbuf_submit};
 use aya_ebpf::programs::XdpContext;
 use floodwall_common::abi::{CpuState, InterfaceCounters, SAMPLE_BYTES, Sample};
 use floodwall_common::class::{KIND_SLOTS, Kind};
-use floodwall_common::config::{Mode, Sampling};
+use floodwall_common::config::{Config, Mode, Sampling};
 use floodwall_common::decide::Exit;
 use floodwall_common::reason::{Policy, REASON_SLOTS, Reason};
 
 use crate::clock;
 use crate::maps::SAMPLES;
-use crate::world::Kernel;
 
 /// Where the counters of the interface lie that this program is attached to; the controller sets it when loading.
 #[unsafe(no_mangle)]
@@ -21,7 +20,8 @@ static COUNTERS: u64 = CpuState::counters_of(0);
 #[derive(Clone, Copy)]
 pub(crate) struct Leave<'a> {
     pub(crate) ctx: &'a XdpContext,
-    pub(crate) kernel: Kernel,
+    pub(crate) config: &'static Config,
+    pub(crate) cpu: *mut CpuState,
     pub(crate) bytes: u32,
 }
 
@@ -38,7 +38,7 @@ impl Exit for Leave<'_> {
     fn over_packet_limit(self, kind: Kind) -> u32 {
         const { assert!(matches!(Reason::PacketLimit.policy(), Policy::Drops)) }
         // A branch, which goes one way for days: on each side the place in the counters is a constant.
-        if self.kernel.config.enforces() {
+        if self.config.enforces() {
             self.leave(Reason::PacketLimit, kind, 1, 1)
         } else {
             self.leave(Reason::PacketLimit, kind, 1, 0)
@@ -51,17 +51,17 @@ impl Leave<'_> {
     #[inline(always)]
     pub(crate) fn because(self, reason: Reason, kind: Kind) -> u32 {
         // All of it in numbers, not in branches: each of them is 0 or 1.
-        let wanted = u32::from(self.kernel.config.drops.has(reason));
-        self.leave(reason, kind, wanted, wanted & self.kernel.config.mode & 1)
+        let wanted = u32::from(self.config.drops.has(reason));
+        self.leave(reason, kind, wanted, wanted & self.config.mode & 1)
     }
 
     #[inline(always)]
     fn leave(self, reason: Reason, kind: Kind, wanted: u32, dropped: u32) -> u32 {
-        let count = count(self.kernel.cpu, self.bytes, reason, kind, dropped);
-        let sampling = &self.kernel.config.sampling;
+        let count = count(self.cpu, self.bytes, reason, kind, dropped);
+        let sampling = &self.config.sampling;
         if sampling.takes(wanted as usize, count) {
             let seen = Seen { bytes: self.bytes, reason, kind, wanted, dropped };
-            sample(self.ctx, self.kernel.cpu, sampling, &seen);
+            sample(self.ctx, self.cpu, sampling, &seen);
         }
         // Drop is 1, pass is 2.
         xdp_action::XDP_PASS - dropped

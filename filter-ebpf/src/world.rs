@@ -17,18 +17,21 @@ use floodwall_common::replies::{self, Conversation, PortSet};
 use floodwall_common::services::PortTable;
 use floodwall_common::{closer, first_syn, verified};
 
-use crate::{clock, maps};
+use crate::{clock, cookie, maps};
 
-/// The maps at the moment of a packet, on its CPU.
+/// The maps at the moment of a packet, on its CPU. `INLINE` is for the common path, where a meter is asked in place; the
+/// complete decision asks several, by calls.
 #[derive(Clone, Copy)]
-pub(crate) struct Kernel {
+pub(crate) struct Kernel<const INLINE: bool> {
     pub(crate) ctx: *mut xdp_md,
     pub(crate) config: &'static Config,
     pub(crate) cpu: *mut CpuState,
     pub(crate) now: Moment,
+    /// What a SYN is answered with, where it is.
+    pub(crate) cookie: u32,
 }
 
-impl Kernel {
+impl<const INLINE: bool> Kernel<INLINE> {
     #[inline(always)]
     pub(crate) fn now(ctx: *mut xdp_md) -> Option<Self> {
         let now = clock::now();
@@ -37,11 +40,11 @@ impl Kernel {
 
     #[inline(always)]
     pub(crate) fn at(ctx: *mut xdp_md, cpu: *mut CpuState, now: Moment) -> Self {
-        Self { ctx, config: maps::config(), cpu, now }
+        Self { ctx, config: maps::config(), cpu, now, cookie: 0 }
     }
 }
 
-impl World<'static> for Kernel {
+impl<const INLINE: bool> World<'static> for Kernel<INLINE> {
     #[inline(always)]
     fn config(&self) -> &'static Config {
         self.config
@@ -70,19 +73,51 @@ impl World<'static> for Kernel {
     }
 
     #[inline(always)]
+    fn has_cookie(&mut self, _: Frame<'_>) -> bool {
+        let found = cookie::cookie(self.ctx);
+        self.cookie = found.unwrap_or(0);
+        found.is_some()
+    }
+
+    #[inline(always)]
     fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool {
-        let place = self.config.key.place(meter.secret(), key);
-        // SAFETY: the cell is inside the gate by its mask, and only this CPU touches its gate.
-        let cell = unsafe { &mut (&mut (*self.cpu).gate)[place.cell()] };
-        if limiter::pass_open_gate(cell, amount.on(meter), meter, self.now) {
-            return true;
+        if INLINE {
+            return admit(self.cpu, key, amount, meter, self.now);
         }
-        let stays_over = limiter::stays_over(cell, maps::likely_entry(place), place, meter, self.now);
-        !stays_over && ask(cell, key, amount, meter, self.now)
+        let place = core::ptr::from_ref(meter) as usize - core::ptr::from_ref(self.config) as usize;
+        floodwall_admit(key, amount.to_bits(), place as u32) != 0
     }
 }
 
-/// A global function: the kernel verifies it once, by itself, and not for every way that leads to it.
+/// Asks the meter at this place in the configuration. A global function: the kernel verifies it once, by itself, and not for
+/// every way that leads to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn floodwall_admit(key: u64, amount: u32, meter: u32) -> u32 {
+    const LAST: usize = size_of::<Config>() - size_of::<Meter>();
+    let (place, Some(cpu)) = (meter as usize, maps::this_cpu()) else { return 1 };
+    // Nobody asks for another place; the verifier wants to hear it.
+    if place > LAST {
+        return 1;
+    }
+    // SAFETY: inside the configuration, at a meter.
+    let meter = unsafe { &*core::ptr::from_ref(maps::config()).byte_add(place).cast::<Meter>() };
+    u32::from(admit(cpu, key, Amount::from_bits(amount), meter, clock::now()))
+}
+
+#[inline(always)]
+fn admit(cpu: *mut CpuState, key: u64, amount: Amount, meter: &Meter, now: Moment) -> bool {
+    let place = maps::config().key.place(meter.secret(), key);
+    // SAFETY: the cell is inside the gate by its mask, and only this CPU touches its gate.
+    let cell = unsafe { &mut (&mut (*cpu).gate)[place.cell()] };
+    if limiter::pass_open_gate(cell, amount.on(meter), meter, now) {
+        return true;
+    }
+    let stays_over = limiter::stays_over(cell, maps::likely_entry(place), place, meter, now);
+    !stays_over && ask(cell, key, amount, meter, now)
+}
+
+/// Takes the closer look; a global function too.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn floodwall_look_closer(ctx: *mut xdp_md, key: u64, kind: u32) -> u64 {

@@ -111,6 +111,15 @@ impl Namespace {
         self.in_sys(file, &format!("echo {value} >/sys/class/net/{file}")).map(drop)
     }
 
+    /// Sets a file under `/proc/sys/net`, of this namespace.
+    ///
+    /// # Errors
+    /// Where it takes no such value.
+    pub fn set_sysctl(&self, name: &str, value: u32) -> Result<()> {
+        let path = format!("/proc/sys/net/{name}");
+        self.run(move || std::fs::write(&path, value.to_string()).with_context(|| path))?
+    }
+
     /// `ip netns exec` mounts the `/sys` of the namespace.
     fn in_sys(&self, file: &str, shell: &str) -> Result<String> {
         let output = Command::new("ip").args(["netns", "exec", &self.name, "sh", "-c", shell]).output();

@@ -56,10 +56,22 @@ pub struct Foreign {
 /// # Errors
 /// Where the interface takes none.
 pub fn attach_foreign(namespace: &Namespace, interface: &str) -> Result<Foreign> {
+    attach(namespace, interface, "bare_drop")
+}
+
+/// Attaches one that lets everything pass: a veth takes what its peer answers in XDP only where there is a program.
+///
+/// # Errors
+/// Where the interface takes none.
+pub fn attach_bare_pass(namespace: &Namespace, interface: &str) -> Result<Foreign> {
+    attach(namespace, interface, "bare_pass")
+}
+
+fn attach(namespace: &Namespace, interface: &str, name: &'static str) -> Result<Foreign> {
     let interface = interface.to_owned();
     namespace.run(move || -> Result<Foreign> {
         let mut object = Ebpf::load(object())?;
-        let program: &mut Xdp = object.program_mut("bare_drop").context("bare_drop")?.try_into()?;
+        let program: &mut Xdp = object.program_mut(name).context(name)?.try_into()?;
         program.load()?;
         program.attach(&interface, XdpMode::Driver)?;
         Ok(Foreign { _object: object })

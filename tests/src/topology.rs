@@ -14,7 +14,8 @@ use crate::netns::{Namespace, join};
 
 /// The server's interface, which the filter protects.
 pub const PROTECTED: &str = "eth0";
-const WORLD: &str = "wan0";
+/// The other end of the link, in the world.
+pub const WORLD: &str = "wan0";
 const PORT: u16 = 8_080;
 const SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 1);
 const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd66, 0, 0, 0, 0, 0, 0, 1);

@@ -59,6 +59,9 @@ pub(super) enum Verb {
     /// Name what this host serves, and cap it
     #[command(subcommand)]
     Service(Service),
+    /// Show or choose whether SYNs are answered with cookies
+    #[command(subcommand)]
+    Cookies(Cookies),
     /// Drop what no service expects, and nobody here has asked for
     Lockdown {
         /// on, or off
@@ -205,6 +208,25 @@ pub(super) enum Amplifiers {
     },
     /// Back to the ports that floods are known to come from
     Reset,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Cookies {
+    /// Show how SYNs are answered, and how the stack is set up for it
+    Show,
+    /// The stack answers
+    Off,
+    /// Answer where a listener's queue of half-open connections is full
+    Auto(Answers),
+    /// Answer every SYN to a listener
+    Always(Answers),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Answers {
+    /// Answers per second to one subnet (IPv4 /24, IPv6 /56); without it, what it is
+    #[arg(long, value_name = "PACKETS", value_parser = at_once)]
+    pub(super) answers_pps: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use super::args::Global;
 use super::client::Client;
 use crate::api::{
-    AmplifiersChange, AmplifiersView, DetachRequest, LimitsChange, LimitsView, ListChange, ListChanged, ListView,
-    ModeChange, PolicyEntry, PolicyView, ServicesChange, ServicesView, Status,
+    AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, LimitsChange, LimitsView, ListChange,
+    ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, ServicesChange, ServicesView, Status,
 };
 use crate::control::{self, ListPlan};
 use crate::dataplane::{self, Access, Dataplane, Pins};
@@ -105,6 +105,20 @@ impl Backend {
         match self {
             Self::Daemon(client) => client.post("/api/v1/services", change).await,
             Self::Pins(bpffs) => control::change_services(&mut open(bpffs, Access::Write)?, change),
+        }
+    }
+
+    pub(super) async fn cookies(self) -> anyhow::Result<CookiesView> {
+        self.read("/api/v1/cookies", control::cookies).await
+    }
+
+    pub(super) async fn set_cookies(self, change: &CookiesChange) -> anyhow::Result<CookiesView> {
+        match self {
+            Self::Daemon(client) => client.post("/api/v1/cookies", change).await,
+            Self::Pins(bpffs) => {
+                let devices = dataplane::devices().await?;
+                control::set_cookies(&mut open(bpffs, Access::Write)?, change, &devices)
+            }
         }
     }
 

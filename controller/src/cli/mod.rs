@@ -13,13 +13,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use floodwall_common::config::Mode;
+use floodwall_common::cookie::CookieMode;
 use floodwall_common::limits::{LimitKey, LimitName, Rate};
 use floodwall_common::lists::List;
 use serde::Serialize;
 
-use self::args::{Amplifiers, Cli, Global, Limits, ModeName, Policy, Quantity, Run, SetLimit, Verb};
+use self::args::{Amplifiers, Cli, Cookies, Global, Limits, ModeName, Policy, Quantity, Run, SetLimit, Verb};
 use self::backend::Backend;
-use crate::api::{AmplifiersChange, LimitView, LimitsChange, ModeChange, PolicyEntry, Status};
+use crate::api::{AmplifiersChange, CookiesChange, LimitView, LimitsChange, ModeChange, PolicyEntry, RateView, Status};
 use crate::control::{limit_key, limit_name};
 use crate::daemon;
 use crate::exit::{Exit, Failure, exit_of};
@@ -74,6 +75,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Policy(verb) => policy(global, verb).await?,
         Verb::Amplifiers(verb) => amplifiers(global, verb).await?,
         Verb::Service(verb) => services::run(global, verb).await?,
+        Verb::Cookies(verb) => cookies(global, verb).await?,
         Verb::Lockdown { state, force } => services::lockdown(global, state, force).await?,
         Verb::Allow(verb) => lists::run(global, List::Allow, verb).await?,
         Verb::Deny(verb) => lists::run(global, List::Deny, verb).await?,
@@ -175,6 +177,19 @@ async fn amplifiers(global: &Global, verb: Amplifiers) -> anyhow::Result<()> {
         Some(change) => backend.change_amplifiers(&change).await?,
     };
     print(global, &view, show::amplifiers)
+}
+
+async fn cookies(global: &Global, verb: Cookies) -> anyhow::Result<()> {
+    let backend = Backend::find(global).await?;
+    let (mode, answers) = match verb {
+        Cookies::Show => return print(global, &backend.cookies().await?, show::cookies),
+        Cookies::Off => (CookieMode::Off, None),
+        Cookies::Auto(answers) => (CookieMode::Auto, answers.answers_pps),
+        Cookies::Always(answers) => (CookieMode::Always, answers.answers_pps),
+    };
+    let answers = answers.map(|per_second| RateView { per_second, burst: per_second });
+    let change = CookiesChange { mode: mode.label().to_owned(), answers };
+    print(global, &backend.set_cookies(&change).await?, show::cookies)
 }
 
 async fn limits(global: &Global, verb: Limits) -> anyhow::Result<()> {

@@ -6,8 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use floodwall_common::limits::Per;
 
 use crate::api::{
-    AmplifiersView, CoveringEntry, EntryView, ExplainView, Flow, InterfaceStatus, LimitView, LimitsView, ListView,
-    PolicyView, RateView, ServicesView, Status, TopView,
+    AmplifiersView, CookiesView, CoveringEntry, EntryView, ExplainView, Flow, InterfaceStatus, LimitView, LimitsView,
+    ListView, PolicyView, RateView, ServicesView, Status, TopView,
 };
 use crate::snapshot::unix_s;
 
@@ -139,6 +139,9 @@ fn interface_block(interface: &InterfaceStatus) -> String {
     };
     row("  passed".to_owned(), &interface.passed);
     row("  dropped".to_owned(), &interface.dropped);
+    if interface.answered.packets > 0 {
+        row("  answered".to_owned(), &interface.answered);
+    }
     if interface.would_drop.packets > 0 {
         row("  would drop".to_owned(), &interface.would_drop);
     }
@@ -206,6 +209,28 @@ pub(super) fn services(view: &ServicesView) -> String {
         table.row([service.name.clone(), cap.0, cap.1, service.ports.join(" ")]);
     }
     table.render()
+}
+
+/// `floodwall cookies`.
+pub(super) fn cookies(view: &CookiesView) -> String {
+    let when = match view.mode.as_str() {
+        "off" => "the stack answers all SYNs",
+        "auto" => "SYNs are answered where the listener's queue is full",
+        _ => "every SYN to a listener is answered",
+    };
+    let answers = view.answers.map_or("no limit".to_owned(), |answers| format!("{}/s", answers.per_second));
+    let syncookies = view.tcp_syncookies.map_or("not there".to_owned(), |set| set.to_string());
+    let options = match view.keeps_options {
+        true => "window scale, SACK and timestamps are kept",
+        false => {
+            "connections are without window scale, SACK and timestamps (sysctl -w net.ipv4.tcp_timestamps=2 keeps them)"
+        }
+    };
+    format!(
+        "cookies        {}: {when}\nanswers        {answers} to one /24 (IPv6: /56)\ntcp_syncookies {syncookies}\n\
+         tcp_timestamps {}: {options}\n",
+        view.mode, view.tcp_timestamps
+    )
 }
 
 /// `floodwall allow list`, `floodwall deny list`.

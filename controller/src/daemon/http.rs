@@ -16,11 +16,11 @@ use tracing::{info, warn};
 use super::Daemon;
 use super::server::Peer;
 use crate::api::{
-    AmplifiersChange, AmplifiersView, DetachRequest, ExplainView, LimitsChange, LimitsView, ListChange, ListChanged,
-    ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION, ServicesChange, ServicesView, Status, TopView,
-    VERSION_HEADER,
+    AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, ExplainView, LimitsChange, LimitsView,
+    ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION, ServicesChange,
+    ServicesView, Status, TopView, VERSION_HEADER,
 };
-use crate::dataplane::monotonic_ns;
+use crate::dataplane::{self, monotonic_ns};
 use crate::exit::{Exit, Failure, describe, exit_of};
 use crate::talkers::By;
 use crate::{control, explain, metrics};
@@ -46,6 +46,7 @@ pub(super) fn control(daemon: Arc<Daemon>) -> Router {
         .route("/api/v1/policy", post(set_policy))
         .route("/api/v1/amplifiers", post(change_amplifiers))
         .route("/api/v1/services", post(change_services))
+        .route("/api/v1/cookies", post(set_cookies))
         .route("/api/v1/detach", post(detach));
     let lists = Router::new().route("/api/v1/lists/{list}", post(change_list)).layer(list_body);
     reads()
@@ -64,6 +65,7 @@ fn reads() -> Router<Arc<Daemon>> {
         .route("/api/v1/policy", get(policies))
         .route("/api/v1/amplifiers", get(amplifiers))
         .route("/api/v1/services", get(services))
+        .route("/api/v1/cookies", get(cookies))
         .route("/api/v1/lists/{list}", get(list))
         .route("/api/v1/top", get(top))
         .route("/api/v1/explain", get(explain))
@@ -209,6 +211,21 @@ async fn change_services(
     let view = control::change_services(&mut daemon.dataplane(), &change)?;
     let added = serde_json::to_string(&change.add).unwrap_or_default();
     changed(&daemon, &who, format!("services +{added} -{:?}", change.remove)).await?;
+    Ok(Json(view))
+}
+
+async fn cookies(State(daemon): Shared) -> Answer<CookiesView> {
+    Ok(Json(control::cookies(&daemon.dataplane())?))
+}
+
+async fn set_cookies(
+    State(daemon): Shared,
+    axum::Extension(who): Who,
+    Json(change): Json<CookiesChange>,
+) -> Answer<CookiesView> {
+    let devices = dataplane::devices().await?;
+    let view = control::set_cookies(&mut daemon.dataplane(), &change, &devices)?;
+    changed(&daemon, &who, format!("cookies {}", change.mode)).await?;
     Ok(Json(view))
 }
 

@@ -34,13 +34,14 @@ impl Dataplane {
     /// The counters of a slot that are not zero.
     pub fn counters(&self, slot: u32) -> Vec<Cell> {
         let mut cells = Vec::new();
-        for verdict in Verdict::ALL {
+        for stopped in [false, true] {
             for kind in (0..KIND_SLOTS as u8).filter_map(Kind::from_index) {
                 for reason in Reason::ALL {
-                    let counter = self.sum(slot, *verdict, kind, *reason);
+                    let counter = self.sum(slot, stopped, kind, *reason);
                     if counter.packets > 0 {
                         let Counter { packets, bytes } = counter;
-                        cells.push(Cell { verdict: *verdict, kind, reason: *reason, packets, bytes });
+                        let verdict = reason.carried_out(stopped);
+                        cells.push(Cell { verdict, kind, reason: *reason, packets, bytes });
                     }
                 }
             }
@@ -48,15 +49,15 @@ impl Dataplane {
         cells
     }
 
-    fn sum(&self, slot: u32, verdict: Verdict, kind: Kind, reason: Reason) -> Counter {
+    fn sum(&self, slot: u32, stopped: bool, kind: Kind, reason: Reason) -> Counter {
         const _: () = assert!(Reason::ALL.len() <= REASON_SLOTS);
         let mut sum = Counter::default();
         for cpu in self.cpus.iter() {
-            let (slot, verdict) = (slot as usize, verdict as usize);
+            let (slot, stopped) = (slot as usize, usize::from(stopped));
             // SAFETY: a live entry of the mapping, indexed inside its bounds; each word is read whole while its CPU may
             // add to it.
             unsafe {
-                let counter = &raw const (*cpu).counters[slot][verdict][kind.index() as usize][reason as usize];
+                let counter = &raw const (*cpu).counters[slot][stopped][kind.index() as usize][reason as usize];
                 sum.packets += (&raw const (*counter).packets).read_volatile();
                 sum.bytes += (&raw const (*counter).bytes).read_volatile();
             }

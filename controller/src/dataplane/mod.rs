@@ -4,6 +4,7 @@
 //! without it. It judges nothing and keeps no copy of what the kernel has: every question is a read.
 
 mod clock;
+mod cookies;
 mod counters;
 mod device;
 mod egress;
@@ -28,16 +29,18 @@ use aya::maps::{Array, ArrayOfMaps, Map, MapData, RingBuf};
 use floodwall_common::abi::{CpuState, InterfaceRecord, map};
 use floodwall_common::class::{Class, KIND_SLOTS, Kind};
 use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
+use floodwall_common::cookie::{CookieMode, Cookies};
 use floodwall_common::hash::HashKey;
 use floodwall_common::limiter::{BUCKETS, Bucket};
 use floodwall_common::limits::{LimitKey, LimitName, Limits, Per, RateError, RateSpec, Unit};
 use floodwall_common::lists::{List, ListState};
-use floodwall_common::meter::{Ask, Machine, Meters};
+use floodwall_common::meter::{Ask, Machine, Meter, Meters};
 use floodwall_common::reason::{DropSet, Reason, Verdict};
 use floodwall_common::services::{Cap, SERVICE_SLOTS};
 use nix::fcntl::{Flock, FlockArg};
 
 pub use clock::{Clock, monotonic_ns};
+pub use cookies::{DEFAULT_ANSWERS, Stack, cookies_of};
 pub use counters::{Cell, SampleCounts};
 pub use device::{AttachMode, Device, DeviceXdp, devices, find};
 pub use egress::{NEED_MEMORY, known_amplifiers};
@@ -136,6 +139,9 @@ impl Dataplane {
                 let (cap, record) = (&mut config.caps[number], config.services[number]);
                 *cap = Cap::new(record.cap.into(), machine, cap.secret()).unwrap_or(*cap);
             }
+            let (answers, secret) = (config.cookie_spec.into(), config.cookie_answers.secret());
+            config.cookie_answers =
+                Meter::new(answers, Unit::Packets, machine, secret).unwrap_or(config.cookie_answers);
             for (key, limits) in limits {
                 // They were kept before; where they cannot be now, the old meters stay.
                 let _ = apply(config, key, limits, machine);
@@ -428,6 +434,7 @@ fn apply(config: &mut Config, key: LimitKey, limits: Limits, machine: Machine) -
 fn ask_what_is_armed(config: &mut Config) {
     let drops = config.drops;
     let has_lists = !config.lists.is_empty();
+    let has_cookies = config.cookies.mode != CookieMode::Off as u32;
     let has_cap = config.caps.iter().any(Cap::is_armed);
     for kind in Kind::all_ip() {
         let index = kind.index() as usize;
@@ -441,6 +448,7 @@ fn ask_what_is_armed(config: &mut Config) {
             (Ask::REPLIES, drops.has(Reason::UnsolicitedReply) && egress::CLASSES_WITH_REPLIES.contains(&class)),
             (Ask::LOCKDOWN, drops.has(Reason::NoService) && class != Class::Fragment),
             (Ask::FIRST_SYN, drops.has(Reason::FirstSyn) && class == Class::TcpSyn),
+            (Ask::COOKIE, has_cookies && class == Class::TcpSyn),
             (Ask::CAP, has_cap && matches!(class, Class::TcpSyn | Class::Tcp | Class::Udp)),
         ];
         armed.into_iter().for_each(|(what, ask)| config.meters[index].set_ask(what, ask));
@@ -469,6 +477,9 @@ fn first_config(machine: Machine) -> Result<Config> {
         wider: [[Meters::default(); KIND_SLOTS]; Per::WIDER.len()],
         allowed: unlimited()?,
         caps: [Cap::default(); SERVICE_SLOTS],
+        cookies: Cookies::default(),
+        cookie_answers: unlimited()?.packets,
+        cookie_spec: DEFAULT_ANSWERS.into(),
         services: [services::NOBODY; SERVICE_SLOTS],
         specs: [[[off; 2]; LIMIT_SLOTS]; Per::ALL.len()],
         generation: 1,

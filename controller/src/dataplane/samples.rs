@@ -4,7 +4,7 @@ use aya::maps::{MapData, RingBuf};
 use floodwall_common::abi;
 use floodwall_common::class::Kind;
 use floodwall_common::packet::{Frame, Parsed, Source, parse};
-use floodwall_common::reason::Reason;
+use floodwall_common::reason::{Reason, Verdict};
 
 /// A sampled packet, in the controller's terms.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,15 +56,17 @@ fn decode(record: &[u8]) -> Option<Sample> {
         Parsed::Packet(packet) => Some(packet.source),
         Parsed::Settled(..) => None,
     };
+    let reason = Reason::from_index(raw.reason)?;
+    let drops = |stopped: bool| reason.carried_out(stopped) == Verdict::Drop;
     Some(Sample {
         monotonic_ns: raw.monotonic_ns,
         weight: raw.weight,
         frame_bytes: raw.frame_bytes,
         slot: raw.slot,
-        reason: Reason::from_index(raw.reason)?,
+        reason,
         kind: Kind::from_index(raw.kind)?,
-        drops: raw.stream == 1,
-        dropped: raw.verdict == 1,
+        drops: drops(raw.stream == 1),
+        dropped: drops(raw.verdict == 1),
         source,
     })
 }

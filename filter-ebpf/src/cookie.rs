@@ -1,0 +1,197 @@
+//! SYN cookies: the listener's own, asked of the kernel, and the SYN-ACK that carries it back.
+
+use core::ptr::from_ref;
+
+use aya_ebpf::bindings::{bpf_sock_tuple, xdp_action, xdp_md};
+use aya_ebpf::helpers::generated::{
+    bpf_ktime_get_ns, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail,
+};
+use aya_ebpf::programs::XdpContext;
+use floodwall_common::cookie::{LONG, LONGEST_SYN, Offer, SHORT, SynAck, fold, plain_syn, sum};
+use floodwall_common::packet::Frame;
+
+use crate::maps;
+
+const V4: usize = 54;
+const V6: usize = 74;
+const TCP: usize = 20;
+
+/// The network namespace of the interface.
+const THIS_NAMESPACE: u64 = u64::MAX;
+/// In an answer of [`floodwall_cookie`]: there is one.
+const FOUND: u64 = 1 << 32;
+
+/// The cookie that a listener has for this SYN now, if it has one.
+#[inline(always)]
+pub(crate) fn cookie(ctx: *mut xdp_md) -> Option<u32> {
+    let found = floodwall_cookie(ctx);
+    (found & FOUND != 0).then_some(found as u32)
+}
+
+/// A global function, which the kernel verifies once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn floodwall_cookie(ctx: *mut xdp_md) -> u64 {
+    let context = XdpContext::new(ctx);
+    if let Some(syn) = plain_syn::<V4>(frame(&context)) {
+        return ask::<V4>(&context, syn);
+    }
+    match plain_syn::<V6>(frame(&context)) {
+        Some(syn) => ask::<V6>(&context, syn),
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn frame(ctx: &XdpContext) -> Frame<'_> {
+    // SAFETY: the kernel keeps this range readable while the program runs.
+    unsafe { Frame::from_raw(ctx.data(), ctx.data_end(), 0) }
+}
+
+#[inline(always)]
+fn ask<const LENGTH: usize>(ctx: &XdpContext, syn: &[u8; LENGTH]) -> u64 {
+    let Some((header, length)) = tcp_header(ctx, syn) else { return 0 };
+    // Addresses and ports lie one behind the other in the frame, as in a tuple: 12 bytes or 36.
+    let tuple_bytes = if LENGTH == V4 { 12 } else { 36 };
+    let ip_bytes = (LENGTH - TCP - 14) as u32;
+    let (ip, tuple) = (from_ref(&syn[14]), from_ref(&syn[LENGTH - TCP + 4 - tuple_bytes]));
+    // SAFETY: the kernel checks each of these ranges; what was looked up is released on the only way out.
+    let cookie = unsafe {
+        let listener = bpf_skc_lookup_tcp(
+            ctx.ctx.cast(),
+            tuple.cast::<bpf_sock_tuple>().cast_mut(),
+            tuple_bytes as u32,
+            THIS_NAMESPACE,
+            0,
+        );
+        if listener.is_null() {
+            return 0;
+        }
+        let cookie = bpf_tcp_gen_syncookie(
+            listener.cast(),
+            ip.cast_mut().cast(),
+            ip_bytes,
+            header.as_ptr().cast_mut().cast(),
+            length,
+        );
+        bpf_sk_release(listener.cast());
+        cookie
+    };
+    // No listener there, or none that has need of one.
+    if cookie < 0 { 0 } else { FOUND | cookie as u64 & 0xffff_ffff }
+}
+
+/// The TCP header with its options, copied: the kernel takes a length that varies of the stack only.
+#[inline(always)]
+fn tcp_header<const LENGTH: usize>(ctx: &XdpContext, syn: &[u8; LENGTH]) -> Option<([u8; LONGEST_SYN + 4], u32)> {
+    let words = u32::from(syn[LENGTH - 8] >> 4);
+    if !(5..=15).contains(&words) {
+        return None;
+    }
+    let mut header = [0u32; LONGEST_SYN / 4 + 1];
+    let (start, end) = (ctx.data() + LENGTH - TCP, ctx.data_end());
+    let mut word = 0;
+    while word < LONGEST_SYN / 4 {
+        if word as u32 >= words {
+            break;
+        }
+        let at = start + word * 4;
+        if at + 4 > end {
+            return None;
+        }
+        // SAFETY: just checked to lie inside the frame; a header has no alignment.
+        header[word] = unsafe { (at as *const u32).read_unaligned() };
+        word += 1;
+    }
+    // SAFETY: as many bytes, and any bytes are bytes.
+    Some((unsafe { core::mem::transmute::<[u32; 16], [u8; LONGEST_SYN + 4]>(header) }, words * 4))
+}
+
+/// Makes the SYN in the frame its answer, and says to the kernel what becomes of it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn floodwall_syn_ack(ctx: *mut xdp_md, cookie: u32) -> u32 {
+    let context = XdpContext::new(ctx);
+    if let Some(syn) = plain_syn::<V4>(frame(&context)) {
+        return answer::<V4>(&context, syn, cookie);
+    }
+    match plain_syn::<V6>(frame(&context)) {
+        Some(syn) => answer::<V6>(&context, syn, cookie),
+        None => xdp_action::XDP_DROP,
+    }
+}
+
+#[inline(always)]
+fn answer<const LENGTH: usize>(ctx: &XdpContext, syn: &[u8; LENGTH], cookie: u32) -> u32 {
+    let Some((header, length)) = tcp_header(ctx, syn) else { return xdp_action::XDP_DROP };
+    let cookies = &maps::config().cookies;
+    let offer = Offer::read(&header, length as usize);
+    let mut bare = [0; TCP];
+    bare.copy_from_slice(&header[..TCP]);
+    // SAFETY: no arguments, no effects.
+    let milliseconds = || unsafe { bpf_ktime_get_ns() / 1_000_000 } as u32;
+    let clock = (cookies.timestamps != 0 && offer.has_timestamp).then(milliseconds);
+    let mss = cookies.mss[usize::from(LENGTH == V6)];
+    let syn_ack = SynAck::new(&bare, offer, cookie, mss, cookies.window_scale as u8, clock);
+    if clock.is_some() { send::<LENGTH, LONG>(ctx, &syn_ack) } else { send::<LENGTH, SHORT>(ctx, &syn_ack) }
+}
+
+#[inline(always)]
+fn send<const LENGTH: usize, const WORDS: usize>(ctx: &XdpContext, syn_ack: &SynAck) -> u32 {
+    let headers = LENGTH - TCP;
+    let surplus = (headers + WORDS * 4) as i32 - (ctx.data_end() - ctx.data()) as i32;
+    // SAFETY: the kernel checks the length; the frame is read anew behind it.
+    if unsafe { bpf_xdp_adjust_tail(ctx.ctx, surplus) } != 0 {
+        return xdp_action::XDP_DROP;
+    }
+    let start = ctx.data();
+    if start + LENGTH - TCP + WORDS * 4 > ctx.data_end() {
+        return xdp_action::XDP_DROP;
+    }
+    let byte = start as *mut u8;
+    // SAFETY: all of it lies inside the frame, by the check above; headers have no alignment.
+    unsafe {
+        swap::<[u8; 6]>(byte, byte.add(6));
+        let tcp = byte.add(headers).cast::<[u32; WORDS]>();
+        let mut words = [0; WORDS];
+        words.copy_from_slice(&syn_ack.words[..WORDS]);
+        tcp.write_unaligned(words);
+        let length = (WORDS * 4) as u16;
+        let addresses = if LENGTH == V4 {
+            swap::<[u8; 4]>(byte.add(26), byte.add(30));
+            let ip = byte.add(14).cast::<[u32; 3]>();
+            let first = [0x4500_0000 | 20 + u32::from(length), 0x4000, 64 << 24 | 6 << 16];
+            let mut first = [first[0].to_be(), first[1].to_be(), first[2].to_be()];
+            let addresses = sum(&byte.add(26).cast::<[u32; 2]>().read_unaligned());
+            first[2] |= u32::from_ne_bytes({
+                let [low, high] = fold(sum(&first) + addresses).to_ne_bytes();
+                [0, 0, low, high]
+            });
+            ip.write_unaligned(first);
+            addresses
+        } else {
+            swap::<[u8; 16]>(byte.add(22), byte.add(38));
+            let first = [0x6000_0000u32.to_be(), (u32::from(length) << 16 | 6 << 8 | 64).to_be()];
+            byte.add(14).cast::<[u32; 2]>().write_unaligned(first);
+            sum(&byte.add(22).cast::<[u32; 8]>().read_unaligned())
+        };
+        let pseudo = addresses + u64::from((6u32 << 16 | u32::from(length)).to_be());
+        let checksum = fold(sum(&words) + pseudo);
+        byte.add(headers + 16).cast::<u16>().write_unaligned(checksum);
+    }
+    xdp_action::XDP_TX
+}
+
+/// Exchanges two places in a frame.
+///
+/// # Safety
+/// Both are inside it, and apart.
+#[inline(always)]
+unsafe fn swap<T: Copy>(one: *mut u8, other: *mut u8) {
+    // SAFETY: by the caller; nothing has an alignment.
+    unsafe {
+        let (first, second) = (one.cast::<T>().read_unaligned(), other.cast::<T>().read_unaligned());
+        one.cast::<T>().write_unaligned(second);
+        other.cast::<T>().write_unaligned(first);
+    }
+}
