@@ -134,21 +134,21 @@ impl SynAck {
         let ports = u32::from_ne_bytes([syn[2], syn[3], syn[0], syn[1]]);
         let acknowledged = be!(u32, syn, 4).wrapping_add(1);
         let length = if milliseconds.is_some() { LONG } else { SHORT };
-        let flags = (length as u32) << 28 | ((SYN | ACK) as u32) << 16 | WINDOW as u32;
+        let flags = (length as u32) << 28 | u32::from(SYN | ACK) << 16 | u32::from(WINDOW);
         let mut words = [0; WORDS];
         words[0] = ports;
         words[1] = cookie.to_be();
         words[2] = acknowledged.to_be();
         words[3] = flags.to_be();
-        words[5] = ((MSS as u32) << 24 | 4 << 16 | mss as u32).to_be();
+        words[5] = (u32::from(MSS) << 24 | 4 << 16 | u32::from(mss)).to_be();
         if let Some(milliseconds) = milliseconds {
-            let nothing = (NOP as u32) << 24 | (NOP as u32) << 16;
-            let sack = if offer.sack { (SACK_PERMITTED as u32) << 24 | 2 << 16 } else { nothing };
-            words[6] = (sack | (TIMESTAMP as u32) << 8 | 10).to_be();
+            let nothing = u32::from(NOP) << 24 | u32::from(NOP) << 16;
+            let sack = if offer.sack { u32::from(SACK_PERMITTED) << 24 | 2 << 16 } else { nothing };
+            words[6] = (sack | u32::from(TIMESTAMP) << 8 | 10).to_be();
             words[7] = offer.carried_in(milliseconds).to_be();
             words[8] = offer.timestamp;
             let has_scale = offer.window_scale != Offer::NO_SCALE;
-            let scaled = (NOP as u32) << 24 | (WINDOW_SCALE as u32) << 16 | 3 << 8 | scale as u32;
+            let scaled = u32::from(NOP) << 24 | u32::from(WINDOW_SCALE) << 16 | 3 << 8 | u32::from(scale);
             words[9] = if has_scale { scaled } else { nothing | nothing >> 16 }.to_be();
         }
         Self { words }
@@ -185,7 +185,7 @@ pub fn sum<const N: usize>(words: &[u32; N]) -> u64 {
     let mut sum = 0;
     let mut at = 0;
     while at < N {
-        sum += words[at] as u64;
+        sum += u64::from(words[at]);
         at += 1;
     }
     sum

@@ -160,7 +160,7 @@ fn send<const LENGTH: usize, const WORDS: usize>(ctx: &XdpContext, syn_ack: &Syn
         let addresses = if LENGTH == V4 {
             swap::<[u8; 4]>(byte.add(26), byte.add(30));
             let ip = byte.add(14).cast::<[u32; 3]>();
-            let first = [0x4500_0000 | 20 + u32::from(length), 0x4000, 64 << 24 | 6 << 16];
+            let first = [0x4500_0000 | (20 + u32::from(length)), 0x4000, 64 << 24 | 6 << 16];
             let mut first = [first[0].to_be(), first[1].to_be(), first[2].to_be()];
             let addresses = sum(&byte.add(26).cast::<[u32; 2]>().read_unaligned());
             first[2] |= u32::from_ne_bytes({
