@@ -49,10 +49,31 @@ pub fn bare_drop(_: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
-/// Lets everything pass.
+/// The world's end of a link: swallows what is sent to the made-up sources of `flood`, as a router far away would. A veth
+/// takes what its peer answers in XDP only where there is a program.
 #[xdp]
-pub fn bare_pass(_: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
+pub fn world_end(ctx: XdpContext) -> u32 {
+    match destination(&ctx) {
+        Some([11, _] | [0x3f, 0xff]) => xdp_action::XDP_DROP,
+        _ => xdp_action::XDP_PASS,
+    }
+}
+
+/// The first bytes of the address that an untagged frame goes to.
+#[inline(always)]
+fn destination(ctx: &XdpContext) -> Option<[u8; 2]> {
+    let (start, end) = (ctx.data(), ctx.data_end());
+    if start + 40 > end {
+        return None;
+    }
+    // SAFETY: checked to lie inside the frame.
+    unsafe {
+        match *((start + 12) as *const [u8; 2]) {
+            [0x08, 0x00] => Some(*((start + 30) as *const [u8; 2])),
+            [0x86, 0xdd] => Some(*((start + 38) as *const [u8; 2])),
+            _ => None,
+        }
+    }
 }
 
 /// Understands the frame and drops it.
@@ -140,7 +161,7 @@ fn xorshift(pattern: &mut Pattern) -> u32 {
     (x >> 32) as u32
 }
 
-/// Writes the source address of an untagged IPv4 frame and mends its header checksum (RFC 1624).
+/// Writes the source address of an untagged IPv4 frame without options and mends its checksums (RFC 1624).
 #[inline(always)]
 fn write_v4(ctx: &XdpContext, address: u32) -> Option<()> {
     let start = ctx.data();
@@ -150,19 +171,16 @@ fn write_v4(ctx: &XdpContext, address: u32) -> Option<()> {
     // SAFETY: checked to lie inside the frame.
     let (source, checksum) = unsafe { (&mut *((start + 26) as *mut [u8; 4]), &mut *((start + 24) as *mut [u8; 2])) };
     let old = u32::from_be_bytes(*source);
-    let mut sum = u32::from(!u16::from_be_bytes(*checksum));
-    sum += !old >> 16;
-    sum += !old & 0xffff;
-    sum += address >> 16;
-    sum += address & 0xffff;
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    *checksum = (!sum as u16).to_be_bytes();
+    *checksum = mended(*checksum, u64::from(old), u64::from(address));
     *source = address.to_be_bytes();
+    // SAFETY: as above.
+    if unsafe { *((start + 23) as *const u8) } == TCP {
+        mend_tcp(ctx, 34, u64::from(old), u64::from(address));
+    }
     Some(())
 }
 
-/// Writes bits 32 to 63 of the source address of an untagged IPv6 frame: another /64 for each value.
+/// Writes bits 32 to 63 of the source address of an untagged IPv6 frame, another /64 for each value, and mends its checksum.
 #[inline(always)]
 fn write_v6(ctx: &XdpContext, bits: u32) -> Option<()> {
     let start = ctx.data();
@@ -171,11 +189,41 @@ fn write_v6(ctx: &XdpContext, bits: u32) -> Option<()> {
     }
     // SAFETY: checked to lie inside the frame.
     let upper = unsafe { &mut *((start + 22) as *mut [u8; 8]) };
-    let half = (u64::from_be_bytes(*upper) >> 32 << 32 | u64::from(bits)).to_be_bytes();
+    let old = u64::from_be_bytes(*upper);
+    let new = old >> 32 << 32 | u64::from(bits);
     // All of the half at once: the program under test reads it so, and would wait for a smaller store to reach the cache.
-    // SAFETY: as above; volatile, as the compiler would write only the bytes that change.
-    unsafe { core::ptr::from_mut(upper).write_volatile(half) };
+    // Volatile, so that the compiler does not see that half of it stays.
+    // SAFETY: as above.
+    unsafe { core::ptr::from_mut(upper).cast::<u64>().write_volatile(new.to_be()) };
+    // SAFETY: as above.
+    if unsafe { *((start + 20) as *const u8) } == TCP {
+        mend_tcp(ctx, 54, old, new);
+    }
     Some(())
+}
+
+const TCP: u8 = 6;
+
+/// Mends the checksum of the TCP header there: a stack drops the frame else, unseen.
+#[inline(always)]
+fn mend_tcp(ctx: &XdpContext, header: usize, old: u64, new: u64) {
+    let at = ctx.data() + header + 16;
+    if at + 2 > ctx.data_end() {
+        return;
+    }
+    // SAFETY: checked to lie inside the frame.
+    let checksum = unsafe { &mut *(at as *mut [u8; 2]) };
+    *checksum = mended(*checksum, old, new);
+}
+
+/// A checksum over words of which these have changed.
+#[inline(always)]
+fn mended(checksum: [u8; 2], old: u64, new: u64) -> [u8; 2] {
+    let halves = |word: u64| (word >> 48) + (word >> 32 & 0xffff) + (word >> 16 & 0xffff) + (word & 0xffff);
+    let mut sum = u64::from(!u16::from_be_bytes(checksum)) + halves(!old) + halves(new);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    (!(sum as u16)).to_be_bytes()
 }
 
 #[cfg(not(test))]

@@ -50,9 +50,20 @@ unsafe impl Pod for Pattern {}
 const BASE_V4: u32 = 0x0b00_0000;
 const BASE_V6: u32 = 0x1000_0000;
 
+/// What the frames of a flood are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// UDP to a port where nobody listens.
+    Udp,
+    /// TCP SYNs to this port, with the options that a client has.
+    Syn(u16),
+}
+
 /// What to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Flood {
+    /// What the frames are.
+    pub kind: Kind,
     /// Sources that take turns at random; up to 2^24.
     pub sources: u32,
     /// Frames a second; half of them IPv4, half IPv6.
@@ -154,7 +165,7 @@ impl Generator {
         let program: &mut Xdp = object.program_mut("flood").context("flood")?.try_into()?;
         program.load()?;
         let program = program.fd()?.as_fd().try_clone_to_owned()?;
-        Ok(Self { program, frame: frame(family, target)?, _object: object })
+        Ok(Self { program, frame: frame(flood.kind, family, target)?, _object: object })
     }
 
     fn send(&mut self, packets: u32) -> Result<()> {
@@ -163,8 +174,7 @@ impl Generator {
     }
 }
 
-/// A UDP frame to a port where nobody listens.
-fn frame(family: u32, target: &Target) -> Result<Vec<u8>> {
+fn frame(kind: Kind, family: u32, target: &Target) -> Result<Vec<u8>> {
     let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 0xaa], target.mac);
     let builder = match family {
         4 => ethernet.ipv4([11, 0, 0, 0], target.v4, 64),
@@ -176,7 +186,14 @@ fn frame(family: u32, target: &Target) -> Result<Vec<u8>> {
         }
     };
     let mut frame = Vec::new();
-    builder.udp(4_444, 9).write(&mut frame, &[0x66; 18])?;
+    match kind {
+        Kind::Udp => builder.udp(4_444, 9).write(&mut frame, &[0x66; 18])?,
+        Kind::Syn(port) => {
+            const OPTIONS: [u8; 20] = [2, 4, 5, 180, 4, 2, 8, 10, 0, 1, 2, 3, 0, 0, 0, 0, 1, 3, 3, 7];
+            let syn = builder.tcp(40_000, port, 1, 64_240).syn();
+            syn.options_raw(&OPTIONS)?.write(&mut frame, &[])?;
+        }
+    }
     Ok(frame)
 }
 

@@ -59,12 +59,13 @@ pub fn attach_foreign(namespace: &Namespace, interface: &str) -> Result<Foreign>
     attach(namespace, interface, "bare_drop")
 }
 
-/// Attaches one that lets everything pass: a veth takes what its peer answers in XDP only where there is a program.
+/// Attaches the world's end: it swallows what goes to made-up sources. A veth takes what its peer answers in XDP only where
+/// there is a program.
 ///
 /// # Errors
 /// Where the interface takes none.
-pub fn attach_bare_pass(namespace: &Namespace, interface: &str) -> Result<Foreign> {
-    attach(namespace, interface, "bare_pass")
+pub fn attach_world_end(namespace: &Namespace, interface: &str) -> Result<Foreign> {
+    attach(namespace, interface, "world_end")
 }
 
 fn attach(namespace: &Namespace, interface: &str, name: &'static str) -> Result<Foreign> {

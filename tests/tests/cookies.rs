@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use floodwall_tests::daemon::{Daemon, Place, floodwall, floodwall_ok, packets, status, wait_for};
-use floodwall_tests::pins::{Foreign, attach_bare_pass};
+use floodwall_tests::pins::{Foreign, attach_world_end};
 use floodwall_tests::topology::{PROTECTED, Topology, WORLD};
 
 const SERVER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 66, 0, 1));
@@ -35,7 +35,7 @@ impl Scene {
         topology.server.set_sysctl("ipv4/tcp_syncookies", syncookies)?;
         topology.server.set_sysctl("ipv4/tcp_timestamps", timestamps)?;
         let daemon = Daemon::start(&topology.server, &place, &["--interface", PROTECTED, "--mode", "enforce"])?;
-        let peer = attach_bare_pass(&topology.world, WORLD)?;
+        let peer = attach_world_end(&topology.world, WORLD)?;
         Ok(Self { topology, place, _daemon: daemon, _peer: peer })
     }
 

@@ -59,6 +59,11 @@ pub(super) enum Verb {
     /// Name what this host serves, and cap it
     #[command(subcommand)]
     Service(Service),
+    /// Choose what becomes of fragments whose ports cannot be known
+    Fragments {
+        /// limit: by the limit `fragment`, back at its default; drop: all of them; pass: all of them
+        policy: FragmentPolicy,
+    },
     /// Show or choose whether SYNs are answered with cookies
     #[command(subcommand)]
     Cookies(Cookies),
@@ -227,6 +232,13 @@ pub(super) struct Answers {
     /// Answers per second to one subnet (IPv4 /24, IPv6 /56); without it, what it is
     #[arg(long, value_name = "PACKETS", value_parser = at_once)]
     pub(super) answers_pps: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum FragmentPolicy {
+    Limit,
+    Drop,
+    Pass,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -18,7 +18,9 @@ use floodwall_common::limits::{LimitKey, LimitName, Rate};
 use floodwall_common::lists::List;
 use serde::Serialize;
 
-use self::args::{Amplifiers, Cli, Cookies, Global, Limits, ModeName, Policy, Quantity, Run, SetLimit, Verb};
+use self::args::{
+    Amplifiers, Cli, Cookies, FragmentPolicy, Global, Limits, ModeName, Policy, Quantity, Run, SetLimit, Verb,
+};
 use self::backend::Backend;
 use crate::api::{AmplifiersChange, CookiesChange, LimitView, LimitsChange, ModeChange, PolicyEntry, RateView, Status};
 use crate::control::{limit_key, limit_name};
@@ -75,6 +77,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Policy(verb) => policy(global, verb).await?,
         Verb::Amplifiers(verb) => amplifiers(global, verb).await?,
         Verb::Service(verb) => services::run(global, verb).await?,
+        Verb::Fragments { policy } => fragments(global, policy).await?,
         Verb::Cookies(verb) => cookies(global, verb).await?,
         Verb::Lockdown { state, force } => services::lockdown(global, state, force).await?,
         Verb::Allow(verb) => lists::run(global, List::Allow, verb).await?,
@@ -204,6 +207,19 @@ async fn limits(global: &Global, verb: Limits) -> anyhow::Result<()> {
         }
     };
     print(global, &view, show::limits)
+}
+
+/// A policy of fragments is their limit per source: the default, zero, or none.
+async fn fragments(global: &Global, policy: FragmentPolicy) -> anyhow::Result<()> {
+    let key = LimitKey::from(LimitName::Fragment);
+    let packets = match policy {
+        FragmentPolicy::Limit => key.default_limits().packets,
+        FragmentPolicy::Drop => Rate::Block,
+        FragmentPolicy::Pass => Rate::Off,
+    };
+    let limits = floodwall_common::limits::Limits { packets, bytes: Rate::Off };
+    let change = LimitsChange { generation: None, limits: vec![LimitView::new(key, limits)] };
+    print(global, &Backend::find(global).await?.change_limits(&change).await?, show::limits)
 }
 
 /// Reads the limit, changes what was named, and writes it back: the generation says whether somebody was faster.

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
-use crate::dataplane::{self, Dataplane, Device, NEED_MEMORY, Outcome, Pins, SampleReader, monotonic_ns};
+use crate::dataplane::{self, Dataplane, Device, MadeOf, NEED_MEMORY, Outcome, Pins, SampleReader, monotonic_ns};
 use crate::exit::{Exit, Failure};
 use crate::snapshot::{ListSizes, Snapshot};
 use crate::talkers::Talkers;
@@ -171,10 +171,25 @@ fn wanted<'a>(names: &[String], devices: &'a [Device]) -> anyhow::Result<Vec<&'a
     let mut wanted: Vec<&Device> = Vec::new();
     for name in names {
         let device = dataplane::find(devices, name)?;
-        if wanted.iter().any(|other| other.ifindex == device.ifindex) {
-            warn!(interface = name, "named twice; taken once");
-        } else {
-            wanted.push(device);
+        let carriers = dataplane::carriers(devices, device);
+        if carriers.is_empty() {
+            let text = format!("'{name}' has no member to attach to");
+            return Err(Failure::new(Exit::Environment, text).hint("give the bond a member first").into());
+        }
+        if device.made_of != MadeOf::Itself {
+            let at: Vec<_> = carriers.iter().map(|carrier| carrier.name.as_str()).collect();
+            info!(
+                interface = name,
+                at = at.join(", "),
+                "packets of a bond come in at its members, of a VLAN at its parent"
+            );
+        }
+        for device in carriers {
+            if wanted.iter().any(|other| other.ifindex == device.ifindex) {
+                warn!(interface = device.name, "named twice; taken once");
+            } else {
+                wanted.push(device);
+            }
         }
     }
     if wanted.is_empty() {

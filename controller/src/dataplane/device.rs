@@ -3,7 +3,7 @@
 use std::io;
 
 use futures_util::TryStreamExt;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
 
 use super::error::{Error, Result};
 
@@ -53,6 +53,21 @@ pub struct Device {
     pub mtu: u32,
     /// The XDP program on it.
     pub xdp: Option<DeviceXdp>,
+    /// What it is made of.
+    pub made_of: MadeOf,
+    /// The bond (or bridge, or team) that it is a member of, by index.
+    pub master: Option<u32>,
+}
+
+/// What a device is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MadeOf {
+    /// Nothing else: packets come in here.
+    Itself,
+    /// Its members.
+    Members,
+    /// The device with this index, as a VLAN of it.
+    Parent(u32),
 }
 
 /// All devices of this network namespace.
@@ -79,19 +94,58 @@ pub fn find<'a>(devices: &'a [Device], name: &str) -> Result<&'a Device> {
     })
 }
 
+/// The devices that packets of this one come in through: its members where it is a bond, its parent where it is a VLAN, else
+/// itself. A filter on them sees every packet first, and natively.
+pub fn carriers<'a>(devices: &'a [Device], device: &'a Device) -> Vec<&'a Device> {
+    // A VLAN of a bond is two steps; more than a few there are not.
+    let mut carriers = vec![device];
+    for _ in 0..4 {
+        let below = |device: &&'a Device| -> Vec<&'a Device> {
+            let of = |wanted: &dyn Fn(&Device) -> bool| devices.iter().filter(|device| wanted(device)).collect();
+            match device.made_of {
+                MadeOf::Itself => vec![*device],
+                MadeOf::Members => of(&|member| member.master == Some(device.ifindex)),
+                MadeOf::Parent(parent) => of(&|other| other.ifindex == parent),
+            }
+        };
+        carriers = carriers.iter().flat_map(below).collect();
+    }
+    carriers
+}
+
 impl From<LinkMessage> for Device {
     fn from(message: LinkMessage) -> Self {
-        let mut device = Self { name: String::new(), ifindex: message.header.index, mtu: 0, xdp: None };
+        let mut device = Self {
+            name: String::new(),
+            ifindex: message.header.index,
+            mtu: 0,
+            xdp: None,
+            made_of: MadeOf::Itself,
+            master: None,
+        };
+        let (mut parent, mut kind) = (None, None);
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => device.name = name,
                 LinkAttribute::Mtu(mtu) => device.mtu = mtu,
                 LinkAttribute::Xdp(xdp) => device.xdp = attached(&xdp),
+                LinkAttribute::Controller(master) => device.master = Some(master),
+                LinkAttribute::Link(index) => parent = Some(index),
+                LinkAttribute::LinkInfo(infos) => kind = infos.into_iter().find_map(kind_of),
                 _ => {}
             }
         }
+        device.made_of = match (kind, parent) {
+            (Some(InfoKind::Bond), _) => MadeOf::Members,
+            (Some(InfoKind::Vlan), Some(parent)) => MadeOf::Parent(parent),
+            _ => MadeOf::Itself,
+        };
         device
     }
+}
+
+fn kind_of(info: LinkInfo) -> Option<InfoKind> {
+    if let LinkInfo::Kind(kind) = info { Some(kind) } else { None }
 }
 
 fn attached(attributes: &[LinkXdp]) -> Option<DeviceXdp> {
@@ -113,4 +167,34 @@ fn attached(attributes: &[LinkXdp]) -> Option<DeviceXdp> {
     };
     let program_id = attributes.iter().find_map(by_mode).or_else(|| attributes.iter().find_map(any))?;
     Some(DeviceXdp { mode, program_id })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(name: &str, ifindex: u32, made_of: MadeOf, master: Option<u32>) -> Device {
+        Device { name: name.to_owned(), ifindex, mtu: 1_500, xdp: None, made_of, master }
+    }
+
+    #[test]
+    fn bonds_are_protected_at_their_members_and_vlans_at_their_parents() {
+        let devices = [
+            device("eth0", 1, MadeOf::Itself, Some(3)),
+            device("eth1", 2, MadeOf::Itself, Some(3)),
+            device("bond0", 3, MadeOf::Members, None),
+            device("bond0.7", 4, MadeOf::Parent(3), None),
+            device("eth2", 5, MadeOf::Itself, None),
+            device("eth2.9", 6, MadeOf::Parent(5), None),
+            device("bond1", 7, MadeOf::Members, None),
+        ];
+        let names = |at: usize| -> Vec<&str> {
+            carriers(&devices, &devices[at]).into_iter().map(|device| device.name.as_str()).collect()
+        };
+        assert_eq!(names(4), ["eth2"]);
+        assert_eq!(names(2), ["eth0", "eth1"]);
+        assert_eq!(names(3), ["eth0", "eth1"], "a VLAN of a bond");
+        assert_eq!(names(5), ["eth2"]);
+        assert!(names(6).is_empty(), "a bond without members");
+    }
 }

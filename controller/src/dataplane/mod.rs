@@ -42,7 +42,7 @@ use nix::fcntl::{Flock, FlockArg};
 pub use clock::{Clock, monotonic_ns};
 pub use cookies::{DEFAULT_ANSWERS, Stack, cookies_of};
 pub use counters::{Cell, SampleCounts};
-pub use device::{AttachMode, Device, DeviceXdp, devices, find};
+pub use device::{AttachMode, Device, DeviceXdp, MadeOf, carriers, devices, find};
 pub use egress::{NEED_MEMORY, known_amplifiers};
 pub use error::{Error, Result};
 pub use interfaces::{Outcome, Protected};
