@@ -6,6 +6,7 @@ use core::mem::offset_of;
 use crate::class::KIND_SLOTS;
 use crate::limiter::GATE_CELLS;
 use crate::reason::REASON_SLOTS;
+use crate::signatures::SIGNATURES as SIGNATURE_SLOTS;
 
 /// Version of every layout in this crate that lies in a map, and of the names below.
 pub const ABI_VERSION: u32 = 4;
@@ -41,10 +42,29 @@ pub mod map {
     pub const FIRST_SYNS: &str = "FIRST_SYNS";
     /// One [`crate::services::PortTable`]. Written by the controller only, port by port.
     pub const SERVICES: &str = "SERVICES";
+    /// A [`crate::signatures::table::Table`] per bank. The controller writes the idle bank only.
+    pub const SIGNATURES: &str = "SIGNATURES";
+    /// [`crate::signatures::Records`] per bank: what the tables were compiled from. Written and read by the controller only,
+    /// the idle bank.
+    pub const SIGNATURE_SPECS: &str = "SIGNATURE_SPECS";
     /// All of them.
-    pub const ALL: [&str; 14] = [
-        CONFIG, CPUS, SOURCES, LISTS_V4, LISTS_V6, PREFILTER, SAMPLES, INTERFACES, TEST_CLOCK, SENT, AMPLIFIERS,
-        VERIFIED, FIRST_SYNS, SERVICES,
+    pub const ALL: [&str; 16] = [
+        CONFIG,
+        CPUS,
+        SOURCES,
+        LISTS_V4,
+        LISTS_V6,
+        PREFILTER,
+        SAMPLES,
+        INTERFACES,
+        TEST_CLOCK,
+        SENT,
+        AMPLIFIERS,
+        VERIFIED,
+        FIRST_SYNS,
+        SERVICES,
+        SIGNATURES,
+        SIGNATURE_SPECS,
     ];
 }
 
@@ -117,6 +137,8 @@ pub struct CpuState {
     pub counters: [InterfaceCounters; INTERFACE_SLOTS],
     /// Streams of samples.
     pub samplers: [Sampler; SAMPLE_STREAMS],
+    /// Hits of signatures, by number.
+    pub signatures: [Counter; SIGNATURE_SLOTS],
 }
 
 impl CpuState {
@@ -191,6 +213,7 @@ pub struct ClockReading {
 #[cfg(feature = "user")]
 mod pod {
     use super::{ClockReading, Counter, InterfaceRecord, Sample, Sampler};
+    use crate::signatures::{Records, table::Table};
     use crate::{config::Config, lists::ListEntry, services::PortTable};
 
     // SAFETY: `repr(C)`, integers and arrays of them only, no hidden bytes, valid for every bit pattern.
@@ -209,6 +232,10 @@ mod pod {
     unsafe impl aya::Pod for ClockReading {}
     // SAFETY: as above.
     unsafe impl aya::Pod for PortTable {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Table {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Records {}
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::lists::ListState;
 use crate::meter::{Meter, Meters};
 use crate::reason::DropSet;
 use crate::services::{Cap, SERVICE_SLOTS, ServiceRecord};
+use crate::signatures::SignatureState;
 
 labelled_enum! {
     /// Whether drops are real.
@@ -108,6 +109,8 @@ pub struct Config {
     pub cookies: Cookies,
     /// SYN-ACKs with cookies to one subnet: what keeps this host from being a reflector.
     pub cookie_answers: Meter,
+    /// The signatures in force.
+    pub signatures: SignatureState,
     /// For people: that limit as it was set. The kernel half does not read it.
     pub cookie_spec: RateSpec,
     /// For people: the services, by number. The kernel half does not read it.

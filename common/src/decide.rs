@@ -1,5 +1,5 @@
-//! The order of the decision: allow list, deny list, what is wrong with the packet, what nobody expects, replies to
-//! nothing, first SYNs, limits of its source, subnet and network, the cap of its service.
+//! The order of the decision: allow list, deny list, what is wrong with the packet, signatures, what nobody expects,
+//! replies to nothing, first SYNs, limits of its source, subnet and network, the cap of its service.
 //!
 //! One function, called by the kernel half on the packet, by the controller to explain, and by tests as the model that
 //! the loaded program is compared with.
@@ -32,6 +32,8 @@ pub trait World<'w> {
     fn may_be_listed(&mut self, _source: Source) -> bool {
         true
     }
+    /// Whether a signature has the frame dropped; counts the hits of those that it suits.
+    fn is_signed(&mut self, frame: Frame<'_>) -> bool;
     /// What [`crate::closer::look_closer`] says of the frame: where the maps are apart from the rest, they are asked there.
     fn look_closer(&mut self, frame: Frame<'_>, key: u64, kind: Kind) -> Closer;
     /// Whether the frame, a SYN, is one that a listener has a cookie for now.
@@ -115,6 +117,9 @@ fn judge<'w>(packet: &Headers, frame: Frame<'_>, world: &mut impl World<'w>) -> 
     let meters = config.meters(found.kind());
     let over = if meters.ask_more() {
         cold_path();
+        if meters.ask(Ask::SIGNATURES) && world.is_signed(frame) {
+            return found.because(Reason::Signature);
+        }
         let closer = if meters.ask(Ask::A_CLOSER_LOOK) {
             world.look_closer(frame, packet.key, found.kind())
         } else {

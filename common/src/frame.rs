@@ -47,6 +47,12 @@ impl<'a> Frame<'a> {
         self.bytes.wrapping_sub(opaque((cursor.at - self.start) as u64) as u32)
     }
 
+    /// How far a place is from its beginning.
+    #[inline(always)]
+    pub(crate) const fn distance(&self, cursor: &Cursor<'_>) -> usize {
+        cursor.at - self.start
+    }
+
     /// Length of the whole frame.
     #[inline(always)]
     pub const fn bytes(&self) -> u32 {

@@ -29,6 +29,7 @@ pub mod packet;
 pub mod reason;
 pub mod replies;
 pub mod services;
+pub mod signatures;
 pub mod verified;
 mod verifier;
 

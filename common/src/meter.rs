@@ -234,6 +234,8 @@ impl Ask {
     pub const NETWORK: Self = Self(32);
     /// If it looks like a reply: whether it answers something.
     pub const REPLIES: Self = Self(64);
+    /// Whether a signature suits it.
+    pub const SIGNATURES: Self = Self(128);
     /// The cap of its service.
     pub const CAP: Self = Self(256);
     /// Whether somebody expects it.

@@ -15,6 +15,7 @@ use crate::verifier::{again, forget, opaque};
 
 pub(crate) mod ends;
 pub mod fast;
+pub(crate) mod traits;
 
 /// VLAN tags that are looked behind.
 const MAX_VLAN_TAGS: usize = 2;

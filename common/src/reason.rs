@@ -64,7 +64,7 @@ labelled_enum! {
         BareSyn = 24 => "bare-syn",
         /// Looks like a reply, and answers nothing that this host has sent.
         UnsolicitedReply = 25 => "unsolicited-reply",
-        /// Has all that a signature says.
+        /// Suits a signature that drops.
         Signature = 26 => "signature",
         /// While locked down: for no service here, and part of no conversation that this host has begun.
         NoService = 27 => "no-service",
@@ -188,7 +188,7 @@ impl Reason {
             Self::SubnetLimit => "its /24 (IPv6: /56) is over a limit for all of it",
             Self::BareSyn => "a connection attempt without TCP options, as flooding tools send it",
             Self::UnsolicitedReply => "looks like a reply, and answers nothing that this host has sent",
-            Self::Signature => "has all that a signature says",
+            Self::Signature => "suits a signature that the operator has set",
             Self::NoService => "for no service here, while locked down",
             Self::FirstSyn => "the first SYN of a connection: a client sends it again after a second",
             Self::ServiceCap => "the service is over its cap, and the source has no claim to what is left of it",

@@ -20,6 +20,8 @@ use floodwall_common::limits::{LimitName, RateSpec};
 use floodwall_common::lists::{Key4, Key6, List, ListEntry, ListState, Prefilter};
 use floodwall_common::meter::{Meter, Meters};
 use floodwall_common::reason::{DropSet, Reason};
+use floodwall_common::signatures::table::Table;
+use floodwall_common::signatures::{Action, Fragment, Range, Record, Records, Shape, SignatureState, TcpOption};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/abi.golden");
 
@@ -36,7 +38,20 @@ fn layouts() -> String {
     let mut out = String::new();
     layout!(
         out,
-        Config { mode, lists, drops, sampling, key, meters, wider, allowed, specs, generation, mode_since_unix_s }
+        Config {
+            mode,
+            lists,
+            drops,
+            sampling,
+            key,
+            meters,
+            wider,
+            allowed,
+            signatures,
+            specs,
+            generation,
+            mode_since_unix_s
+        }
     );
     layout!(out, Sampling { budget });
     layout!(out, Meters { packets, bytes });
@@ -50,7 +65,7 @@ fn layouts() -> String {
     layout!(out, ListEntry { covered_until_ns, until_ns, added_unix_s, note });
     layout!(out, Prefilter { bits });
     layout!(out, Bucket);
-    layout!(out, CpuState { samplers, gate, counters });
+    layout!(out, CpuState { samplers, gate, counters, signatures });
     layout!(out, Sampler { weight, written, second_began_ns, lost });
     layout!(out, Counter { packets, bytes });
     layout!(
@@ -72,6 +87,30 @@ fn layouts() -> String {
     );
     layout!(out, InterfaceRecord { ifindex, generic, since_unix_s, name, object_hash });
     layout!(out, ClockReading { ticks, monotonic_ns });
+    layout!(out, SignatureState);
+    layout!(out, Table);
+    layout!(out, Records);
+    layout!(out, Record { shape, until_ns, added_unix_s, before, action, name, note });
+    layout!(
+        out,
+        Shape {
+            protocol,
+            families,
+            fragments,
+            flags,
+            flags_mask,
+            asks_layout,
+            payload_offset,
+            source_ports,
+            destination_ports,
+            lengths,
+            hops,
+            layout,
+            payload,
+            payload_mask,
+        }
+    );
+    layout!(out, Range { first, last });
     out
 }
 
@@ -88,6 +127,15 @@ fn numbers() -> String {
     writeln!(out, "kind {}: not ip", Kind::NOT_IP.index()).unwrap();
     for list in List::ALL {
         writeln!(out, "list {}: {}", *list as u8, list.label()).unwrap();
+    }
+    for action in Action::ALL {
+        writeln!(out, "action {}: {}", *action as u8, action.label()).unwrap();
+    }
+    for fragment in Fragment::ALL {
+        writeln!(out, "fragment {}: {}", *fragment as u8, fragment.label()).unwrap();
+    }
+    for option in TcpOption::ALL {
+        writeln!(out, "option {}: {}", *option as u8, option.label()).unwrap();
     }
     for limit in LimitName::ALL {
         writeln!(out, "limit {}: {}", *limit as u8, limit.label()).unwrap();

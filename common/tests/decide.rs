@@ -16,6 +16,7 @@ use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{DropSet, Reason};
 use floodwall_common::replies::{Conversation, PortSet};
 use floodwall_common::services::{Cap, PortTable, SERVICE_SLOTS, ServiceRecord, Transport};
+use floodwall_common::signatures::{Shape, SignatureState, Traits};
 
 use support::frames::{SYN, TCP, UDP, V4, V6, tcp, udp};
 use support::limiter::{MS, NOON, Wall, place};
@@ -47,6 +48,7 @@ fn config(packets: Rate, bytes: Rate) -> Config {
         caps: [Cap::default(); SERVICE_SLOTS],
         cookies: Cookies::default(),
         cookie_answers: Meter::default(),
+        signatures: SignatureState::default(),
         cookie_spec: RateSpec::OFF,
         services: [ServiceRecord { name: [0; 16], cap: RateSpec::OFF }; SERVICE_SLOTS],
         specs: [[[RateSpec::from(Rate::Off); 2]; LIMIT_SLOTS]; Per::ALL.len()],
@@ -64,6 +66,7 @@ struct Model<'w> {
     amplifiers: PortSet,
     verified: Vec<u64>,
     services: Box<PortTable>,
+    signature: Option<Shape>,
 }
 
 const ALLOWED: [u8; 4] = [198, 51, 100, 1];
@@ -81,6 +84,11 @@ impl<'w> World<'w> for Model<'w> {
             List::Allow => is(ALLOWED) || is(BOTH),
             List::Deny => is(DENIED) || is(BOTH),
         }
+    }
+
+    fn is_signed(&mut self, frame: Frame<'_>) -> bool {
+        let packet = Traits::read(frame);
+        self.signature.is_some_and(|shape| packet.is_some_and(|packet| shape.suits(&packet)))
     }
 
     fn look_closer(&mut self, frame: Frame<'_>, key: u64, kind: Kind) -> Closer {
@@ -139,7 +147,7 @@ fn model(config: &Config) -> Model<'_> {
     services.set(Transport::Tcp, 443, 1);
     services.set(Transport::Udp, 443, 1);
     let wall = Wall::new(1, NOON);
-    Model { config, wall, asked: 0, sent: Vec::new(), amplifiers, verified: Vec::new(), services }
+    Model { config, wall, asked: 0, sent: Vec::new(), amplifiers, verified: Vec::new(), services, signature: None }
 }
 
 #[test]
@@ -150,6 +158,30 @@ fn lists_come_before_everything_else() {
     assert_eq!(model.reason(&V4::from(BOTH).frame(UDP, &udp(0))), Reason::Allowed, "allow wins");
     assert_eq!(model.reason(&V4::from(DENIED).frame(TCP, &tcp(0))), Reason::Denied);
     assert_eq!(model.then(&V4::from(ALLOWED).frame(UDP, &udp(0))), Some(Reason::AllowedLimit));
+}
+
+#[test]
+fn signatures_come_behind_lists_and_before_limits_where_they_are_armed() {
+    let mut config = config(limit(100, 50), Rate::Off);
+    let udp_only = Shape { protocol: 17, ..Shape::ANY };
+    let frames = [V4::default().frame(UDP, &udp(4)), V6::default().frame(UDP, &udp(4))];
+    let mut unarmed = model(&config);
+    unarmed.signature = Some(udp_only);
+    assert_eq!(unarmed.reason(&frames[0]), Reason::Passed, "not asked");
+    for meters in &mut config.meters {
+        meters.set_ask(Ask::SIGNATURES, true);
+    }
+    let mut model = model(&config);
+    model.signature = Some(udp_only);
+    for frame in &frames {
+        assert_eq!((model.reason(frame), model.then(frame)), (Reason::Signature, None));
+    }
+    assert_eq!(model.asked, 0, "a packet that drops anyway owes nothing");
+    assert_eq!(model.reason(&V4::from(ALLOWED).frame(UDP, &udp(4))), Reason::Allowed);
+    assert_eq!(model.reason(&V4::from(DENIED).frame(UDP, &udp(4))), Reason::Denied);
+    let malformed = V4 { total: Some(9), ..V4::default() }.frame(UDP, &udp(4));
+    assert_eq!(model.reason(&malformed), Reason::MalformedIp);
+    assert_eq!(model.then(&V4::default().frame(TCP, &tcp(SYN))), Some(Reason::PacketLimit), "of no account to others");
 }
 
 #[test]

@@ -11,11 +11,13 @@ use crate::dataplane::{AttachMode, Cell, Listed};
 use crate::snapshot::{Interface, Snapshot};
 
 mod armed;
+mod signatures;
 
 pub use armed::{
     AmplifierView, AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, ServiceView, ServicesChange,
     ServicesView,
 };
+pub use signatures::{SignatureFields, SignatureView, SignaturesChange, SignaturesView};
 
 /// Version of these shapes.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -429,6 +431,9 @@ pub struct ExplainView {
     pub entries: Vec<CoveringEntry>,
     /// Each limit and where the source stands.
     pub limits: Vec<LimitStanding>,
+    /// Signatures in force: they judge a packet before limits do, and by other things than its source.
+    #[serde(default)]
+    pub signatures: usize,
     /// What was seen of it in the last seconds.
     pub recent: Option<TalkerView>,
 }

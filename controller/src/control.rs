@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use floodwall_common::abi::Counter;
 use floodwall_common::config::Mode;
 use floodwall_common::cookie::CookieMode;
 use floodwall_common::limits::{
@@ -10,16 +11,19 @@ use floodwall_common::limits::{
 use floodwall_common::lists::List;
 use floodwall_common::reason::{Reason, Verdict};
 use floodwall_common::replies::AMPLIFIERS;
+use floodwall_common::signatures::{Action, SIGNATURES};
 
 use crate::api::{
     AmplifierView, AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, EntryView, LimitView, LimitsChange,
     LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, RateView, SCHEMA_VERSION,
-    ServiceView, ServicesChange, ServicesView,
+    ServiceView, ServicesChange, ServicesView, SignatureView, SignaturesChange, SignaturesView,
 };
 use crate::dataplane::{
-    Dataplane, Device, Listed, NEED_MEMORY, PreparedLists, Service, Stack, cookies_of, known_amplifiers, limits_of,
+    Clock, Dataplane, Device, Listed, NEED_MEMORY, PreparedLists, Service, Signature, Stack, cookies_of,
+    known_amplifiers, limits_of,
 };
 use crate::exit::{Exit, Failure};
+use crate::signatures::shape_of;
 
 /// All limits.
 ///
@@ -303,6 +307,72 @@ fn check_stack(mode: CookieMode, stack: Stack) -> Result<(), Failure> {
         }
         Some(_) => Ok(()),
     }
+}
+
+/// The signatures, also those that have ended and are still there.
+///
+/// # Errors
+/// Where the maps cannot be read.
+pub fn signatures(dataplane: &Dataplane) -> anyhow::Result<SignaturesView> {
+    let now = dataplane.clock()?.now();
+    let generation = dataplane.config()?.generation;
+    let signatures = dataplane.signatures()?;
+    let signatures = signatures.iter().map(|signature| SignatureView::new(signature, now)).collect();
+    Ok(SignaturesView { schema_version: SCHEMA_VERSION, generation, room: SIGNATURES, signatures })
+}
+
+/// Changes them: what is to be removed goes first, what has ended goes too, then comes what is to be added.
+///
+/// # Errors
+/// Where a name is unknown or taken, a signature means nothing or too much, or there is no room: nothing has changed then.
+pub fn change_signatures(dataplane: &mut Dataplane, change: &SignaturesChange) -> anyhow::Result<SignaturesView> {
+    let clock = dataplane.clock()?;
+    let generation = change.generation.unwrap_or(dataplane.config()?.generation);
+    let mut wanted = dataplane.signatures()?;
+    for name in &change.remove {
+        let place = wanted.iter().position(|signature| signature.name == *name);
+        let place = place.ok_or_else(|| {
+            let text = format!("no signature '{name}'. Nothing was changed");
+            Failure::new(Exit::Usage, text).hint("floodwall signature list")
+        })?;
+        wanted.remove(place);
+    }
+    wanted.retain(|signature| signature.is_live(clock.now()));
+    for view in &change.add {
+        if wanted.iter().any(|signature| signature.name == view.name) {
+            let text = format!("there is a signature '{}' already. Nothing was changed", view.name);
+            let hint = format!("another name, or first: floodwall signature remove {}", view.name);
+            return Err(Failure::new(Exit::Usage, text).hint(hint).into());
+        }
+        wanted.push(new_signature(view, clock, change.force)?);
+    }
+    dataplane.install_signatures(&wanted, generation)?;
+    signatures(dataplane)
+}
+
+fn new_signature(view: &SignatureView, clock: Clock, force: bool) -> Result<Signature, Failure> {
+    let shape = shape_of(view)?;
+    let refuse =
+        |text: String| Failure::new(Exit::Usage, format!("signature '{}': {text}. Nothing was changed", view.name));
+    let action = Action::from_label(&view.action)
+        .ok_or_else(|| refuse(format!("action: '{}' is not drop or count", view.action)))?;
+    if shape.is_any() {
+        return Err(refuse("it would suit every packet".to_owned()).hint("name at least one field; see --help"));
+    }
+    if shape.is_protocol_only() && !force {
+        let hint = "name another field (ports, length, flags, payload), or add --force if that is meant";
+        return Err(refuse("it would suit all of a protocol".to_owned()).hint(hint));
+    }
+    Ok(Signature {
+        number: None,
+        name: view.name.clone(),
+        shape,
+        action,
+        until: view.ttl_s.map(|seconds| clock.after(Duration::from_secs(seconds))),
+        added: SystemTime::now(),
+        note: view.reason.clone(),
+        hits: Counter::default(),
+    })
 }
 
 /// The list with this name.

@@ -45,6 +45,7 @@ pub fn explain(dataplane: &Dataplane, address: IpAddr, recent: Option<TalkerView
         summary,
         entries,
         limits,
+        signatures: dataplane.signatures()?.iter().filter(|signature| signature.is_live(now)).count(),
         recent,
     })
 }

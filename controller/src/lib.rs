@@ -13,5 +13,6 @@ pub mod dataplane;
 pub mod exit;
 pub mod explain;
 pub mod metrics;
+pub mod signatures;
 pub mod snapshot;
 pub mod talkers;

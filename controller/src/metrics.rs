@@ -157,6 +157,8 @@ fn tables(snapshot: &Snapshot) -> Collectors {
     }
     let list_capacity = gauge("floodwall_list_capacity", "Entries that a list may hold.", &none)?;
     list_capacity.with_label_values(&none).set(snapshot.list_capacity as i64);
+    let signatures = gauge("floodwall_signatures", "Signatures in force.", &none)?;
+    signatures.with_label_values(&none).set(snapshot.signatures as i64);
     let lost = counter(
         "floodwall_samples_lost_total",
         "Sampled headers that found the ring full. Counters are exact all the same.",
@@ -172,6 +174,7 @@ fn tables(snapshot: &Snapshot) -> Collectors {
         Box::new(capacity),
         Box::new(entries),
         Box::new(list_capacity),
+        Box::new(signatures),
         Box::new(lost),
         Box::new(every),
     ])

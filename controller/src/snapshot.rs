@@ -86,6 +86,8 @@ pub struct Snapshot {
     pub interfaces: Vec<Interface>,
     /// Sizes of the lists.
     pub lists: Vec<ListSize>,
+    /// Signatures in force.
+    pub signatures: usize,
     /// Entries that a list may hold.
     pub list_capacity: usize,
     /// Sources that owe something now.
@@ -121,6 +123,7 @@ impl Snapshot {
             caps: caps_of(&config),
             interfaces: interfaces.collect(),
             lists: lists.sizes,
+            signatures: dataplane.signatures()?.iter().filter(|signature| signature.is_live(now)).count(),
             list_capacity: MAX_ENTRIES as usize,
             sources,
             source_capacity,

@@ -16,6 +16,8 @@ use floodwall_common::memory::{Line, Trace};
 use floodwall_common::packet::Source;
 use floodwall_common::replies::PortSet;
 use floodwall_common::services::PortTable;
+use floodwall_common::signatures::Records;
+use floodwall_common::signatures::table::Table;
 use floodwall_common::{first_syn, replies, verified};
 
 /// The controller maps these into its memory: a snapshot costs no system call.
@@ -64,6 +66,12 @@ static SERVICES: Array<PortTable, 1> = Array::new();
 
 #[btf_map]
 static AMPLIFIERS: Array<PortSet, 1> = Array::new();
+
+#[btf_map]
+static SIGNATURES: Array<Table, 2> = Array::new();
+
+#[btf_map]
+static SIGNATURE_SPECS: Array<Records, 2> = Array::new();
 
 #[btf_map]
 static TEST_CLOCK: Array<u64, 1, MMAPABLE> = Array::new();
@@ -156,6 +164,12 @@ pub(crate) fn services() -> Option<&'static PortTable> {
 #[inline(always)]
 pub(crate) fn amplifiers() -> Option<&'static PortSet> {
     AMPLIFIERS.get(0)
+}
+
+/// A bank of signatures.
+#[inline(always)]
+pub(crate) fn signatures(bank: u32) -> Option<&'static Table> {
+    SIGNATURES.get(bank)
 }
 
 /// The clock of a test, in nanoseconds.

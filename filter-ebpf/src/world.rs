@@ -15,6 +15,7 @@ use floodwall_common::meter::{Amount, Meter};
 use floodwall_common::packet::{Frame, Source};
 use floodwall_common::replies::{self, Conversation, PortSet};
 use floodwall_common::services::PortTable;
+use floodwall_common::signatures::SIGNATURES;
 use floodwall_common::{closer, first_syn, verified};
 
 use crate::{clock, cookie, maps};
@@ -65,6 +66,11 @@ impl<const INLINE: bool> World<'static> for Kernel<INLINE> {
     #[inline(always)]
     fn may_be_listed(&mut self, source: Source) -> bool {
         maps::may_be_listed(source, self.lists())
+    }
+
+    #[inline(always)]
+    fn is_signed(&mut self, frame: Frame<'_>) -> bool {
+        floodwall_is_signed(self.ctx, frame.bytes()) != 0
     }
 
     #[inline(always)]
@@ -170,6 +176,39 @@ impl Memory for Memories {
     fn services(&self) -> &PortTable {
         self.services
     }
+}
+
+/// The frame, read again from the context: a view of which the verifier has learned nothing yet.
+#[inline(always)]
+fn anew<'a>(ctx: *mut xdp_md, bytes: u32) -> Frame<'a> {
+    // SAFETY: the context is the one that the kernel gave, and it keeps this range readable while the program runs; volatile,
+    // so that the compiler does not take what it has already read.
+    unsafe {
+        let start = (&raw const (*ctx).data).read_volatile() as usize;
+        let end = (&raw const (*ctx).data_end).read_volatile() as usize;
+        Frame::from_raw(start, end, bytes)
+    }
+}
+
+/// Whether a signature in force has the frame of so many bytes dropped; counts the hits. A global function too.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn floodwall_is_signed(ctx: *mut xdp_md, bytes: u32) -> u32 {
+    // SAFETY: a live word; volatile, so that it is read once: bank and words are those of one change.
+    let state = unsafe { (&raw const maps::config().signatures).read_volatile() };
+    let (Some(table), Some(cpu)) = (maps::signatures(state.bank()), maps::this_cpu()) else { return 0 };
+    let is_dropped = table.judge(
+        || anew(ctx, bytes),
+        state.words(),
+        clock::now(),
+        |number| {
+            // SAFETY: a live array entry that only this CPU writes.
+            let counter = unsafe { &mut (&mut (*cpu).signatures)[number & (SIGNATURES - 1)] };
+            counter.packets += 1;
+            counter.bytes += u64::from(bytes);
+        },
+    );
+    u32::from(is_dropped)
 }
 
 /// Asks the table for a packet that the gate does not let pass by itself. A function of its own, so that the common path

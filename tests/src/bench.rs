@@ -9,16 +9,17 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::Ebpf;
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{Xdp, loaded_programs};
-use floodwall::dataplane::{Listed, TestRun, test_run};
+use floodwall::dataplane::{Listed, Signature, TestRun, test_run};
 use floodwall_common::config::{Mode, Sampling};
 use floodwall_common::limits::{LimitName, Rate};
 use floodwall_common::lists::List;
 use floodwall_common::reason::{Reason, Verdict};
+use floodwall_common::signatures::{Action, Fragment, Range, SIGNATURES, Shape, TcpOption, lay};
 use serde::Serialize;
 
 use crate::flood::Pattern;
 use crate::frames::{udp_v4, udp_v6};
-use crate::kernel::{Kernel, Ring, Time, Variant, descriptor_figure, listed, pin_to_cpu};
+use crate::kernel::{Kernel, Ring, Time, Variant, descriptor_figure, listed, pin_to_cpu, signature};
 
 /// One packet in so many, as the daemon has it at ten million a second.
 const SAMPLED: Sampling = Sampling::new([5_000, 5_000], 1_000);
@@ -78,6 +79,7 @@ enum Target {
     Parse,
     Filter,
     Listed,
+    Signed,
 }
 
 struct Case {
@@ -96,7 +98,7 @@ const fn case(name: &'static str, target: Target, pattern: Pattern, cpus: usize,
 const BARE: &str = "bare-drop";
 const BARE_V6: &str = "bare-drop-v6";
 
-const CASES: [Case; 12] = [
+const CASES: [Case; 13] = [
     case(BARE, Target::Bare, v4(SIXTEEN_MILLION), 1, BARE),
     case("parse", Target::Parse, v4(SIXTEEN_MILLION), 1, BARE),
     case("hot-source", Target::Filter, v4(1), 1, BARE),
@@ -104,6 +106,7 @@ const CASES: [Case; 12] = [
     case("random-v4-1m", Target::Filter, v4(1 << 20), 1, BARE),
     case("random-v4-16m", Target::Filter, v4(SIXTEEN_MILLION), 1, BARE),
     case("lists-100", Target::Listed, v4(SIXTEEN_MILLION), 1, BARE),
+    case("signatures-256", Target::Signed, v4(SIXTEEN_MILLION), 1, BARE),
     case(BARE_V6, Target::Bare, v6(SIXTEEN_MILLION), 1, BARE_V6),
     case("random-v6", Target::Filter, v6(SIXTEEN_MILLION), 1, BARE_V6),
     case("two-cores-bare-drop", Target::Bare, v4(SIXTEEN_MILLION), 2, BARE),
@@ -191,9 +194,10 @@ struct Filter {
 }
 
 impl Filter {
-    fn load(denied: &[Listed]) -> Result<Self> {
+    fn load(denied: &[Listed], signatures: &[Signature]) -> Result<Self> {
         let mut kernel = Kernel::load(Time::Ticks)?;
         kernel.replace_list(List::Deny, denied)?;
+        kernel.replace_signatures(signatures)?;
         kernel.dataplane.set_mode(Mode::Enforce)?;
         kernel.dataplane.set_sampling(SAMPLED)?;
         let ring = kernel.ring()?;
@@ -212,6 +216,30 @@ fn hundred_prefixes() -> Result<Vec<Listed>> {
         .collect()
 }
 
+/// All the signatures that there may be, of eight shapes. The packets of the cases suit none, but most of the fields of many:
+/// those that look at the payload are left until it is read.
+fn all_signatures() -> Vec<Signature> {
+    let range = |first, last| Range { first, last };
+    let udp = Shape { protocol: 17, ..Shape::ANY };
+    let shape = |number: u16| match number % 8 {
+        0 => Shape { source_ports: range(number, number), lengths: range(400, 1_500), ..udp },
+        1 => Shape { destination_ports: range(1_000 + number, 1_010 + number), ..udp },
+        2 => Shape { lengths: range(500 + number, 500 + number), ..udp },
+        3 => Shape { hops: range(65 + number / 8, 128), lengths: range(46, 46), ..udp },
+        4 => Shape { layout: lay(u64::from(number), TcpOption::Mss), asks_layout: 1, ..Shape::ANY },
+        5 => Shape { flags: 2, flags_mask: 0x12, destination_ports: range(number, number), ..Shape::ANY },
+        6 => Shape {
+            payload: u64::from(number) << 56,
+            payload_mask: 0xff << 56,
+            destination_ports: range(53, 53),
+            ..udp
+        },
+        _ => Shape { fragments: 1 << Fragment::Later as u8, lengths: range(number, 1_500), ..udp },
+    };
+    let shapes = (0..SIGNATURES as u16).map(shape);
+    shapes.enumerate().map(|(number, shape)| signature(&format!("s{number}"), shape, Action::Drop, None)).collect()
+}
+
 /// Measures every case; `progress` hears of every round that is done.
 ///
 /// # Errors
@@ -219,7 +247,8 @@ fn hundred_prefixes() -> Result<Vec<Listed>> {
 pub fn measure(plan: Plan, progress: impl Fn(u32)) -> Result<Vec<Figure>> {
     let online = thread::available_parallelism()?.get();
     let cases: Vec<&Case> = CASES.iter().filter(|case| case.cpus <= online).collect();
-    let mut filters = [Filter::load(&[])?, Filter::load(&hundred_prefixes()?)?];
+    let mut filters =
+        [Filter::load(&[], &[])?, Filter::load(&hundred_prefixes()?, &[])?, Filter::load(&[], &all_signatures())?];
     let mut wrapper = Wrapper::load()?;
     let frames =
         [udp_v4(Ipv4Addr::new(11, 0, 0, 1), DATA), udp_v6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1), DATA)];
@@ -232,6 +261,7 @@ pub fn measure(plan: Plan, progress: impl Fn(u32)) -> Result<Vec<Figure>> {
                 Target::Parse => wrapper.hand_to("parse_drop")?,
                 Target::Filter => wrapper.hand_to_filter(&filters[0].kernel)?,
                 Target::Listed => wrapper.hand_to_filter(&filters[1].kernel)?,
+                Target::Signed => wrapper.hand_to_filter(&filters[2].kernel)?,
             }
             wrapper.set_pattern(case.pattern)?;
             let frame = &frames[usize::from(case.pattern.family == 6)];
@@ -259,8 +289,14 @@ pub fn measure(plan: Plan, progress: impl Fn(u32)) -> Result<Vec<Figure>> {
 }
 
 /// What was measured is what the names say: the hot source was dropped, the others passed, lists had their say.
-fn check(filters: &[Filter; 2]) -> Result<()> {
-    let [filter, lists] = [&filters[0].kernel, &filters[1].kernel].map(Kernel::counted);
+fn check(filters: &[Filter; 3]) -> Result<()> {
+    let [filter, lists, signatures] = filters.each_ref().map(|filter| filter.kernel.counted());
+    let hits: u64 = filters[2].kernel.dataplane.signatures()?.iter().map(|signature| signature.hits.packets).sum();
+    ensure!(
+        hits == 0 && signatures.of(Reason::Passed) == signatures.packets(),
+        "{hits} hits, {:?}",
+        signatures.cells()
+    );
     let (passed, limited) = (filter.of(Reason::Passed), filter.of(Reason::PacketLimit));
     ensure!(limited > filter.packets() / 5, "{limited} of {} were over a limit", filter.packets());
     ensure!(passed + limited == filter.packets(), "{:?}", filter.cells());

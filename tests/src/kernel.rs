@@ -9,14 +9,15 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Map, MapData, RingBuf};
-use floodwall::dataplane::{Cell, Dataplane, Listed, Pins, PreparedLists, TestRun, test_run};
-use floodwall_common::abi::{Sample, map};
+use floodwall::dataplane::{Cell, Dataplane, Listed, Pins, PreparedLists, Signature, TestRun, test_run};
+use floodwall_common::abi::{Counter, Sample, map};
 use floodwall_common::class::Kind;
 use floodwall_common::clock::Moment;
 use floodwall_common::config::Sampling;
 use floodwall_common::limits::{LimitKey, Limits, Rate};
 use floodwall_common::lists::List;
 use floodwall_common::reason::{Reason, Verdict};
+use floodwall_common::signatures::{Action, Shape};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -200,6 +201,16 @@ impl Kernel {
         Ok(())
     }
 
+    /// Replaces all signatures at once.
+    ///
+    /// # Errors
+    /// Where they cannot be written.
+    pub fn replace_signatures(&mut self, signatures: &[Signature]) -> Result<()> {
+        let generation = self.dataplane.config()?.generation;
+        self.dataplane.install_signatures(signatures, generation)?;
+        Ok(())
+    }
+
     /// Where a map is pinned.
     pub fn pin(&self, name: &str) -> PathBuf {
         Pins::new(self.bpffs.path()).directory().join(name)
@@ -294,6 +305,20 @@ pub fn one(verdict: Verdict, kind: Kind, reason: Reason, bytes: usize) -> Vec<Ce
 pub fn listed(prefix: &str, until: Option<Moment>) -> Result<Listed> {
     let prefix = prefix.parse().with_context(|| format!("prefix {prefix}"))?;
     Ok(Listed { prefix, until, added: SystemTime::UNIX_EPOCH + Duration::from_secs(1), note: "a test".into() })
+}
+
+/// A signature that is to be added.
+pub fn signature(name: &str, shape: Shape, action: Action, until: Option<Moment>) -> Signature {
+    Signature {
+        number: None,
+        name: name.to_owned(),
+        shape,
+        action,
+        until,
+        added: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+        note: "a test".into(),
+        hits: Counter::default(),
+    }
 }
 
 /// Keeps this thread on one CPU, as the state of the gate and of the samplers is kept by CPU.

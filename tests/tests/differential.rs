@@ -6,8 +6,8 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use floodwall::dataplane::{Listed, Service};
-use floodwall_common::abi::CounterBank;
+use floodwall::dataplane::{CompiledSignatures, Listed, Service, Signature};
+use floodwall_common::abi::{Counter, CounterBank};
 use floodwall_common::class::{KIND_SLOTS, Kind};
 use floodwall_common::clock::Moment;
 use floodwall_common::closer::{self, Closer, look_closer};
@@ -22,9 +22,10 @@ use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{REASON_SLOTS, Reason, Verdict};
 use floodwall_common::replies::{self, Conversation, PortSet};
 use floodwall_common::services::{PortTable, Transport};
+use floodwall_common::signatures::{Action, Range, SIGNATURES, Shape, TcpOption, lay};
 use floodwall_common::{first_syn, verified};
 use floodwall_tests::frames::{classes_v4, classes_v6, udp_v4, udp_v6};
-use floodwall_tests::kernel::{Kernel, Time, Variant, listed, pin_to_cpu};
+use floodwall_tests::kernel::{Kernel, Time, Variant, listed, pin_to_cpu, signature};
 use support::cases;
 use support::limiter::{Random, gate, table};
 
@@ -57,6 +58,8 @@ struct State {
     first_syns: Memory,
     amplifiers: PortSet,
     services: Box<PortTable>,
+    signatures: CompiledSignatures,
+    hits: Vec<Counter>,
     now: Moment,
 }
 
@@ -103,6 +106,19 @@ impl<'w> World<'w> for Model<'w, '_> {
         };
         let of_list = self.state.entries.iter().filter(|entry| entry.list == list && entry.is_v4 == is_v4);
         of_list.filter(covers).any(|entry| entry.until_ns > self.state.now.ns())
+    }
+
+    fn is_signed(&mut self, frame: Frame<'_>) -> bool {
+        let State { signatures, hits, now, .. } = &mut *self.state;
+        signatures.table.judge(
+            || frame,
+            signatures.state.words(),
+            *now,
+            |number| {
+                hits[number].packets += 1;
+                hits[number].bytes += u64::from(frame.bytes());
+            },
+        )
     }
 
     fn look_closer(&mut self, frame: Frame<'_>, key: u64, kind: Kind) -> Closer {
@@ -311,6 +327,67 @@ impl Chance {
         ports.into_iter().enumerate().map(capped).collect()
     }
 
+    fn range(&mut self, values: &[u16]) -> Range {
+        let ends = [self.of(values), self.of(values)];
+        Range { first: ends[0].min(ends[1]), last: ends[0].max(ends[1]) }
+    }
+
+    /// What frames may suit: few fields of each, else none ever does.
+    fn shape(&mut self) -> Shape {
+        let mut shape = Shape::ANY;
+        for _ in 0..=self.below(3) {
+            match self.below(8) {
+                0 => shape.protocol = self.of(&[6, 17, 1, 58, 132]),
+                1 => shape.source_ports = self.range(&[53, 123, 443, 40_000]),
+                2 => shape.destination_ports = self.range(&[53, 80, 443, 40_000]),
+                3 => shape.lengths = self.range(&[0, 40, 48, 100, 700, 1_500]),
+                4 => shape.hops = self.range(&[0, 1, 64, 255]),
+                5 => {
+                    shape.flags_mask = self.of(&[0x02, 0x12, 0x10, 0xff]);
+                    shape.flags = self.of(&[0x02, 0x10, 0x12]) & shape.flags_mask;
+                }
+                6 => {
+                    let options = (0..self.below(3)).map(|_| self.of(TcpOption::ALL)).fold(0, lay);
+                    (shape.asks_layout, shape.layout) = (1, options);
+                }
+                // The bytes that frames of the table are filled with, in five ways.
+                _ => {
+                    (shape.payload_mask, shape.payload_offset) = self.of(&[
+                        (0xff << 56, 0),
+                        (0xff << 56, 7),
+                        (u64::MAX, 0),
+                        (0xf0ff << 48, 64),
+                        (0xff << 56, 64),
+                    ]);
+                    shape.payload = 0x5a5a_5a5a_5a5a_5a5a & shape.payload_mask;
+                    if self.below(4) == 0 {
+                        shape.payload = self.random.next() & shape.payload_mask;
+                    }
+                }
+            }
+        }
+        shape.families = self.of(&[1, 2, 3, 3, 3]);
+        shape.fragments = self.of(&[1, 2, 4, 7, 7, 7, 7]);
+        shape
+    }
+
+    /// Mostly none or few, sometimes all that there may be. Those that would take nearly everything are left out.
+    fn signatures(&mut self, now_ns: u64) -> Vec<Signature> {
+        let count = self.of(&[0, 0, 0, 2, 8, 64, 65, 256]);
+        let count = if count == 256 && self.below(3) > 0 { 4 } else { count };
+        let mut signatures = Vec::new();
+        while signatures.len() < count {
+            let shape = self.shape();
+            if !shape.is_protocol_only() {
+                let ends = self.of(&[u64::MAX, u64::MAX, now_ns, now_ns + 2 * SECOND, now_ns + 600 * SECOND]);
+                let until = (ends != u64::MAX).then(|| Moment::from_ns(ends));
+                let action = self.of(&[Action::Drop, Action::Count, Action::Count, Action::Count]);
+                signatures.push(signature(&format!("s{}", signatures.len()), shape, action, until));
+            }
+        }
+        signatures
+    }
+
     /// Prefixes around the sources, of many lengths; `now_ns` is the test's time.
     fn entries(&mut self, now_ns: u64) -> Vec<Entry> {
         (0..self.below(24))
@@ -358,6 +435,10 @@ fn reconfigure(chance: &mut Chance, kernel: &mut Kernel, state: &mut State) -> R
         let of_list: Result<Vec<_>> = state.entries.iter().filter(|entry| entry.list == *list).map(to_listed).collect();
         kernel.replace_list(*list, &of_list?)?;
     }
+    kernel.replace_signatures(&chance.signatures(state.now.ns()))?;
+    let bank = kernel.dataplane.config()?.signatures.bank();
+    state.signatures = CompiledSignatures::of(&kernel.dataplane.signatures()?, bank)?;
+    state.hits = vec![Counter::default(); SIGNATURES];
     let services = chance.services();
     kernel.dataplane.set_services(&services, None)?;
     *state.services = PortTable::empty();
@@ -400,6 +481,17 @@ impl Expected {
     }
 }
 
+/// Compares the hits of signatures since they were set, and says how many they were.
+fn check_hits(kernel: &Kernel, state: &State) -> Result<u64> {
+    let mut hits = 0;
+    for signature in kernel.dataplane.signatures()? {
+        let expected = signature.number.and_then(|number| state.hits.get(number));
+        ensure!(expected == Some(&signature.hits), "{signature:?}, but the model has {expected:?}");
+        hits += signature.hits.packets;
+    }
+    Ok(hits)
+}
+
 fn number(variable: &str, default: u64) -> Result<u64> {
     std::env::var(variable).map_or(Ok(default), |text| text.parse().with_context(|| variable.to_owned()))
 }
@@ -424,14 +516,18 @@ fn the_loaded_filter_decides_as_the_model_does() -> Result<()> {
         first_syns: Memory::new(first_syn::LINES, first_syn::SPAN),
         amplifiers: kernel.dataplane.amplifiers()?,
         services: Box::new(PortTable::empty()),
+        signatures: CompiledSignatures::of(&[], 0)?,
+        hits: vec![],
         now: Moment::from_ns(now_ns),
     };
+    let mut hits = 0;
     kernel.set_time(now_ns)?;
     let mut expected = Expected::new();
     let mut reasons = [0u64; REASON_SLOTS];
     let mut config = kernel.dataplane.config()?;
     for packet in 0..packets {
         if packet % ROUND == 0 {
+            hits += check_hits(&kernel, &state)?;
             reconfigure(&mut chance, &mut kernel, &mut state)?;
             config = kernel.dataplane.config()?;
         }
@@ -469,7 +565,9 @@ fn the_loaded_filter_decides_as_the_model_does() -> Result<()> {
              {differences:#?}\n{frame:02x?}"
         );
     }
-    println!("{packets} packets in {:?}, 0 mismatches", begun.elapsed());
+    hits += check_hits(&kernel, &state)?;
+    println!("{packets} packets in {:?}, {hits} hits of signatures, 0 mismatches", begun.elapsed());
+    assert!(hits > 0 || packets < PACKETS, "no signature ever suited");
     for reason in Reason::ALL {
         println!("{:>20} {}", reason.label(), reasons[*reason as usize]);
         // Cookies take a listener: tests/cookies.rs.

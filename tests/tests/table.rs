@@ -13,8 +13,9 @@ use floodwall_common::limits::{LimitName, MAX_PACKETS_PER_SECOND, Rate};
 use floodwall_common::lists::List;
 use floodwall_common::packet::{Frame, Parsed, parse};
 use floodwall_common::reason::{Reason, Verdict};
+use floodwall_common::signatures::{Action, Shape};
 use floodwall_tests::frames::{classes_v4, classes_v6, udp_v4, udp_v6};
-use floodwall_tests::kernel::{Kernel, Time, Variant, listed, one};
+use floodwall_tests::kernel::{Kernel, Time, Variant, listed, one, signature};
 use support::cases::{self, Case};
 
 #[path = "../../common/tests/support/mod.rs"]
@@ -27,7 +28,7 @@ const SHORTEST: usize = 14;
 const LONGEST_LINEAR: usize = 3_000;
 
 /// What drops where nobody has chosen otherwise, spelled out.
-const DROPS: [Reason; 12] = [
+const DROPS: [Reason; 13] = [
     Reason::AllowedLimit,
     Reason::Denied,
     Reason::ExtensionDepth,
@@ -40,6 +41,7 @@ const DROPS: [Reason; 12] = [
     Reason::PacketLimit,
     Reason::ByteLimit,
     Reason::ClassBlocked,
+    Reason::Signature,
 ];
 
 fn carried_out(reason: Reason, mode: Mode) -> Verdict {
@@ -105,9 +107,9 @@ impl Bench {
     /// Sends a frame to the linear program.
     #[track_caller]
     fn expect(&mut self, frame: &[u8], class: Class, reason: Reason) -> Result<()> {
-        let family = if frame[12..14] == [0x08, 0x00] { Family::V4 } else { Family::V6 };
-        let wrong = self.wrong(Variant::Linear, frame, Kind::new(family, class), reason)?;
-        assert_eq!(wrong, None, "{class:?} {family:?}");
+        let kind = kind_of(frame, class);
+        let wrong = self.wrong(Variant::Linear, frame, kind, reason)?;
+        assert_eq!(wrong, None, "{kind:?}");
         Ok(())
     }
 
@@ -283,6 +285,60 @@ fn lists_are_asked_before_all_else_and_entries_expire() -> Result<()> {
         bench.expect(&frame, class, Reason::Passed)?;
     }
     Ok(())
+}
+
+#[test]
+fn signatures_drop_or_count_until_they_end_and_yield_to_the_allow_list() -> Result<()> {
+    let mut bench = Bench::new()?;
+    // Ended entries are not put on a list: the test's clock goes with the kernel's.
+    bench.now = bench.kernel.dataplane.clock()?.now().ns() + 100 * SECOND;
+    bench.wait(0)?;
+    let until = Some(Moment::from_ns(bench.now + 10 * SECOND));
+    let hops = |hops| Shape { hops: floodwall_common::signatures::Range { first: hops, last: hops }, ..Shape::ANY };
+    // Every frame of the table of classes has 64 hops left.
+    let counting = signature("counting", hops(64), Action::Count, None);
+    let others = signature("others", hops(63), Action::Drop, None);
+    let dropping = signature("dropping", hops(64), Action::Drop, until);
+    bench.kernel.replace_signatures(&[counting.clone(), others.clone()])?;
+    for (class, frame) in all_classes() {
+        bench.expect(&frame, class, Reason::Passed)?;
+    }
+    let counted = bench.kernel.dataplane.signatures()?;
+    let bytes = all_classes().iter().map(|(_, frame)| frame.len() as u64).sum();
+    assert_eq!(counted.iter().map(|one| (one.hits.packets, one.hits.bytes)).collect::<Vec<_>>(), [(12, bytes), (0, 0)]);
+    bench.kernel.replace_signatures(&[counted[0].clone(), others, dropping])?;
+    for (class, frame) in all_classes() {
+        bench.expect(&frame, class, Reason::Signature)?;
+        let wrong = bench.wrong(Variant::Frags, &frame, kind_of(&frame, class), Reason::Signature)?;
+        assert_eq!(wrong, None, "{class:?}");
+        bench.set_mode(Mode::Monitor)?;
+        bench.expect(&frame, class, Reason::Signature)?;
+        bench.set_mode(Mode::Enforce)?;
+    }
+    let hits = |bench: &Bench| -> Result<Vec<(String, u64)>> {
+        Ok(bench.kernel.dataplane.signatures()?.into_iter().map(|one| (one.name, one.hits.packets)).collect())
+    };
+    let named = |counting, dropping| {
+        [("counting", counting), ("others", 0), ("dropping", dropping)].map(|(name, hits)| (name.to_owned(), hits))
+    };
+    assert_eq!(hits(&bench)?, named(12 + 36, 36), "hits of what stays go on");
+    bench.list(List::Deny, &[("198.51.100.9/32", None)])?;
+    bench.expect(&udp_v4(V4_SOURCE, 4), Class::Udp, Reason::Denied)?;
+    bench.list(List::Allow, &[("198.51.100.9/32", None)])?;
+    bench.expect(&udp_v4(V4_SOURCE, 4), Class::Udp, Reason::Allowed)?;
+    assert_eq!(hits(&bench)?, named(48, 36), "lists come first");
+    bench.wait(10 * SECOND - 1)?;
+    bench.expect(&udp_v6(V6_SOURCE, 4), Class::Udp, Reason::Signature)?;
+    bench.wait(1)?;
+    bench.expect(&udp_v6(V6_SOURCE, 4), Class::Udp, Reason::Passed)?;
+    bench.kernel.replace_signatures(&[])?;
+    bench.expect(&udp_v6(V6_SOURCE, 4), Class::Udp, Reason::Passed)?;
+    assert_eq!(hits(&bench)?, []);
+    Ok(())
+}
+
+fn kind_of(frame: &[u8], class: Class) -> Kind {
+    Kind::new(if frame[12..14] == [0x08, 0x00] { Family::V4 } else { Family::V6 }, class)
 }
 
 #[test]

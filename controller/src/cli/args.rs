@@ -75,6 +75,9 @@ pub(super) enum Verb {
         #[arg(long)]
         force: bool,
     },
+    /// Show or change what floods are known by beside their sources
+    #[command(subcommand)]
+    Signature(Signature),
     /// Sources that always pass
     #[command(subcommand)]
     Allow(List),
@@ -322,6 +325,83 @@ impl VerdictName {
         match self {
             Self::Pass => "pass",
             Self::Drop => "drop",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Signature {
+    /// Add a signature: it suits packets that have all that is named
+    Add(Box<AddSignature>),
+    /// Show the signatures and their hits
+    List,
+    /// Remove signatures
+    Remove {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AddSignature {
+    /// What to call it: letters, digits, '-', '_' and '.'
+    pub(super) name: String,
+    /// drop: the packets end here; count: they are counted, and judged as if this were not there
+    #[arg(long, value_enum)]
+    pub(super) action: ActionName,
+    /// ipv4 or ipv6
+    #[arg(long, value_name = "FAMILY")]
+    pub(super) family: Option<String>,
+    /// tcp, udp, icmp, icmpv6 or a number
+    #[arg(long, visible_alias = "protocol", value_name = "PROTOCOL")]
+    pub(super) proto: Option<String>,
+    /// Source port, or a range of them
+    #[arg(long, value_name = "A[-B]")]
+    pub(super) src_port: Option<String>,
+    /// Destination port, or a range of them
+    #[arg(long, value_name = "A[-B]")]
+    pub(super) dst_port: Option<String>,
+    /// Bytes of the IP packet with its headers
+    #[arg(long, value_name = "A[-B]")]
+    pub(super) length: Option<String>,
+    /// Time to live, or hop limit, as it comes in
+    #[arg(long, visible_alias = "ttl-range", value_name = "A[-B]")]
+    pub(super) hops: Option<String>,
+    /// TCP flags: fin, syn, rst, psh, ack, urg, ece, cwr; `!` for not set
+    #[arg(long, value_name = "SYN,!ACK")]
+    pub(super) flags: Option<String>,
+    /// TCP options, all of them in their order, or `none`: mss,sack,ts,nop,ws
+    #[arg(long, value_name = "KINDS")]
+    pub(super) options: Option<String>,
+    /// none, first or later; several with commas
+    #[arg(long, value_name = "WHICH")]
+    pub(super) fragment: Option<String>,
+    /// Bytes of the payload in hex, `??` for any, and where they begin: d9ff????@0
+    #[arg(long, value_name = "HEX@OFFSET")]
+    pub(super) payload: Option<String>,
+    /// Ends by itself after this time, for example 1h
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) ttl: Option<Duration>,
+    /// Why: up to 56 bytes are kept
+    #[arg(long, default_value = "")]
+    pub(super) reason: String,
+    /// Take all of a protocol
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ActionName {
+    Drop,
+    Count,
+}
+
+impl ActionName {
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Count => "count",
         }
     }
 }

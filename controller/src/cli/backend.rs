@@ -9,7 +9,8 @@ use super::args::Global;
 use super::client::Client;
 use crate::api::{
     AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, LimitsChange, LimitsView, ListChange,
-    ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, ServicesChange, ServicesView, Status,
+    ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, ServicesChange, ServicesView, SignaturesChange,
+    SignaturesView, Status,
 };
 use crate::control::{self, ListPlan};
 use crate::dataplane::{self, Access, Dataplane, Pins};
@@ -119,6 +120,17 @@ impl Backend {
                 let devices = dataplane::devices().await?;
                 control::set_cookies(&mut open(bpffs, Access::Write)?, change, &devices)
             }
+        }
+    }
+
+    pub(super) async fn signatures(self) -> anyhow::Result<SignaturesView> {
+        self.read("/api/v1/signatures", control::signatures).await
+    }
+
+    pub(super) async fn change_signatures(self, change: &SignaturesChange) -> anyhow::Result<SignaturesView> {
+        match self {
+            Self::Daemon(client) => client.post("/api/v1/signatures", change).await,
+            Self::Pins(bpffs) => control::change_signatures(&mut open(bpffs, Access::Write)?, change),
         }
     }
 

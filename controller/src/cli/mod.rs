@@ -6,6 +6,7 @@ mod client;
 mod lists;
 mod services;
 mod show;
+mod signatures;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -80,6 +81,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Fragments { policy } => fragments(global, policy).await?,
         Verb::Cookies(verb) => cookies(global, verb).await?,
         Verb::Lockdown { state, force } => services::lockdown(global, state, force).await?,
+        Verb::Signature(verb) => signatures::run(global, verb).await?,
         Verb::Allow(verb) => lists::run(global, List::Allow, verb).await?,
         Verb::Deny(verb) => lists::run(global, List::Deny, verb).await?,
         Verb::Top { by, number } => {

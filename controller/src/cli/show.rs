@@ -7,7 +7,7 @@ use floodwall_common::limits::Per;
 
 use crate::api::{
     AmplifiersView, CookiesView, CoveringEntry, EntryView, ExplainView, Flow, InterfaceStatus, LimitView, LimitsView,
-    ListView, PolicyView, RateView, ServicesView, Status, TopView,
+    ListView, PolicyView, RateView, ServicesView, SignatureFields, SignatureView, SignaturesView, Status, TopView,
 };
 use crate::snapshot::unix_s;
 
@@ -233,6 +233,51 @@ pub(super) fn cookies(view: &CookiesView) -> String {
     )
 }
 
+/// `floodwall signature`.
+pub(super) fn signatures(view: &SignaturesView) -> String {
+    if view.signatures.is_empty() {
+        return "there are no signatures\n".to_owned();
+    }
+    let mut table = Table::new(&["signature", "action", "packets", "bytes", "ends in", "suits", "reason"]);
+    for signature in &view.signatures {
+        table.row([
+            signature.name.clone(),
+            signature.action.clone(),
+            signature.packets.to_string(),
+            signature.bytes.to_string(),
+            signature_ends_in(signature),
+            signature_fields(&signature.fields),
+            signature.reason.clone(),
+        ]);
+    }
+    format!("{}\n{} of {}\n", table.render(), view.signatures.len(), view.room)
+}
+
+fn signature_ends_in(signature: &SignatureView) -> String {
+    match (signature.ended, signature.ttl_s) {
+        (true, _) => "ended".to_owned(),
+        (false, None) => "never".to_owned(),
+        (false, Some(seconds)) => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
+    }
+}
+
+fn signature_fields(fields: &SignatureFields) -> String {
+    let named = [
+        ("family", &fields.family),
+        ("proto", &fields.protocol),
+        ("src-port", &fields.source_ports),
+        ("dst-port", &fields.destination_ports),
+        ("length", &fields.length),
+        ("hops", &fields.hops),
+        ("flags", &fields.flags),
+        ("options", &fields.options),
+        ("fragment", &fields.fragment),
+        ("payload", &fields.payload),
+    ];
+    let words = named.iter().filter_map(|(name, value)| value.as_ref().map(|value| format!("{name}={value}")));
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// `floodwall allow list`, `floodwall deny list`.
 pub(super) fn list(view: &ListView) -> String {
     if view.entries.is_empty() {
@@ -300,6 +345,13 @@ pub(super) fn explain(view: &ExplainView) -> String {
     }
     if !view.limits.is_empty() {
         let _ = write!(text, "\n{}", table.render());
+    }
+    if view.signatures > 0 {
+        let _ = writeln!(
+            text,
+            "\n{} signatures are in force: they judge its packets before limits do (floodwall signature list)",
+            view.signatures
+        );
     }
     match &view.recent {
         Some(seen) => {

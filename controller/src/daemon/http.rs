@@ -18,7 +18,7 @@ use super::server::Peer;
 use crate::api::{
     AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, ExplainView, LimitsChange, LimitsView,
     ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION, ServicesChange,
-    ServicesView, Status, TopView, VERSION_HEADER,
+    ServicesView, SignaturesChange, SignaturesView, Status, TopView, VERSION_HEADER,
 };
 use crate::dataplane::{self, monotonic_ns};
 use crate::exit::{Exit, Failure, describe, exit_of};
@@ -47,6 +47,7 @@ pub(super) fn control(daemon: Arc<Daemon>) -> Router {
         .route("/api/v1/amplifiers", post(change_amplifiers))
         .route("/api/v1/services", post(change_services))
         .route("/api/v1/cookies", post(set_cookies))
+        .route("/api/v1/signatures", post(change_signatures))
         .route("/api/v1/detach", post(detach));
     let lists = Router::new().route("/api/v1/lists/{list}", post(change_list)).layer(list_body);
     reads()
@@ -66,6 +67,7 @@ fn reads() -> Router<Arc<Daemon>> {
         .route("/api/v1/amplifiers", get(amplifiers))
         .route("/api/v1/services", get(services))
         .route("/api/v1/cookies", get(cookies))
+        .route("/api/v1/signatures", get(signatures))
         .route("/api/v1/lists/{list}", get(list))
         .route("/api/v1/top", get(top))
         .route("/api/v1/explain", get(explain))
@@ -226,6 +228,23 @@ async fn set_cookies(
     let devices = dataplane::devices().await?;
     let view = control::set_cookies(&mut daemon.dataplane(), &change, &devices)?;
     changed(&daemon, &who, format!("cookies {}", change.mode)).await?;
+    Ok(Json(view))
+}
+
+async fn signatures(State(daemon): Shared) -> Answer<SignaturesView> {
+    Ok(Json(blocking(daemon, |daemon| control::signatures(&daemon.dataplane())).await?))
+}
+
+async fn change_signatures(
+    State(daemon): Shared,
+    axum::Extension(who): Who,
+    Json(change): Json<SignaturesChange>,
+) -> Answer<SignaturesView> {
+    let names: Vec<_> = change.add.iter().map(|signature| signature.name.as_str()).collect();
+    let what = format!("signatures +{names:?} -{:?}", change.remove);
+    let work = move |daemon: &Daemon| control::change_signatures(&mut daemon.dataplane(), &change);
+    let view = blocking(Arc::clone(&daemon), work).await?;
+    changed(&daemon, &who, what).await?;
     Ok(Json(view))
 }
 

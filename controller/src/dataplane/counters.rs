@@ -5,6 +5,7 @@ use floodwall_common::class::{KIND_SLOTS, Kind};
 use floodwall_common::clock::Moment;
 use floodwall_common::limiter::{BUCKETS, Bucket, WAYS, is_live};
 use floodwall_common::reason::{REASON_SLOTS, Reason, Verdict};
+use floodwall_common::signatures::SIGNATURES;
 
 use super::Dataplane;
 
@@ -58,6 +59,20 @@ impl Dataplane {
             // add to it.
             unsafe {
                 let counter = &raw const (*cpu).counters[slot][stopped][kind.index() as usize][reason as usize];
+                sum.packets += (&raw const (*counter).packets).read_volatile();
+                sum.bytes += (&raw const (*counter).bytes).read_volatile();
+            }
+        }
+        sum
+    }
+
+    /// Packets that the signatures with this number have suited since the maps were made.
+    pub(super) fn signature_counter(&self, number: usize) -> Counter {
+        let mut sum = Counter::default();
+        for cpu in self.cpus.iter() {
+            // SAFETY: as in `sum`.
+            unsafe {
+                let counter = &raw const (*cpu).signatures[number & (SIGNATURES - 1)];
                 sum.packets += (&raw const (*counter).packets).read_volatile();
                 sum.bytes += (&raw const (*counter).bytes).read_volatile();
             }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use floodwall_common::limits::LimitKey;
+use floodwall_common::signatures::{SIGNATURES, WINDOWS};
 
 use crate::exit::Exit;
 
@@ -173,6 +174,20 @@ pub enum Error {
         /// What fits.
         room: u32,
     },
+    /// More signatures than there is room for.
+    #[error(
+        "{wanted} signatures, and room for {SIGNATURES}. Nothing was changed\n  try: floodwall signature remove <name>"
+    )]
+    TooManySignatures {
+        /// What was asked.
+        wanted: usize,
+    },
+    /// Payloads are to be compared in too many ways.
+    #[error(
+        "signatures would look at payloads in more than {WINDOWS} ways: each offset and mask is one. Nothing was changed\n  \
+         try: an offset and bytes that another signature compares too (floodwall signature list)"
+    )]
+    TooManyWindows,
     /// A system call failed for no reason known here.
     #[error("cannot {action}: {source}")]
     System {
@@ -201,6 +216,7 @@ impl Error {
             | Self::ForeignProgram { .. }
             | Self::NoSlot { .. }
             | Self::Changed { .. } => Exit::Conflict,
+            Self::TooManySignatures { .. } | Self::TooManyWindows => Exit::Usage,
             Self::ListFull { .. }
             | Self::LimitOutOfRange { .. }
             | Self::CapOutOfRange { .. }

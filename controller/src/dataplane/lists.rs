@@ -10,13 +10,14 @@ use floodwall_common::abi::map;
 use floodwall_common::class::Family;
 use floodwall_common::clock::Moment;
 use floodwall_common::lists::{
-    FOREVER, Key4, Key6, List, ListEntry, ListState, MAX_ENTRIES, NOTE_BYTES, PREFILTER_WORDS, Prefilter,
-    prefilter_bit_v4, prefilter_bit_v6,
+    FOREVER, Key4, Key6, List, ListEntry, ListState, MAX_ENTRIES, PREFILTER_WORDS, Prefilter, prefilter_bit_v4,
+    prefilter_bit_v6,
 };
 use ipnet::IpNet;
 
 use super::error::{Error, Result};
 use super::maps::Pins;
+use super::text::{padded, unpadded};
 use super::{root_cause, sys};
 
 /// The kernel wants this flag of every trie: nodes are allocated as they come.
@@ -201,24 +202,17 @@ fn unwritable(error: MapError) -> Error {
 }
 
 fn listed(address: IpAddr, length: u32, entry: &ListEntry) -> Option<Listed> {
-    let end = entry.note.iter().position(|byte| *byte == 0).unwrap_or(NOTE_BYTES);
     Some(Listed {
         prefix: IpNet::new(address, u8::try_from(length).ok()?).ok()?,
         until: (entry.until_ns != FOREVER).then(|| Moment::from_ns(entry.until_ns)),
         added: UNIX_EPOCH + Duration::from_secs(entry.added_unix_s),
-        note: String::from_utf8_lossy(&entry.note[..end]).into_owned(),
+        note: unpadded(&entry.note),
     })
 }
 
 fn value(entry: &Listed, covered_until_ns: u64) -> ListEntry {
-    let mut note = [0; NOTE_BYTES];
-    // Cut between characters: what is read back is text again.
-    let mut length = entry.note.len().min(NOTE_BYTES);
-    while !entry.note.is_char_boundary(length) {
-        length -= 1;
-    }
-    note[..length].copy_from_slice(&entry.note.as_bytes()[..length]);
     let added = entry.added.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let note = padded(&entry.note);
     ListEntry { covered_until_ns, until_ns: until_ns(entry), added_unix_s: added.as_secs(), note }
 }
 
@@ -274,6 +268,7 @@ impl PrefilterWords {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use floodwall_common::lists::NOTE_BYTES;
 
     fn entry(prefix: &str, until: Option<u64>) -> Listed {
         Listed {

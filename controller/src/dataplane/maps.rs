@@ -17,6 +17,8 @@ use floodwall_common::lists::Prefilter;
 use floodwall_common::memory::Line;
 use floodwall_common::replies::PortSet;
 use floodwall_common::services::PortTable;
+use floodwall_common::signatures::Records;
+use floodwall_common::signatures::table::Table;
 use floodwall_common::{first_syn, replies, verified};
 
 use super::error::{Error, Result};
@@ -114,6 +116,8 @@ pub(super) fn shapes(cpus: u32) -> [Shape; map::ALL.len()] {
         array(map::VERIFIED, size_of::<Line>(), verified::LINES),
         array(map::FIRST_SYNS, size_of::<Line>(), first_syn::LINES),
         array(map::SERVICES, size_of::<PortTable>(), 1),
+        array(map::SIGNATURES, size_of::<Table>(), 2),
+        array(map::SIGNATURE_SPECS, size_of::<Records>(), 2),
     ]
 }
 

@@ -4,6 +4,7 @@
 //! without it. It judges nothing and keeps no copy of what the kernel has: every question is a read.
 
 mod clock;
+mod compile;
 mod cookies;
 mod counters;
 mod device;
@@ -16,7 +17,9 @@ mod object;
 mod programs;
 mod samples;
 mod services;
+mod signatures;
 mod sys;
+mod text;
 
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -27,19 +30,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, RingBuf};
 use floodwall_common::abi::{CpuState, InterfaceRecord, map};
-use floodwall_common::class::{Class, KIND_SLOTS, Kind};
-use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
-use floodwall_common::cookie::{CookieMode, Cookies};
-use floodwall_common::hash::HashKey;
+use floodwall_common::config::{Config, Mode, Sampling};
 use floodwall_common::limiter::{BUCKETS, Bucket};
-use floodwall_common::limits::{LimitKey, LimitName, Limits, Per, RateError, RateSpec, Unit};
-use floodwall_common::lists::{List, ListState};
-use floodwall_common::meter::{Ask, Machine, Meter, Meters};
-use floodwall_common::reason::{DropSet, Reason, Verdict};
+use floodwall_common::limits::{LimitKey, Limits, RateError, Unit};
+use floodwall_common::lists::List;
+use floodwall_common::meter::{Machine, Meter, Meters};
+use floodwall_common::reason::{Reason, Verdict};
 use floodwall_common::services::{Cap, SERVICE_SLOTS};
 use nix::fcntl::{Flock, FlockArg};
 
 pub use clock::{Clock, monotonic_ns};
+pub use compile::limits_of;
 pub use cookies::{DEFAULT_ANSWERS, Stack, cookies_of};
 pub use counters::{Cell, SampleCounts};
 pub use device::{AttachMode, Device, DeviceXdp, MadeOf, carriers, devices, find};
@@ -51,14 +52,14 @@ pub use maps::{Mapped, Pins};
 pub use object::hash as object_hash;
 pub use samples::{Sample, SampleReader};
 pub use services::{Service, caps_of};
+pub use signatures::{CompiledSignatures, Signature};
 pub use sys::{TestRun, TestRunResult, test_run};
 
+use compile::{apply, ask_what_is_armed, first_config};
 use lists::Tries;
 use maps::{Shape, shapes};
 use programs::{Constants, Variant};
-
-/// How often headers are sampled where nobody has said: by stream, one in so many.
-const DEFAULT_SAMPLING: Sampling = Sampling::new([64, 64], 1_000);
+use signatures::SignatureMaps;
 
 /// Whether the caller will change anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +79,7 @@ pub struct Dataplane {
     cpus: Mapped<CpuState>,
     sources: Mapped<Bucket>,
     tries: Tries,
+    signatures: SignatureMaps,
     interfaces: Array<MapData, InterfaceRecord>,
     clock: clock::ClockProgram,
     /// Held as long as this lives. Where it is a link, closing it would not detach: the pin holds it too.
@@ -165,6 +167,10 @@ impl Dataplane {
             v6: typed(open(map::LISTS_V6)?, Map::ArrayOfMaps, ArrayOfMaps::try_from)?,
             prefilter: typed(open(map::PREFILTER)?, Map::Array, Array::try_from)?,
         };
+        let signatures = SignatureMaps {
+            tables: typed(open(map::SIGNATURES)?, Map::Array, Array::try_from)?,
+            records: typed(open(map::SIGNATURE_SPECS)?, Map::Array, Array::try_from)?,
+        };
         let config = typed(open(map::CONFIG)?, Map::Array, Array::try_from)?;
         let interfaces = typed(open(map::INTERFACES)?, Map::Array, Array::try_from)?;
         let machine = Machine { cpus: online_cpus(), tick_ns: clock::tick_ns()? };
@@ -177,6 +183,7 @@ impl Dataplane {
             cpus,
             sources,
             tries,
+            signatures,
             interfaces,
             clock,
             links: Vec::new(),
@@ -404,100 +411,6 @@ impl Dataplane {
 pub fn remove_pins(pins: &Pins) -> Result<()> {
     let _lock = lock(pins)?;
     clear(pins)
-}
-
-/// The limits that lie in a configuration.
-pub fn limits_of(config: &Config, key: LimitKey) -> Limits {
-    let [packets, bytes] = config.specs[key.per as usize][key.name as usize];
-    Limits { packets: packets.into(), bytes: bytes.into() }
-}
-
-fn apply(config: &mut Config, key: LimitKey, limits: Limits, machine: Machine) -> Result<(), (Unit, RateError)> {
-    let recompile = |meters: &Meters| Meters::new(limits, machine, [meters.packets.secret(), meters.bytes.secret()]);
-    if key.name == LimitName::Allowed {
-        config.allowed = recompile(&config.allowed)?;
-    }
-    let of_class = |kind: &Kind| kind.parts().is_some_and(|(_, class)| LimitName::of(class) == key.name);
-    for kind in Kind::all_ip().filter(of_class).map(|kind| kind.index() as usize) {
-        let meters = match Per::WIDER.iter().position(|per| *per == key.per) {
-            Some(level) => &mut config.wider[level][kind],
-            None => &mut config.meters[kind],
-        };
-        *meters = recompile(meters)?;
-    }
-    config.specs[key.per as usize][key.name as usize] = [limits.packets.into(), limits.bytes.into()];
-    Ok(())
-}
-
-/// Says at each kind what its packets are asked beside the packets per second of their source: what nobody has armed is
-/// not asked. Every change of the configuration ends with this.
-fn ask_what_is_armed(config: &mut Config) {
-    let drops = config.drops;
-    let has_lists = !config.lists.is_empty();
-    let has_cookies = config.cookies.mode != CookieMode::Off as u32;
-    let has_cap = config.caps.iter().any(Cap::is_armed);
-    for kind in Kind::all_ip() {
-        let index = kind.index() as usize;
-        for (level, per) in Per::WIDER.iter().enumerate() {
-            let ask = config.wider[level][index].is_armed();
-            config.meters[index].set_ask(Ask::wider(*per), ask);
-        }
-        let Some((_, class)) = kind.parts() else { continue };
-        let armed = [
-            (Ask::LISTS, has_lists),
-            (Ask::REPLIES, drops.has(Reason::UnsolicitedReply) && egress::CLASSES_WITH_REPLIES.contains(&class)),
-            (Ask::LOCKDOWN, drops.has(Reason::NoService) && class != Class::Fragment),
-            (Ask::FIRST_SYN, drops.has(Reason::FirstSyn) && class == Class::TcpSyn),
-            (Ask::COOKIE, has_cookies && class == Class::TcpSyn),
-            (Ask::CAP, has_cap && matches!(class, Class::TcpSyn | Class::Tcp | Class::Udp)),
-        ];
-        armed.into_iter().for_each(|(what, ask)| config.meters[index].set_ask(what, ask));
-    }
-}
-
-/// The configuration of a first start: monitor mode, default limits, empty lists, secrets drawn anew.
-fn first_config(machine: Machine) -> Result<Config> {
-    let random = || -> Result<u64> {
-        getrandom::u64().map_err(|error| Error::system("draw random numbers", io::Error::other(error.to_string())))
-    };
-    let off = RateSpec::from(floodwall_common::limits::Rate::Off);
-    let unlimited = || -> Result<Meters> {
-        let off = floodwall_common::limits::Rate::Off;
-        let secrets = [random()?, random()?];
-        Meters::new(Limits { packets: off, bytes: off }, machine, secrets)
-            .map_err(|_| Error::system("compile limits", io::Error::other("no limit was refused")))
-    };
-    let mut config = Config {
-        mode: Mode::Monitor as u32,
-        lists: ListState::default(),
-        drops: DropSet::standard(),
-        sampling: DEFAULT_SAMPLING,
-        key: HashKey::new([random()?, random()?]),
-        meters: [Meters::default(); KIND_SLOTS],
-        wider: [[Meters::default(); KIND_SLOTS]; Per::WIDER.len()],
-        allowed: unlimited()?,
-        caps: [Cap::default(); SERVICE_SLOTS],
-        cookies: Cookies::default(),
-        cookie_answers: unlimited()?.packets,
-        cookie_spec: DEFAULT_ANSWERS.into(),
-        services: [services::NOBODY; SERVICE_SLOTS],
-        specs: [[[off; 2]; LIMIT_SLOTS]; Per::ALL.len()],
-        generation: 1,
-        mode_since_unix_s: unix_s(),
-    };
-    for meters in config.meters.iter_mut().chain(config.wider.as_flattened_mut()) {
-        *meters = unlimited()?;
-    }
-    for cap in &mut config.caps {
-        let off = floodwall_common::limits::Rate::Off;
-        *cap = Cap::new(off, machine, random()?).map_err(|_| Error::CapOutOfRange { cap: off.to_string() })?;
-    }
-    for key in LimitKey::all() {
-        apply(&mut config, key, key.default_limits(), machine)
-            .map_err(|(unit, _)| Error::system("compile limits", io::Error::other(unit.label())))?;
-    }
-    ask_what_is_armed(&mut config);
-    Ok(config)
 }
 
 fn create_maps(pins: &Pins) -> Result<()> {

@@ -11,7 +11,7 @@ use floodwall_common::services::{Cap, NAME_BYTES, PortTable, SERVICE_SLOTS, Serv
 use floodwall_common::verified;
 
 use super::error::{Error, Result};
-use super::{Dataplane, Pins, ask_what_is_armed, root_cause, typed};
+use super::{Dataplane, Pins, root_cause, typed};
 
 /// Something that this host serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,6 @@ impl Dataplane {
         let generation = self.change(expected, |config| {
             config.services = wanted.services;
             config.caps = wanted.caps;
-            ask_what_is_armed(config);
         })?;
         open_ports(&self.pins)?.set(0, *table, 0).map_err(|error| failed("write", &error))?;
         Ok(generation)

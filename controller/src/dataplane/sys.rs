@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
@@ -101,6 +102,31 @@ pub(super) fn create_map(name: &str, map: NewMap, inner: Option<BorrowedFd<'_>>)
     };
     attributes.name.iter_mut().take(15).zip(name.bytes()).for_each(|(place, letter)| *place = letter);
     bpf(BPF_MAP_CREATE, &mut attributes).map(new_fd)
+}
+
+/// Waits until all runs of programs that have begun by now are over. A change of any map of maps waits for that before it
+/// returns (kernel commit 1ae80cf31938, older than 5.15), and this makes one to change.
+pub(super) fn wait_for_programs() -> io::Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        map_fd: u32,
+        reserved: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let array = NewMap { kind: MAP_TYPE_ARRAY, key_bytes: 4, value_bytes: 4, entries: 1, flags: 0 };
+    let inner = create_map("", array, None)?;
+    let outer = create_map("", NewMap { kind: MAP_TYPE_ARRAY_OF_MAPS, ..array }, Some(inner.as_fd()))?;
+    let (key, value) = (0u32, inner.as_raw_fd());
+    let mut attributes = Attributes {
+        map_fd: outer.as_raw_fd() as u32,
+        reserved: 0,
+        key: std::ptr::from_ref(&key) as u64,
+        value: std::ptr::from_ref(&value) as u64,
+        flags: 0,
+    };
+    bpf(BPF_MAP_UPDATE_ELEM, &mut attributes).map(drop)
 }
 
 #[repr(C)]
