@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
+use floodwall::api::ServiceView;
 use floodwall_common::config::Mode;
 use floodwall_common::reason::{Reason, Verdict};
 use floodwall_tests::kernel::{Kernel, Time, Variant, pin_to_cpu};
@@ -29,6 +30,12 @@ struct Options {
     /// Leave the policies of bare-syn and unsolicited-reply at pass
     #[arg(long)]
     unarmed: bool,
+    /// Lock down too: what no service expects is dropped
+    #[arg(long)]
+    lockdown: bool,
+    /// A port that the protected host serves, as tcp/443; may be given several times
+    #[arg(long = "service", value_name = "PORT")]
+    services: Vec<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -164,6 +171,13 @@ fn play(path: &Path, options: &Options) -> Result<Played> {
         for reason in [Reason::BareSyn, Reason::UnsolicitedReply] {
             kernel.dataplane.set_policy(reason, Verdict::Drop)?;
         }
+    }
+    if !options.services.is_empty() {
+        let view = ServiceView { name: "served".to_owned(), ports: options.services.clone(), cap: None };
+        kernel.dataplane.set_services(&[view.service().map_err(anyhow::Error::msg)?], None)?;
+    }
+    if options.lockdown {
+        kernel.dataplane.set_policy(Reason::NoService, Verdict::Drop)?;
     }
     let begin = kernel.dataplane.clock()?.now().ns() + 1_000_000_000_000;
     let first = frames.first().map_or(Duration::ZERO, |captured| captured.at);
