@@ -10,6 +10,8 @@
 #![no_std]
 #![no_main]
 
+use core::hint::black_box;
+
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::btf_maps::{Array, ProgramArray};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_redirect};
@@ -79,8 +81,10 @@ fn destination(ctx: &XdpContext) -> Option<[u8; 2]> {
 /// Understands the frame and drops it.
 #[xdp]
 pub fn parse_drop(ctx: XdpContext) -> u32 {
+    // Hidden, as the compiler would work with the pointers behind it in 32 bits, which the verifier refuses.
+    let bytes = black_box((ctx.data_end() - ctx.data()) as u32);
     // SAFETY: the kernel keeps this range readable while the program runs.
-    let frame = unsafe { Frame::from_raw(ctx.data(), ctx.data_end(), (ctx.data_end() - ctx.data()) as u32) };
+    let frame = unsafe { Frame::from_raw(ctx.data(), ctx.data_end(), bytes) };
     match parse(frame) {
         Parsed::Packet(packet) if packet.finding as u8 == Reason::Passed as u8 && packet.source.key() != 0 => {
             xdp_action::XDP_DROP

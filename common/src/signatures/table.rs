@@ -14,7 +14,7 @@ use core::hint::cold_path;
 use super::{Action, Range, Record, SIGNATURES, Shape, SignatureState, Traits, WINDOWS, WORDS};
 use crate::class::Family;
 use crate::clock::Moment;
-use crate::packet::Frame;
+use crate::packet::{Frame, protocol};
 use crate::verifier::forget;
 
 /// A set of signatures.
@@ -124,7 +124,9 @@ impl Table {
         let mark = |row: &mut Row, suits: bool| set(row, number, suits);
         for (index, row) in self.protocols.iter_mut().enumerate() {
             let family = if index >> 8 == 0 { Family::V4 } else { Family::V6 };
-            mark(row, shape.suits_protocol(family, index as u8));
+            // Whoever asks for what only TCP has is out at once.
+            let may_be = !shape.asks_tcp() || index as u8 == protocol::TCP;
+            mark(row, may_be && shape.suits_protocol(family, index as u8));
         }
         for (kind, row) in self.fragments.iter_mut().enumerate() {
             mark(row, shape.fragments >> kind & 1 == 1);
@@ -355,10 +357,13 @@ impl Keys {
         let mut at = 0;
         let mut step = SIGNATURES as u64 / 2;
         while step > 0 {
-            let key = self.key(first + at + step);
-            // Else the verifier would carry what each step teaches it of both into the next one.
-            count = forget(count, key);
-            at = forget(if at + step < count && key <= value { at + step } else { at }, key);
+            // Few values take few steps.
+            if step < count {
+                let key = self.key(first + at + step);
+                // Else the verifier would carry what each step teaches it of both into the next one.
+                count = forget(count, key);
+                at = forget(if at + step < count && key <= value { at + step } else { at }, key);
+            }
             step /= 2;
         }
         let key = self.key(first + at);
