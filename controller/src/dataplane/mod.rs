@@ -410,6 +410,12 @@ impl Dataplane {
 /// Where a pin cannot be removed, or another process holds them.
 pub fn remove_pins(pins: &Pins) -> Result<()> {
     let _lock = lock(pins)?;
+    // Detached by name: a link whose pin is gone ends only when the kernel gets round to it.
+    for entry in std::fs::read_dir(pins.links()).into_iter().flatten().flatten() {
+        if let Ok(link) = sys::open_pinned(&entry.path()) {
+            let _ = sys::link_detach(link.as_fd());
+        }
+    }
     clear(pins)
 }
 
