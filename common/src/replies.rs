@@ -17,6 +17,7 @@ use crate::hash::HashKey;
 use crate::memory::{Span, Trace};
 use crate::packet::ends::Ends;
 use crate::packet::{ACK, RST, SYN, protocol};
+use crate::verifier::index;
 
 /// Cache lines of the memory (2 MiB).
 pub const LINES: usize = 1 << 15;
@@ -46,8 +47,8 @@ impl PortSet {
 
     /// Whether it holds this port.
     #[inline(always)]
-    pub const fn has(&self, port: u16) -> bool {
-        self.words[(port >> 6) as usize & (PORT_WORDS - 1)] >> (port & 63) & 1 == 1
+    pub fn has(&self, port: u16) -> bool {
+        self.words[index(port) >> 6] >> (port & 63) & 1 == 1
     }
 
     /// Takes a port in, or out.

@@ -12,6 +12,7 @@ use crate::meter::{Machine, Meter};
 use crate::packet::ends::Ends;
 use crate::packet::protocol;
 use crate::replies::Conversation;
+use crate::verifier::index;
 
 /// Room for services; a power of two. The first place is that of no service.
 pub const SERVICE_SLOTS: usize = 32;
@@ -37,10 +38,10 @@ impl PortTable {
 
     /// The service behind a port, or zero.
     #[inline(always)]
-    pub const fn service(&self, transport: Transport, port: u16) -> u8 {
+    pub fn service(&self, transport: Transport, port: u16) -> u8 {
         match transport {
-            Transport::Tcp => self.tcp[port as usize],
-            Transport::Udp => self.udp[port as usize],
+            Transport::Tcp => self.tcp[index(port)],
+            Transport::Udp => self.udp[index(port)],
         }
     }
 

@@ -37,6 +37,13 @@ pub(crate) fn again(byte: &u8) -> u8 {
     unsafe { core::ptr::from_ref(byte).read_volatile() }
 }
 
+/// A 16-bit number as an index. Kernels up to 6.1 know nothing of a number whose bytes were swapped, so that they have to see
+/// the mask, which the compiler would leave out.
+#[inline(always)]
+pub(crate) fn index(value: u16) -> usize {
+    opaque(u64::from(value)) as usize & 0xffff
+}
+
 /// Hides from the compiler what it knows about a value: it then compares the value again, in one instruction,
 /// instead of carrying the outcome of an earlier comparison in a register, in four.
 #[inline(always)]

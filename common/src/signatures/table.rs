@@ -15,7 +15,7 @@ use super::{Action, Range, Record, SIGNATURES, Shape, SignatureState, Traits, WI
 use crate::class::Family;
 use crate::clock::Moment;
 use crate::packet::{Frame, protocol};
-use crate::verifier::forget;
+use crate::verifier::{forget, index};
 
 /// A set of signatures.
 pub type Row = [u64; WORDS];
@@ -309,7 +309,7 @@ impl Axis {
     #[inline(always)]
     fn class(&self, value: Option<u16>) -> usize {
         match value {
-            Some(value) => self.classes[value as usize] as usize,
+            Some(value) => self.classes[index(value)] as usize,
             None => ABSENT,
         }
     }
