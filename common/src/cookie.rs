@@ -5,7 +5,7 @@
 
 use crate::frame::{Frame, be, field};
 use crate::packet::{ACK, SYN};
-use crate::verifier::{again, forget};
+use crate::verifier::{again, forget, opaque};
 
 /// How SYNs are answered. All zero: they are not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,29 +51,20 @@ const WINDOW_SCALE: u8 = 3;
 const SACK_PERMITTED: u8 = 4;
 const TIMESTAMP: u8 = 8;
 
-/// What a client has offered. One number each, so that they stay in registers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Offer {
-    /// Its timestamp, in network order as it came, if [`Self::has_timestamp`].
-    pub timestamp: u32,
-    /// Whether it has one.
-    pub has_timestamp: bool,
-    /// Whether it takes selective acknowledgements.
-    pub sack: bool,
-    /// Its window scale; 15 for none.
-    pub window_scale: u8,
-}
+/// What a client has offered, in one number: a function can return it, and the verifier can forget it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer(u64);
 
 impl Offer {
-    const NO_SCALE: u8 = 15;
+    const NO_SCALE: u64 = 15;
     const SACK: u64 = 1 << 4;
     const HAS_TIMESTAMP: u64 = 1 << 5;
 
     /// Reads the options of a SYN whose header lies in a buffer that is as long as the longest.
     #[inline(always)]
     pub fn read(header: &[u8; LONGEST_SYN + 4], length: usize) -> Self {
-        // In one number that the verifier forgets on each turn: else it walks the rest once for each combination.
-        let mut found = u64::from(Self::NO_SCALE);
+        // One number that the verifier forgets on each turn: else it walks the rest once for each combination.
+        let mut found = Self::NO_SCALE;
         let mut timestamp = 0;
         let mut at = TCP;
         let mut options = 0;
@@ -93,7 +84,7 @@ impl Offer {
             match (kind, step) {
                 (WINDOW_SCALE, 3) => {
                     let scale = if byte(2) > 14 { 14 } else { byte(2) };
-                    found = found & !u64::from(Self::NO_SCALE) | u64::from(scale);
+                    found = found & !Self::NO_SCALE | u64::from(scale);
                 }
                 (SACK_PERMITTED, 2) => found |= Self::SACK,
                 (TIMESTAMP, 10) => {
@@ -105,12 +96,54 @@ impl Offer {
             at = forget((at + step) as u64, u64::from(kind)) as usize;
             found = forget(found, u64::from(kind));
         }
-        Self {
-            timestamp,
-            has_timestamp: found & Self::HAS_TIMESTAMP != 0,
-            sack: found & Self::SACK != 0,
-            window_scale: found as u8 & Self::NO_SCALE,
-        }
+        Self(u64::from(timestamp) << 32 | found & u64::from(u32::MAX))
+    }
+
+    /// The number.
+    #[inline(always)]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// What [`Self::bits`] has given.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Its timestamp, in network order as it came; zero without one.
+    #[inline(always)]
+    pub const fn timestamp(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Whether it has a timestamp.
+    #[inline(always)]
+    pub const fn has_timestamp(self) -> bool {
+        self.0 & Self::HAS_TIMESTAMP != 0
+    }
+
+    /// Whether it takes selective acknowledgements.
+    #[inline(always)]
+    pub const fn sack(self) -> bool {
+        self.0 & Self::SACK != 0
+    }
+
+    /// Its window scale, if it has one.
+    #[inline(always)]
+    pub const fn window_scale(self) -> Option<u8> {
+        let scale = self.0 & Self::NO_SCALE;
+        if scale == Self::NO_SCALE { None } else { Some(scale as u8) }
+    }
+
+    /// A timestamp not later than this that carries what was offered in its lowest six bits, as the stack reads it there:
+    /// scale and SACK, where they lie in the number too.
+    #[inline(always)]
+    const fn carried_in(self, milliseconds: u32) -> u32 {
+        const BITS: u32 = 6;
+        let offered = (self.0 & (Self::NO_SCALE | Self::SACK)) as u32;
+        let carrying = milliseconds >> BITS << BITS | offered;
+        if carrying > milliseconds { carrying.wrapping_sub(1 << BITS) } else { carrying }
     }
 }
 
@@ -143,27 +176,14 @@ impl SynAck {
         words[5] = (u32::from(MSS) << 24 | 4 << 16 | u32::from(mss)).to_be();
         if let Some(milliseconds) = milliseconds {
             let nothing = u32::from(NOP) << 24 | u32::from(NOP) << 16;
-            let sack = if offer.sack { u32::from(SACK_PERMITTED) << 24 | 2 << 16 } else { nothing };
+            let sack = if offer.sack() { u32::from(SACK_PERMITTED) << 24 | 2 << 16 } else { nothing };
             words[6] = (sack | u32::from(TIMESTAMP) << 8 | 10).to_be();
             words[7] = offer.carried_in(milliseconds).to_be();
-            words[8] = offer.timestamp;
-            let has_scale = offer.window_scale != Offer::NO_SCALE;
+            words[8] = offer.timestamp();
             let scaled = u32::from(NOP) << 24 | u32::from(WINDOW_SCALE) << 16 | 3 << 8 | u32::from(scale);
-            words[9] = if has_scale { scaled } else { nothing | nothing >> 16 }.to_be();
+            words[9] = if offer.window_scale().is_some() { scaled } else { nothing | nothing >> 16 }.to_be();
         }
         Self { words }
-    }
-}
-
-impl Offer {
-    /// A timestamp not later than this that carries what was offered in its lowest six bits, as the stack reads it there.
-    #[inline(always)]
-    const fn carried_in(&self, milliseconds: u32) -> u32 {
-        const BITS: u32 = 6;
-        const SACK: u32 = 1 << 4;
-        let offered = self.window_scale as u32 | if self.sack { SACK } else { 0 };
-        let carrying = milliseconds >> BITS << BITS | offered;
-        if carrying > milliseconds { carrying.wrapping_sub(1 << BITS) } else { carrying }
     }
 }
 
@@ -177,6 +197,15 @@ pub fn plain_syn<'a, const LENGTH: usize>(frame: Frame<'a>) -> Option<&'a [u8; L
         _ => head[12..14] == [0x86, 0xdd] && head[14] >> 4 == 6 && head[20] == 6,
     };
     (is_plain && head[LENGTH - 7] & (SYN | ACK) == SYN).then_some(head)
+}
+
+/// Words of the TCP header of a SYN, or `None` where that is shorter than a header can be. Each call reads the byte anew, so
+/// that the verifier knows no more of it than this. Compared in the register that a length is then made of: kernels up to 6.1
+/// do not take over what was found out about the byte.
+#[inline(always)]
+pub fn header_words(data_offset: &u8) -> Option<u32> {
+    let words = opaque(u64::from(again(data_offset) >> 4));
+    (words > 4).then_some(words as u32)
 }
 
 /// The sum of words as the Internet checksum adds them up, not yet folded.
@@ -211,30 +240,32 @@ mod tests {
         (header, TCP + options.len())
     }
 
-    fn offer(options: &[u8]) -> Offer {
+    fn offer(options: &[u8]) -> (Option<u8>, bool, Option<[u8; 4]>) {
         let (header, length) = header(options);
-        Offer::read(&header, length)
+        let offer = Offer::from_bits(Offer::read(&header, length).bits());
+        let timestamp = offer.has_timestamp().then(|| offer.timestamp().to_ne_bytes());
+        (offer.window_scale(), offer.sack(), timestamp)
     }
+
+    const NONE: (Option<u8>, bool, Option<[u8; 4]>) = (None, false, None);
 
     #[test]
     fn the_options_of_linux_are_read() {
         let linux = [2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
-        let timestamp = u32::from_ne_bytes([1, 2, 3, 4]);
-        assert_eq!(offer(&linux), Offer { timestamp, has_timestamp: true, sack: true, window_scale: 7 });
+        assert_eq!(offer(&linux), (Some(7), true, Some([1, 2, 3, 4])));
     }
 
     #[test]
     fn broken_options_are_no_offer_and_end() {
-        let none = Offer { window_scale: Offer::NO_SCALE, ..Offer::default() };
-        assert_eq!(offer(&[]), none);
-        assert_eq!(offer(&[0, 4, 2, 0]), none, "behind the end");
-        assert_eq!(offer(&[3, 0, 1, 1]), none, "a length of zero");
-        assert_eq!(offer(&[5, 255, 4, 2]), none, "beyond the header");
-        assert_eq!(offer(&[3, 4, 7, 7]), none, "a wrong length");
-        assert_eq!(offer(&[3, 3, 200, 1]).window_scale, 14, "as the stack takes it");
+        assert_eq!(offer(&[]), NONE);
+        assert_eq!(offer(&[0, 4, 2, 0]), NONE, "behind the end");
+        assert_eq!(offer(&[3, 0, 1, 1]), NONE, "a length of zero");
+        assert_eq!(offer(&[5, 255, 4, 2]), NONE, "beyond the header");
+        assert_eq!(offer(&[3, 4, 7, 7]), NONE, "a wrong length");
+        assert_eq!(offer(&[3, 3, 200, 1]).0, Some(14), "as the stack takes it");
         let mut cut = [1; 40];
         cut[38..].copy_from_slice(&[8, 10]);
-        assert_eq!(offer(&cut), none, "a timestamp that is cut off");
+        assert_eq!(offer(&cut), NONE, "a timestamp that is cut off");
     }
 
     #[test]
@@ -252,7 +283,8 @@ mod tests {
 
     #[test]
     fn a_timestamp_carries_the_offer_and_is_never_early() {
-        let offer = Offer { timestamp: 0, has_timestamp: true, sack: true, window_scale: 7 };
+        let (header, length) = header(&[4, 2, 3, 3, 7, 1]);
+        let offer = Offer::read(&header, length);
         for now in [1_000u32, 1_023, 1_024, 123_456_789] {
             let carried = offer.carried_in(now);
             assert_eq!(carried & 0x3f, 0x17);

@@ -3,18 +3,18 @@
 use core::ptr::from_ref;
 
 use aya_ebpf::bindings::{bpf_sock_tuple, xdp_action, xdp_md};
-use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_ns, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail,
-};
+use aya_ebpf::helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
-use floodwall_common::cookie::{LONG, LONGEST_SYN, Offer, SHORT, SynAck, fold, plain_syn, sum};
+use floodwall_common::cookie::{LONG, LONGEST_SYN, Offer, SHORT, SynAck, fold, header_words, plain_syn, sum};
 use floodwall_common::packet::Frame;
 
-use crate::maps;
+use crate::{clock, maps};
 
 const V4: usize = 54;
 const V6: usize = 74;
 const TCP: usize = 20;
+/// Words of the longest TCP header, and one that may be read behind it.
+const LONGEST: usize = LONGEST_SYN / 4 + 1;
 
 /// The network namespace of the interface.
 const THIS_NAMESPACE: u64 = u64::MAX;
@@ -50,7 +50,7 @@ fn frame(ctx: &XdpContext) -> Frame<'_> {
 
 #[inline(always)]
 fn ask<const LENGTH: usize>(ctx: &XdpContext, syn: &[u8; LENGTH]) -> u64 {
-    let Some((header, length)) = tcp_header(ctx, syn) else { return 0 };
+    let Some(header) = Header::copy(ctx, LENGTH - TCP) else { return 0 };
     // Addresses and ports lie one behind the other in the frame, as in a tuple: 12 bytes or 36.
     let tuple_bytes = if LENGTH == V4 { 12 } else { 36 };
     let ip_bytes = (LENGTH - TCP - 14) as u32;
@@ -71,8 +71,8 @@ fn ask<const LENGTH: usize>(ctx: &XdpContext, syn: &[u8; LENGTH]) -> u64 {
             listener.cast(),
             ip.cast_mut().cast(),
             ip_bytes,
-            header.as_ptr().cast_mut().cast(),
-            length,
+            header.words.as_ptr().cast_mut().cast(),
+            header.length,
         );
         bpf_sk_release(listener.cast());
         cookie
@@ -81,30 +81,57 @@ fn ask<const LENGTH: usize>(ctx: &XdpContext, syn: &[u8; LENGTH]) -> u64 {
     if cookie < 0 { 0 } else { FOUND | cookie as u64 & 0xffff_ffff }
 }
 
-/// The TCP header with its options, copied: the kernel takes a length that varies of the stack only.
-#[inline(always)]
-fn tcp_header<const LENGTH: usize>(ctx: &XdpContext, syn: &[u8; LENGTH]) -> Option<([u8; LONGEST_SYN + 4], u32)> {
-    let words = u32::from(syn[LENGTH - 8] >> 4);
-    if !(5..=15).contains(&words) {
-        return None;
-    }
-    let mut header = [0u32; LONGEST_SYN / 4 + 1];
-    let (start, end) = (ctx.data() + LENGTH - TCP, ctx.data_end());
-    let mut word = 0;
-    while word < LONGEST_SYN / 4 {
-        if word as u32 >= words {
-            break;
-        }
-        let at = start + word * 4;
-        if at + 4 > end {
+/// A copy of a TCP header with its options: the kernel takes a length that varies of the stack only.
+struct Header {
+    words: [u32; LONGEST],
+    length: u32,
+}
+
+impl Header {
+    /// The one that begins at this place of the frame.
+    #[inline(always)]
+    fn copy(ctx: &XdpContext, at: usize) -> Option<Self> {
+        let (start, end) = (ctx.data() + (at & 0x3f), ctx.data_end());
+        if start + TCP > end {
             return None;
         }
-        // SAFETY: just checked to lie inside the frame; a header has no alignment.
-        header[word] = unsafe { (at as *const u32).read_unaligned() };
-        word += 1;
+        // SAFETY: just checked to lie inside the frame.
+        let data_offset = unsafe { &*((start + 12) as *const u8) };
+        let length = header_words(data_offset)?;
+        let mut words = [0; LONGEST];
+        let mut word = 0;
+        while word < LONGEST - 1 {
+            // Not asked of the words that every header has: a kernel up to 6.1 would follow the answer that there are none.
+            if word >= TCP / 4 && word as u32 >= length {
+                break;
+            }
+            let at = start + word * 4;
+            if at + 4 > end {
+                return None;
+            }
+            // SAFETY: just checked to lie inside the frame; a header has no alignment.
+            words[word] = unsafe { (at as *const u32).read_unaligned() };
+            word += 1;
+        }
+        // Anew, as the verifier would else walk the rest once for each length at which it left the loop.
+        Some(Self { words, length: header_words(data_offset)? * 4 })
     }
-    // SAFETY: as many bytes, and any bytes are bytes.
-    Some((unsafe { core::mem::transmute::<[u32; 16], [u8; LONGEST_SYN + 4]>(header) }, words * 4))
+
+    #[inline(always)]
+    fn bytes(&self) -> &[u8; LONGEST * 4] {
+        // SAFETY: as many bytes, and any bytes are bytes.
+        unsafe { &*from_ref(&self.words).cast() }
+    }
+}
+
+/// What the SYN whose TCP header begins at this place of the frame offers, as the bits of an [`Offer`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn floodwall_offer(ctx: *mut xdp_md, at: u32) -> u64 {
+    match Header::copy(&XdpContext::new(ctx), at as usize) {
+        Some(header) => Offer::read(header.bytes(), header.length as usize).bits(),
+        None => 0,
+    }
 }
 
 /// Makes the SYN in the frame its answer, and says to the kernel what becomes of it.
@@ -123,16 +150,13 @@ pub extern "C" fn floodwall_syn_ack(ctx: *mut xdp_md, cookie: u32) -> u32 {
 
 #[inline(always)]
 fn answer<const LENGTH: usize>(ctx: &XdpContext, syn: &[u8; LENGTH], cookie: u32) -> u32 {
-    let Some((header, length)) = tcp_header(ctx, syn) else { return xdp_action::XDP_DROP };
+    let Some(bare) = syn.last_chunk::<TCP>() else { return xdp_action::XDP_DROP };
     let cookies = &maps::config().cookies;
-    let offer = Offer::read(&header, length as usize);
-    let mut bare = [0; TCP];
-    bare.copy_from_slice(&header[..TCP]);
-    // SAFETY: no arguments, no effects.
-    let milliseconds = || unsafe { bpf_ktime_get_ns() / 1_000_000 } as u32;
-    let clock = (cookies.timestamps != 0 && offer.has_timestamp).then(milliseconds);
+    let offer = Offer::from_bits(floodwall_offer(ctx.ctx, (LENGTH - TCP) as u32));
+    let milliseconds = || (clock::monotonic_ns() / 1_000_000) as u32;
+    let clock = (cookies.timestamps != 0 && offer.has_timestamp()).then(milliseconds);
     let mss = cookies.mss[usize::from(LENGTH == V6)];
-    let syn_ack = SynAck::new(&bare, offer, cookie, mss, cookies.window_scale as u8, clock);
+    let syn_ack = SynAck::new(bare, offer, cookie, mss, cookies.window_scale as u8, clock);
     if clock.is_some() { send::<LENGTH, LONG>(ctx, &syn_ack) } else { send::<LENGTH, SHORT>(ctx, &syn_ack) }
 }
 

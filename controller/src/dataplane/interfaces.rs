@@ -8,6 +8,7 @@ use floodwall_common::abi::{INTERFACE_SLOTS, InterfaceRecord};
 use super::device::{AttachMode, Device, DeviceXdp};
 use super::error::{Error, Result};
 use super::programs::{self, Constants, Variant};
+use super::text::{padded, unpadded};
 use super::{Dataplane, object, root_cause, sys, unix_s};
 
 /// An interface that the pins say is protected, and what its device says.
@@ -239,9 +240,7 @@ impl Dataplane {
     }
 
     fn write_record(&mut self, slot: u32, device: &Device, mode: AttachMode, since_unix_s: u64) -> Result<()> {
-        let mut name = [0; 16];
-        let length = device.name.len().min(name.len());
-        name[..length].copy_from_slice(&device.name.as_bytes()[..length]);
+        let name = padded(&device.name);
         let generic = u32::from(mode == AttachMode::Generic);
         let record =
             InterfaceRecord { ifindex: device.ifindex, generic, since_unix_s, name, object_hash: object::hash() };
@@ -278,6 +277,5 @@ impl Dataplane {
 }
 
 fn interface_name(record: &InterfaceRecord) -> String {
-    let end = record.name.iter().position(|byte| *byte == 0).unwrap_or(record.name.len());
-    String::from_utf8_lossy(&record.name[..end]).into_owned()
+    unpadded(&record.name)
 }

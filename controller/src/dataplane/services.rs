@@ -11,6 +11,7 @@ use floodwall_common::services::{Cap, NAME_BYTES, PortTable, SERVICE_SLOTS, Serv
 use floodwall_common::verified;
 
 use super::error::{Error, Result};
+use super::text::{padded, unpadded};
 use super::{Dataplane, Pins, root_cause, typed};
 
 /// Something that this host serves.
@@ -56,7 +57,7 @@ impl Dataplane {
         let mut table = Box::new(PortTable::empty());
         for (service, number) in services.iter().zip(numbers) {
             let at = usize::from(number);
-            wanted.services[at] = ServiceRecord { name: name_bytes(&service.name), cap: service.cap.into() };
+            wanted.services[at] = ServiceRecord { name: padded(&service.name), cap: service.cap.into() };
             wanted.caps[at] = self.cap(service.cap, config.caps[at].secret())?;
             service.ports.iter().for_each(|(transport, port)| table.set(*transport, *port, number));
         }
@@ -129,15 +130,7 @@ fn ports_of(table: &PortTable, number: u8) -> Vec<(Transport, u16)> {
 }
 
 fn name_of(record: &ServiceRecord) -> Option<String> {
-    let end = record.name.iter().position(|byte| *byte == 0).unwrap_or(NAME_BYTES);
-    (end > 0).then(|| String::from_utf8_lossy(&record.name[..end]).into_owned())
-}
-
-fn name_bytes(name: &str) -> [u8; NAME_BYTES] {
-    let mut bytes = [0; NAME_BYTES];
-    let length = name.len().min(NAME_BYTES);
-    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
-    bytes
+    Some(unpadded(&record.name)).filter(|name| !name.is_empty())
 }
 
 fn read_ports(pins: &Pins) -> Result<Box<PortTable>> {
