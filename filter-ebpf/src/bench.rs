@@ -13,10 +13,10 @@
 use core::hint::black_box;
 
 use aya_ebpf::bindings::xdp_action;
-use aya_ebpf::btf_maps::{Array, ProgramArray};
+use aya_ebpf::btf_maps::{Array, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_redirect};
-use aya_ebpf::macros::{btf_map, xdp};
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::macros::{btf_map, classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use floodwall_common::packet::{Frame, Parsed, parse};
 use floodwall_common::reason::Reason;
 
@@ -51,6 +51,66 @@ pub fn bare_drop(_: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
+/// What the peers' usual design keeps of a source.
+#[repr(C)]
+pub struct Window {
+    since_ns: u64,
+    packets: u64,
+}
+
+#[btf_map]
+static WINDOWS: LruHashMap<u32, Window, { 1 << 20 }> = LruHashMap::new();
+
+/// Packets of a source in a window of a second.
+const WINDOW_LIMIT: u64 = 1_000;
+const WINDOW_NS: u64 = 1_000_000_000;
+
+/// The peers' usual design, for comparison: a map of the kernel's with LRU eviction, and in it a window of a second for each
+/// IPv4 source. What is under the limit passes, except to the port that floods of the bench go to.
+#[xdp]
+pub fn lru_window(ctx: XdpContext) -> u32 {
+    let (start, end) = (ctx.data(), ctx.data_end());
+    if start + 42 > end {
+        return xdp_action::XDP_PASS;
+    }
+    // SAFETY: checked to lie inside the frame.
+    let (kind, head, protocol, source, port) = unsafe {
+        (
+            *((start + 12) as *const [u8; 2]),
+            *((start + 14) as *const u8),
+            *((start + 23) as *const u8),
+            ((start + 26) as *const u32).read_unaligned(),
+            *((start + 36) as *const [u8; 2]),
+        )
+    };
+    if kind != [0x08, 0x00] || head != 0x45 {
+        return xdp_action::XDP_PASS;
+    }
+    // SAFETY: no arguments, no effects.
+    let now = unsafe { bpf_ktime_get_ns() };
+    match WINDOWS.get_ptr_mut(source) {
+        Some(window) => {
+            // SAFETY: a live entry; a race of two CPUs costs a count.
+            let window = unsafe { &mut *window };
+            if now - window.since_ns > WINDOW_NS {
+                *window = Window { since_ns: now, packets: 0 };
+            }
+            window.packets += 1;
+            if window.packets > WINDOW_LIMIT {
+                return xdp_action::XDP_DROP;
+            }
+        }
+        None => {
+            let _ = WINDOWS.insert(source, Window { since_ns: now, packets: 1 }, 0);
+        }
+    }
+    if protocol == UDP && port == FLOODED { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
+}
+
+const UDP: u8 = 17;
+/// Where floods of the bench go: discard, which nobody serves.
+const FLOODED: [u8; 2] = [0, 9];
+
 /// The world's end of a link: swallows what is sent to the made-up sources of `flood`, as a router far away would. A veth
 /// takes what its peer answers in XDP only where there is a program.
 #[xdp]
@@ -59,6 +119,26 @@ pub fn world_end(ctx: XdpContext) -> u32 {
         Some([11, _] | [0x3f, 0xff]) => xdp_action::XDP_DROP,
         _ => xdp_action::XDP_PASS,
     }
+}
+
+/// Frames that have come through, by the last byte of the address that sent them on the link.
+#[btf_map]
+static ARRIVED: PerCpuArray<u64, 256> = PerCpuArray::new();
+
+/// Behind a filter: counts what has come through. A filter may not look at these addresses; a test tells by them what it sent.
+#[classifier]
+pub fn arrived(ctx: TcContext) -> i32 {
+    const NEXT: i32 = -1;
+    let sender = ctx.data() + 11;
+    if sender < ctx.data_end() {
+        // SAFETY: checked to lie inside the frame.
+        let sender = unsafe { *(sender as *const u8) };
+        if let Some(count) = ARRIVED.get_ptr_mut(u32::from(sender)) {
+            // SAFETY: a live entry, of this CPU alone.
+            unsafe { *count += 1 };
+        }
+    }
+    NEXT
 }
 
 /// The first bytes of the address that an untagged frame goes to.
@@ -122,6 +202,9 @@ fn wait_until_due() {
     let Some(pattern) = PATTERN.get_ptr_mut(0) else { return };
     // SAFETY: a live entry, used by one CPU.
     let pattern = unsafe { &mut *pattern };
+    if pattern.interval_ns == 0 {
+        return;
+    }
     // SAFETY: no arguments, no effects.
     let clock = || unsafe { bpf_ktime_get_ns() };
     let mut now = clock();

@@ -1,5 +1,11 @@
 //! The measuring half of the bench: the wrapper program, the cases, and the rounds. What it prints is the binary's.
 
+mod accuracy;
+mod armed;
+pub mod live;
+pub mod markdown;
+mod peers;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Barrier;
@@ -9,28 +15,20 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::Ebpf;
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{Xdp, loaded_programs};
-use floodwall::dataplane::{Listed, Signature, TestRun, test_run};
-use floodwall_common::config::{Mode, Sampling};
-use floodwall_common::limits::{LimitName, Rate};
-use floodwall_common::lists::List;
-use floodwall_common::reason::{Reason, Verdict};
-use floodwall_common::signatures::{Action, Fragment, Range, SIGNATURES, Shape, TcpOption, lay};
+use floodwall::dataplane::{TestRun, test_run};
 use serde::Serialize;
 
-use crate::flood::Pattern;
-use crate::frames::{udp_v4, udp_v6};
-use crate::kernel::{Kernel, Ring, Time, Variant, descriptor_figure, listed, pin_to_cpu, signature};
+pub use accuracy::{Accuracy, accuracy};
+use armed::{Armed, Filter};
+use peers::XdpFilter;
 
-/// One packet in so many, as the daemon has it at ten million a second.
-const SAMPLED: Sampling = Sampling::new([5_000, 5_000], 1_000);
+use crate::flood::{self, Pattern};
+use crate::frames::{udp_v4, udp_v6};
+use crate::kernel::{Kernel, Variant, descriptor_figure, pin_to_cpu};
+
 /// Payload that makes an IPv4 frame one of 60 bytes.
 const DATA: usize = 18;
 const SIXTEEN_MILLION: u32 = 1 << 24;
-
-#[repr(C, align(8))]
-struct Aligned<T: ?Sized>(T);
-
-static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("BENCH_OBJECT")));
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -52,17 +50,6 @@ pub struct Figure {
     pub ratio: f64,
 }
 
-/// How exactly a limit is kept beside ten million random sources a second.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Accuracy {
-    /// What a source at twice its limit passes, as a share of the limit.
-    pub twice_the_limit: f64,
-    /// Packets of sources at 0.95 of their limit.
-    pub innocent_sent: u64,
-    /// How many of them were dropped.
-    pub innocent_lost: u64,
-}
-
 /// From so many sources; one is drawn as many are, so that it costs the wrapper the same.
 const fn v4(sources: u32) -> Pattern {
     Pattern { state: 1, sources, base: 0x0b00_0000, family: 4, ifindex: 0, interval_ns: 0, due_ns: 0 }
@@ -73,13 +60,13 @@ const fn v6(sources: u32) -> Pattern {
 }
 
 /// The program that a case measures.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Target {
     Bare,
     Parse,
-    Filter,
-    Listed,
-    Signed,
+    Filter(Armed),
+    LruWindow,
+    XdpFilter,
 }
 
 struct Case {
@@ -91,27 +78,47 @@ struct Case {
     to: &'static str,
 }
 
-const fn case(name: &'static str, target: Target, pattern: Pattern, cpus: usize, to: &'static str) -> Case {
-    Case { name, target, pattern, cpus, to }
+const fn case(name: &'static str, target: Target, pattern: Pattern) -> Case {
+    Case { name, target, pattern, cpus: 1, to: if pattern.family == 4 { BARE } else { BARE_V6 } }
+}
+
+const fn on_two(name: &'static str, target: Target, pattern: Pattern, to: &'static str) -> Case {
+    Case { name, target, pattern, cpus: 2, to }
 }
 
 const BARE: &str = "bare-drop";
 const BARE_V6: &str = "bare-drop-v6";
 
-const CASES: [Case; 13] = [
-    case(BARE, Target::Bare, v4(SIXTEEN_MILLION), 1, BARE),
-    case("parse", Target::Parse, v4(SIXTEEN_MILLION), 1, BARE),
-    case("hot-source", Target::Filter, v4(1), 1, BARE),
-    case("under-limit-64k", Target::Filter, v4(1 << 16), 1, BARE),
-    case("random-v4-1m", Target::Filter, v4(1 << 20), 1, BARE),
-    case("random-v4-16m", Target::Filter, v4(SIXTEEN_MILLION), 1, BARE),
-    case("lists-100", Target::Listed, v4(SIXTEEN_MILLION), 1, BARE),
-    case("signatures-256", Target::Signed, v4(SIXTEEN_MILLION), 1, BARE),
-    case(BARE_V6, Target::Bare, v6(SIXTEEN_MILLION), 1, BARE_V6),
-    case("random-v6", Target::Filter, v6(SIXTEEN_MILLION), 1, BARE_V6),
-    case("two-cores-bare-drop", Target::Bare, v4(SIXTEEN_MILLION), 2, BARE),
-    case("two-cores-hot-source", Target::Filter, v4(1), 2, "hot-source"),
-    case("two-cores-random-v4-16m", Target::Filter, v4(SIXTEEN_MILLION), 2, "random-v4-16m"),
+const HOT: Pattern = v4(1);
+const FEW: Pattern = v4(1 << 16);
+const RANDOM: Pattern = v4(SIXTEEN_MILLION);
+const DEFAULT: Target = Target::Filter(Armed::Default);
+
+const CASES: [Case; 24] = [
+    case(BARE, Target::Bare, RANDOM),
+    case("parse", Target::Parse, RANDOM),
+    case("hot-source", DEFAULT, HOT),
+    case("under-limit-64k", DEFAULT, FEW),
+    case("random-v4-1m", DEFAULT, v4(1 << 20)),
+    case("random-v4-16m", DEFAULT, RANDOM),
+    case("lists-100", Target::Filter(Armed::Lists), RANDOM),
+    case("ladder", Target::Filter(Armed::Ladder), RANDOM),
+    case("replies", Target::Filter(Armed::Replies), RANDOM),
+    case("services", Target::Filter(Armed::Services), RANDOM),
+    case("signatures-256", Target::Filter(Armed::Signatures), RANDOM),
+    case("all-but-signatures", Target::Filter(Armed::AllButSignatures), RANDOM),
+    case("all", Target::Filter(Armed::All), RANDOM),
+    case(BARE_V6, Target::Bare, v6(SIXTEEN_MILLION)),
+    case("random-v6", DEFAULT, v6(SIXTEEN_MILLION)),
+    on_two("two-cores-bare-drop", Target::Bare, RANDOM, BARE),
+    on_two("two-cores-hot-source", DEFAULT, HOT, "hot-source"),
+    on_two("two-cores-random-v4-16m", DEFAULT, RANDOM, "random-v4-16m"),
+    case("lru-window-hot-source", Target::LruWindow, HOT),
+    case("lru-window-under-limit-64k", Target::LruWindow, FEW),
+    case("lru-window-random-v4-16m", Target::LruWindow, RANDOM),
+    case("xdp-filter-hot-source", Target::XdpFilter, HOT),
+    case("xdp-filter-under-limit-64k", Target::XdpFilter, FEW),
+    case("xdp-filter-random-v4-16m", Target::XdpFilter, RANDOM),
 ];
 
 /// The wrapper, and what it hands packets to.
@@ -124,8 +131,8 @@ struct Wrapper {
 
 impl Wrapper {
     fn load() -> Result<Self> {
-        let mut object = Ebpf::load(&OBJECT.0).context("load the bench programs")?;
-        for name in ["vary", "bare_drop", "parse_drop"] {
+        let mut object = Ebpf::load(flood::object()).context("load the bench programs")?;
+        for name in ["vary", "bare_drop", "parse_drop", "lru_window"] {
             xdp(&mut object, name)?.load()?;
         }
         let vary = xdp(&mut object, "vary")?.fd()?.as_fd().try_clone_to_owned()?;
@@ -144,9 +151,12 @@ impl Wrapper {
     }
 
     fn hand_to_filter(&mut self, kernel: &Kernel) -> Result<()> {
-        let id = descriptor_figure(kernel.program(Variant::Linear), "prog_id")?;
+        self.hand_to_loaded(descriptor_figure(kernel.program(Variant::Linear), "prog_id")?)
+    }
+
+    fn hand_to_loaded(&mut self, id: u64) -> Result<()> {
         let found = loaded_programs().filter_map(std::result::Result::ok).find(|info| u64::from(info.id()) == id);
-        Ok(self.targets.set(0, &found.context("the filter is not loaded")?.fd()?, 0)?)
+        Ok(self.targets.set(0, &found.context("the program is not loaded")?.fd()?, 0)?)
     }
 
     /// Nanoseconds of this thread per packet. CPU time, so that what else runs here is not in it.
@@ -187,68 +197,19 @@ fn thread_cpu_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// A filter as it runs in a flood, and its ring, which somebody has to empty.
-struct Filter {
-    kernel: Kernel,
-    ring: Ring,
-}
-
-impl Filter {
-    fn load(denied: &[Listed], signatures: &[Signature]) -> Result<Self> {
-        let mut kernel = Kernel::load(Time::Ticks)?;
-        kernel.replace_list(List::Deny, denied)?;
-        kernel.replace_signatures(signatures)?;
-        kernel.dataplane.set_mode(Mode::Enforce)?;
-        kernel.dataplane.set_sampling(SAMPLED)?;
-        let ring = kernel.ring()?;
-        Ok(Self { kernel, ring })
-    }
-}
-
-/// A hundred prefixes of /24 all over the address space; four of them lie where the random sources do, so that about one
-/// packet in sixty is near one and one in sixteen thousand on the list.
-fn hundred_prefixes() -> Result<Vec<Listed>> {
-    (0..100u32)
-        .map(|place| {
-            let first = if place % 25 == 0 { 11 } else { 20 + place };
-            listed(&format!("{first}.{}.{}.0/24", place * 37 % 256, place * 7 % 256), None)
-        })
-        .collect()
-}
-
-/// All the signatures that there may be, of eight shapes. The packets of the cases suit none, but most of the fields of many:
-/// those that look at the payload are left until it is read.
-fn all_signatures() -> Vec<Signature> {
-    let range = |first, last| Range { first, last };
-    let udp = Shape { protocol: 17, ..Shape::ANY };
-    let shape = |number: u16| match number % 8 {
-        0 => Shape { source_ports: range(number, number), lengths: range(400, 1_500), ..udp },
-        1 => Shape { destination_ports: range(1_000 + number, 1_010 + number), ..udp },
-        2 => Shape { lengths: range(500 + number, 500 + number), ..udp },
-        3 => Shape { hops: range(65 + number / 8, 128), lengths: range(46, 46), ..udp },
-        4 => Shape { layout: lay(u64::from(number), TcpOption::Mss), asks_layout: 1, ..Shape::ANY },
-        5 => Shape { flags: 2, flags_mask: 0x12, destination_ports: range(number, number), ..Shape::ANY },
-        6 => Shape {
-            payload: u64::from(number) << 56,
-            payload_mask: 0xff << 56,
-            destination_ports: range(53, 53),
-            ..udp
-        },
-        _ => Shape { fragments: 1 << Fragment::Later as u8, lengths: range(number, 1_500), ..udp },
-    };
-    let shapes = (0..SIGNATURES as u16).map(shape);
-    shapes.enumerate().map(|(number, shape)| signature(&format!("s{number}"), shape, Action::Drop, None)).collect()
-}
-
 /// Measures every case; `progress` hears of every round that is done.
 ///
 /// # Errors
 /// Where the kernel refuses a program or a run.
 pub fn measure(plan: Plan, progress: impl Fn(u32)) -> Result<Vec<Figure>> {
     let online = thread::available_parallelism()?.get();
-    let cases: Vec<&Case> = CASES.iter().filter(|case| case.cpus <= online).collect();
-    let mut filters =
-        [Filter::load(&[], &[])?, Filter::load(&hundred_prefixes()?, &[])?, Filter::load(&[], &all_signatures())?];
+    let xdp_filter = XdpFilter::install()?;
+    let can = |case: &&Case| case.cpus <= online && (case.target != Target::XdpFilter || xdp_filter.is_some());
+    let cases: Vec<&Case> = CASES.iter().filter(can).collect();
+    let mut filters = Vec::new();
+    for armed in Armed::EACH {
+        filters.push((armed, Filter::load(armed)?));
+    }
     let mut wrapper = Wrapper::load()?;
     let frames =
         [udp_v4(Ipv4Addr::new(11, 0, 0, 1), DATA), udp_v6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1), DATA)];
@@ -259,9 +220,12 @@ pub fn measure(plan: Plan, progress: impl Fn(u32)) -> Result<Vec<Figure>> {
             match case.target {
                 Target::Bare => wrapper.hand_to("bare_drop")?,
                 Target::Parse => wrapper.hand_to("parse_drop")?,
-                Target::Filter => wrapper.hand_to_filter(&filters[0].kernel)?,
-                Target::Listed => wrapper.hand_to_filter(&filters[1].kernel)?,
-                Target::Signed => wrapper.hand_to_filter(&filters[2].kernel)?,
+                Target::LruWindow => wrapper.hand_to("lru_window")?,
+                Target::XdpFilter => wrapper.hand_to_loaded(xdp_filter.as_ref().context("xdp-filter")?.program)?,
+                Target::Filter(wanted) => {
+                    let found = filters.iter().find(|(armed, _)| *armed == wanted);
+                    wrapper.hand_to_filter(&found.context("each is loaded")?.1.kernel)?;
+                }
             }
             wrapper.set_pattern(case.pattern)?;
             let frame = &frames[usize::from(case.pattern.family == 6)];
@@ -270,12 +234,12 @@ pub fn measure(plan: Plan, progress: impl Fn(u32)) -> Result<Vec<Figure>> {
                 rounds.push(ns);
             }
         }
-        for filter in &mut filters {
+        for (_, filter) in &mut filters {
             filter.ring.drain()?;
         }
         progress(round);
     }
-    check(&filters)?;
+    filters.iter().try_for_each(|(_, filter)| filter.check())?;
     let medians: Vec<f64> = rounds.iter_mut().map(|rounds| median(rounds)).collect();
     let named = |name| cases.iter().zip(&medians).find(|(case, _)| case.name == name).map(|(_, ns)| *ns);
     cases
@@ -288,66 +252,8 @@ pub fn measure(plan: Plan, progress: impl Fn(u32)) -> Result<Vec<Figure>> {
         .collect()
 }
 
-/// What was measured is what the names say: the hot source was dropped, the others passed, lists had their say.
-fn check(filters: &[Filter; 3]) -> Result<()> {
-    let [filter, lists, signatures] = filters.each_ref().map(|filter| filter.kernel.counted());
-    let hits: u64 = filters[2].kernel.dataplane.signatures()?.iter().map(|signature| signature.hits.packets).sum();
-    ensure!(
-        hits == 0 && signatures.of(Reason::Passed) == signatures.packets(),
-        "{hits} hits, {:?}",
-        signatures.cells()
-    );
-    let (passed, limited) = (filter.of(Reason::Passed), filter.of(Reason::PacketLimit));
-    ensure!(limited > filter.packets() / 5, "{limited} of {} were over a limit", filter.packets());
-    ensure!(passed + limited == filter.packets(), "{:?}", filter.cells());
-    ensure!(lists.of(Reason::Denied) > 0 && lists.of(Reason::Passed) > lists.packets() / 2, "{:?}", lists.cells());
-    Ok(())
-}
-
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
-}
-
-/// Sends for ten seconds of the test's time, in steps: a hundred thousand packets of random sources in each, what one
-/// source at twice its limit sends in that time, and what a hundred at 0.95 of theirs do.
-///
-/// # Errors
-/// Where the kernel refuses a program or a run.
-pub fn accuracy() -> Result<Accuracy> {
-    const LIMIT: u64 = 1_000;
-    const STEPS: u64 = 1_000;
-    // Before a repeated run the kernel waits for some milliseconds: shorter steps would be exact, and slow.
-    const STEP_NS: u64 = 10_000_000;
-    const RANDOM_PER_STEP: u32 = 100_000;
-    pin_to_cpu(0)?;
-    let mut kernel = Kernel::load(Time::Test)?;
-    kernel.set_limit(LimitName::Udp, Rate::Limit { per_second: LIMIT, burst: LIMIT / 10 }, Rate::Off)?;
-    kernel.dataplane.set_mode(Mode::Enforce)?;
-    let mut wrapper = Wrapper::load()?;
-    wrapper.set_pattern(v4(SIXTEEN_MILLION))?;
-    wrapper.hand_to_filter(&kernel)?;
-    let source = |last: u8| udp_v4(Ipv4Addr::new(198, 51, 100, last), DATA);
-    let (random, hot) = (udp_v4(Ipv4Addr::new(11, 0, 0, 1), DATA), source(200));
-    let innocent: Vec<_> = (0..100).map(source).collect();
-    let passes = |frame: &[u8]| -> Result<bool> { Ok(kernel.judge(Variant::Linear, frame)? == Verdict::Pass) };
-    let (mut hot_passed, mut innocent_sent, mut innocent_lost) = (0u64, 0, 0);
-    for step in 0..STEPS {
-        kernel.set_time(12 * 3_600_000_000_000 + step * STEP_NS)?;
-        wrapper.run(&random, RANDOM_PER_STEP)?;
-        for _ in 0..20 {
-            hot_passed += u64::from(passes(&hot)?);
-        }
-        for (place, frame) in innocent.iter().enumerate() {
-            // Nine and ten in turn are 0.95 of ten.
-            for _ in 0..9 + (step + place as u64) % 2 {
-                innocent_sent += 1;
-                innocent_lost += u64::from(!passes(frame)?);
-            }
-        }
-    }
-    let seconds = (STEPS * STEP_NS) as f64 / 1e9;
-    let limit = LIMIT as f64 * seconds + LIMIT as f64 / 10.0;
-    Ok(Accuracy { twice_the_limit: hot_passed as f64 / limit, innocent_sent, innocent_lost })
 }

@@ -66,8 +66,10 @@ pub struct Flood {
     pub kind: Kind,
     /// Sources that take turns at random; up to 2^24.
     pub sources: u32,
-    /// Frames a second; half of them IPv4, half IPv6.
+    /// Frames a second; half of them IPv4, half IPv6. Zero for as many as there can be.
     pub packets_per_second: u64,
+    /// No IPv6 among them.
+    pub only_v4: bool,
     /// For how long.
     pub duration: Duration,
 }
@@ -116,32 +118,38 @@ impl Flood {
     pub fn start(self, namespace: &Namespace, target: Target, cpu: usize) -> Result<Running<Result<Sent>>> {
         namespace.spawn(move || {
             pin_to(cpu)?;
-            let mut generators = [Generator::new(4, &self, &target)?, Generator::new(6, &self, &target)?];
-            self.send(&mut generators)
+            let families: &[u32] = if self.only_v4 { &[4] } else { &[4, 6] };
+            let generators: Result<Vec<_>> =
+                families.iter().map(|family| Generator::new(*family, &self, &target)).collect();
+            self.send(&mut generators?)
         })
     }
 
     /// One family after the other, a quarter of a second each.
-    fn send(&self, generators: &mut [Generator; 2]) -> Result<Sent> {
-        let chunk = u32::try_from(self.packets_per_second / 4)?.max(1);
+    fn send(&self, generators: &mut [Generator]) -> Result<Sent> {
+        let chunk =
+            if self.packets_per_second == 0 { AT_ONCE } else { u32::try_from(self.packets_per_second / 4)?.max(1) };
         let begin = Instant::now();
         let mut sent = Sent::default();
         while begin.elapsed() < self.duration {
             for generator in &mut *generators {
                 generator.send(chunk)?;
+                let family = if generator.family == 4 { &mut sent.v4 } else { &mut sent.v6 };
+                *family += u64::from(chunk);
             }
-            sent.v4 += u64::from(chunk);
-            sent.v6 += u64::from(chunk);
         }
         sent.seconds = begin.elapsed().as_secs_f64();
         Ok(sent)
     }
 }
 
+/// Frames of a call without a pace.
+const AT_ONCE: u32 = 500_000;
 /// A call of the generator takes so long to set up, however many frames it sends.
 const SETUP_NS: u64 = 35_000_000;
 
 struct Generator {
+    family: u32,
     program: OwnedFd,
     frame: Vec<u8>,
     _object: Ebpf,
@@ -157,7 +165,7 @@ impl Generator {
             base,
             family,
             ifindex: target.ifindex,
-            interval_ns: (250_000_000 - SETUP_NS) * 4 / flood.packets_per_second.max(1),
+            interval_ns: ((250_000_000 - SETUP_NS) * 4).checked_div(flood.packets_per_second).unwrap_or(0),
             due_ns: 0,
         };
         let mut map: Array<_, Pattern> = object.take_map("PATTERN").context("PATTERN")?.try_into()?;
@@ -165,7 +173,7 @@ impl Generator {
         let program: &mut Xdp = object.program_mut("flood").context("flood")?.try_into()?;
         program.load()?;
         let program = program.fd()?.as_fd().try_clone_to_owned()?;
-        Ok(Self { program, frame: frame(flood.kind, family, target)?, _object: object })
+        Ok(Self { family, program, frame: frame(flood.kind, family, target)?, _object: object })
     }
 
     fn send(&mut self, packets: u32) -> Result<()> {

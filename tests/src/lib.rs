@@ -1,6 +1,7 @@
 //! What the end-to-end tests, the lab and the benches share.
 
 pub mod bench;
+pub mod captures;
 pub mod daemon;
 pub mod flood;
 pub mod frames;

@@ -51,24 +51,20 @@ pub struct Foreign {
     _object: Ebpf,
 }
 
-/// Attaches one.
-///
-/// # Errors
-/// Where the interface takes none.
-pub fn attach_foreign(namespace: &Namespace, interface: &str) -> Result<Foreign> {
-    attach(namespace, interface, "bare_drop")
-}
-
 /// Attaches the world's end: it swallows what goes to made-up sources. A veth takes what its peer answers in XDP only where
 /// there is a program.
 ///
 /// # Errors
 /// Where the interface takes none.
 pub fn attach_world_end(namespace: &Namespace, interface: &str) -> Result<Foreign> {
-    attach(namespace, interface, "world_end")
+    attach_foreign(namespace, interface, "world_end")
 }
 
-fn attach(namespace: &Namespace, interface: &str, name: &'static str) -> Result<Foreign> {
+/// Attaches one of the bench's programs.
+///
+/// # Errors
+/// Where the interface takes none.
+pub fn attach_foreign(namespace: &Namespace, interface: &str, name: &'static str) -> Result<Foreign> {
     let interface = interface.to_owned();
     namespace.run(move || -> Result<Foreign> {
         let mut object = Ebpf::load(object())?;

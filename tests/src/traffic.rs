@@ -16,7 +16,7 @@ use crate::netns::{Namespace, Running};
 const MESSAGE: usize = 256;
 /// How long a client waits for an answer before it counts as lost.
 const PATIENCE: Duration = Duration::from_millis(1_000);
-/// The CPU of servers and clients; the flood has the other.
+/// The CPU of the servers; a flood is sent on the other.
 const CPU: usize = 1;
 
 /// What the clients of one kind have seen.
@@ -128,6 +128,8 @@ pub struct Clients {
     pub requests_per_second: u32,
     /// For how long.
     pub duration: Duration,
+    /// The CPU that they run on.
+    pub cpu: usize,
 }
 
 /// What the clients saw, TCP and UDP.
@@ -150,13 +152,14 @@ impl Clients {
             let Some(server) = self.servers.iter().find(|server| server.is_ipv4() == source.is_ipv4()) else {
                 continue;
             };
-            let (source, server, rate, duration) = (*source, *server, self.requests_per_second, self.duration);
+            let (source, server, cpu) = (*source, *server, self.cpu);
+            let (rate, duration) = (self.requests_per_second, self.duration);
             running.push(namespace.spawn(move || {
-                let _ = pin_to(CPU);
+                let _ = pin_to(cpu);
                 Seen { tcp: ask_tcp(source, server, rate, duration), ..Seen::default() }
             })?);
             running.push(namespace.spawn(move || {
-                let _ = pin_to(CPU);
+                let _ = pin_to(cpu);
                 Seen { udp: ask_udp(source, server, rate, duration), ..Seen::default() }
             })?);
         }

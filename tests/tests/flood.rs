@@ -21,10 +21,15 @@ fn one_source_is_dropped_and_legitimate_traffic_is_answered() {
     let unseen = received - all_packets(&before);
     let _servers = Servers::start(&topology.server, &topology.servers()).unwrap();
     let duration = Duration::from_secs(4);
-    let clients =
-        Clients { servers: topology.servers(), sources: topology.clients.clone(), requests_per_second: 50, duration };
+    let clients = Clients {
+        servers: topology.servers(),
+        sources: topology.clients.clone(),
+        requests_per_second: 50,
+        cpu: 1,
+        duration,
+    };
     let clients = clients.start(&topology.world).unwrap();
-    let flood = Flood { kind: Kind::Udp, sources: 1, packets_per_second: 300_000, duration };
+    let flood = Flood { kind: Kind::Udp, only_v4: false, sources: 1, packets_per_second: 300_000, duration };
     let udp_passed = || {
         let labels = ["class=\"udp\"", "verdict=\"pass\""];
         metric(&topology.server, &place, "floodwall_class_packets_total", &labels).unwrap()
@@ -60,7 +65,13 @@ fn one_source_is_dropped_and_legitimate_traffic_is_answered() {
 fn monitor_mode_counts_and_drops_nothing_until_the_next_packet_after_enforce() {
     let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
     let _daemon = Daemon::start(&topology.server, &place, &["--interface", PROTECTED]).unwrap();
-    let flood = Flood { kind: Kind::Udp, sources: 1, packets_per_second: 100_000, duration: Duration::from_secs(3) };
+    let flood = Flood {
+        kind: Kind::Udp,
+        only_v4: false,
+        sources: 1,
+        packets_per_second: 100_000,
+        duration: Duration::from_secs(3),
+    };
     let flood = flood.start(&topology.world, topology.target().unwrap(), 0).unwrap();
     let count = |verdict| packets(&status(&topology.server, &place).unwrap(), verdict, "packet-limit");
     wait_for("would-be drops", || (count("pass") > 1_000).then_some(())).unwrap();

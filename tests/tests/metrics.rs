@@ -24,8 +24,13 @@ fn promtool_has_no_complaint() {
     let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
     let _daemon = Daemon::start(&topology.server, &place, &["--interface", PROTECTED]).unwrap();
     floodwall_ok(&topology.server, &place, &["mode", "enforce"]).unwrap();
-    let flood =
-        Flood { kind: Kind::Udp, sources: 1, packets_per_second: 100_000, duration: Duration::from_millis(500) };
+    let flood = Flood {
+        kind: Kind::Udp,
+        only_v4: false,
+        sources: 1,
+        packets_per_second: 100_000,
+        duration: Duration::from_millis(500),
+    };
     flood.start(&topology.world, topology.target().unwrap(), 0).unwrap().join().unwrap().unwrap();
     let page = wait_for("drops in the metrics", || {
         let page = get(&topology.server, address(METRICS), "/metrics").unwrap();

@@ -28,7 +28,7 @@ impl Options {
     }
 }
 
-/// What the machine is made ready for. Each includes those before it.
+/// What the machine is made ready for. Each includes those before it, but peers are for the bench alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scope {
     Build,
@@ -36,6 +36,16 @@ pub(crate) enum Scope {
     Test,
     Everything,
     Emulator,
+    Peers,
+}
+
+impl Scope {
+    fn includes(self, other: Self) -> bool {
+        match self {
+            Self::Peers => other <= Self::Lab || other == Self::Peers,
+            _ => other <= self,
+        }
+    }
 }
 
 /// A program that the host has to have, and the Debian package that brings it.
@@ -46,7 +56,7 @@ struct Tool {
 }
 
 /// No C compiler among them: without one, cargo could not have linked this very program.
-const TOOLS: [Tool; 8] = [
+const TOOLS: [Tool; 11] = [
     Tool { program: "ip", package: "iproute2", scope: Scope::Lab },
     Tool { program: "prometheus", package: "prometheus", scope: Scope::Test },
     Tool { program: "promtool", package: "prometheus", scope: Scope::Test },
@@ -55,6 +65,9 @@ const TOOLS: [Tool; 8] = [
     Tool { program: "cpio", package: "cpio", scope: Scope::Emulator },
     Tool { program: "xz", package: "xz-utils", scope: Scope::Emulator },
     Tool { program: "zstd", package: "zstd", scope: Scope::Emulator },
+    Tool { program: "xdp-filter", package: "xdp-tools", scope: Scope::Peers },
+    Tool { program: "nft", package: "nftables", scope: Scope::Peers },
+    Tool { program: "iptables", package: "iptables", scope: Scope::Peers },
 ];
 
 /// Worth a word on how long it took.
@@ -85,7 +98,7 @@ fn tool_packages(scope: Scope) -> Vec<&'static str> {
 }
 
 fn missing_tools(scope: Scope) -> impl Iterator<Item = &'static Tool> {
-    TOOLS.iter().filter(move |tool| tool.scope <= scope && !system::has(tool.program))
+    TOOLS.iter().filter(move |tool| scope.includes(tool.scope) && !system::has(tool.program))
 }
 
 /// A compiler for the kernel half comes from rustup where it can, else from Debian.
@@ -98,7 +111,7 @@ fn compiler_packages(scope: Scope) -> Vec<&'static str> {
     }
     // The kernel half is linted by its own compiler's clippy, which reads the same `core`.
     let from_debian = compiler.map_or(true, |compiler| compiler.sysroot == Path::new("/usr"));
-    if scope >= Scope::Everything && from_debian && !has_clippy {
+    if scope.includes(Scope::Everything) && from_debian && !has_clippy {
         packages.push("rust-web-clippy");
     }
     packages

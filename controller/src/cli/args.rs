@@ -269,11 +269,17 @@ pub(super) struct AddService {
     /// What to call it: up to 16 letters, digits, dots, dashes and underscores
     #[arg(required_unless_present = "listen", conflicts_with = "listen")]
     pub(super) name: Option<String>,
-    /// A port that it is behind, or several as 8000-8010; may be given several times
-    #[arg(long = "port", value_name = "PORT", required_unless_present = "listen", conflicts_with = "listen")]
+    /// A port that it is behind, or several as 80,8000-8010; may be given several times
+    #[arg(
+        long = "port",
+        value_name = "PORT",
+        value_delimiter = ',',
+        required_unless_present = "listen",
+        conflicts_with = "listen"
+    )]
     pub(super) ports: Vec<String>,
-    /// Its protocol; may be given several times
-    #[arg(long, value_enum, default_values_t = [Proto::Tcp])]
+    /// Its protocol, or both as tcp,udp
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Proto::Tcp])]
     pub(super) proto: Vec<Proto>,
     /// Packets per second to it from all sources together; verified sources come first. Without it there is no cap
     #[arg(long, value_name = "PACKETS", value_parser = at_once)]

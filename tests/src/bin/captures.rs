@@ -1,21 +1,19 @@
-//! What the filter would have done to captured traffic: each capture is played to the loaded program in its own time, and
-//! what its host sent to the other direction's program. Nothing is attached, and nothing leaves the machine.
+//! What the filter does to captured traffic. Each capture is played to the loaded program in its own time, and what its host
+//! sent to the other direction's program, with nothing attached; or, with `--beside`, over a link of namespaces, beside other
+//! captures and live clients. Nothing leaves the machine.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use floodwall::api::ServiceView;
 use floodwall_common::config::Mode;
 use floodwall_common::reason::{Reason, Verdict};
+use floodwall_tests::captures::live::{self, Replay};
+use floodwall_tests::captures::{ends, files, protected, read};
 use floodwall_tests::kernel::{Kernel, Time, Variant, pin_to_cpu};
-use pcap_file::pcap::PcapReader;
-use pcap_file::pcapng::{Block, PcapNgReader};
 use serde::Serialize;
 
 /// Play captures to the filter, armed, and show what it drops
@@ -33,17 +31,18 @@ struct Options {
     /// Lock down too: what no service expects is dropped
     #[arg(long)]
     lockdown: bool,
+    /// Play over a link, beside these captures of legitimate traffic and live clients
+    #[arg(long, value_name = "PATH")]
+    beside: Vec<PathBuf>,
+    /// With `--beside`: for how long at least each capture is played, over and over
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
     /// A port that the protected host serves, as tcp/443; may be given several times
     #[arg(long = "service", value_name = "PORT")]
     services: Vec<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-struct Captured {
-    at: Duration,
-    frame: Vec<u8>,
 }
 
 /// What became of a capture.
@@ -70,6 +69,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
+    if !options.beside.is_empty() {
+        return over_a_link(options);
+    }
     pin_to_cpu(0)?;
     let mut played = Vec::new();
     for file in files(&options.paths)? {
@@ -89,77 +91,53 @@ fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for path in paths {
-        if path.is_dir() {
-            for entry in path.read_dir()? {
-                files.push(entry?.path());
-            }
-        } else {
-            files.push(path.clone());
+fn over_a_link(options: &Options) -> Result<()> {
+    let beside = files(&options.beside)?;
+    let mut verbs = Vec::new();
+    if !options.unarmed {
+        verbs.extend(["policy set bare-syn drop", "policy set unsolicited-reply drop"].map(str::to_owned));
+    }
+    if !options.services.is_empty() {
+        let (tcp, udp) = (ports(options, "tcp/"), ports(options, "udp/"));
+        for (protocol, ports) in [("tcp", tcp), ("udp", udp)].into_iter().filter(|(_, ports)| !ports.is_empty()) {
+            verbs.push(format!("service add served-{protocol} --proto {protocol} --port {}", ports.join(",")));
         }
     }
-    let is_capture = |path: &PathBuf| path.extension().is_some_and(|end| end == "pcap" || end == "pcapng");
-    files.retain(is_capture);
-    files.sort();
-    ensure!(!files.is_empty(), "no file there ends with .pcap or .pcapng");
-    Ok(files)
-}
-
-fn read(path: &Path) -> Result<Vec<Captured>> {
-    /// What a pcapng file begins with, in either byte order. Names do not tell.
-    const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
-    let mut file = BufReader::new(File::open(path)?);
-    let mut frames = Vec::new();
-    if file.fill_buf()?.starts_with(&PCAPNG) {
-        let mut reader = PcapNgReader::new(file)?;
-        while let Some(block) = reader.next_block() {
-            match block {
-                Ok(Block::EnhancedPacket(packet)) => {
-                    frames.push(Captured { at: packet.timestamp, frame: packet.data.into_owned() });
-                }
-                Ok(_) => {}
-                Err(error) => return cut_off(path, frames, error),
-            }
-        }
-    } else {
-        let mut reader = PcapReader::new(file)?;
-        ensure!(reader.header().datalink == pcap_file::DataLink::ETHERNET, "not of Ethernet frames");
-        while let Some(packet) = reader.next_packet() {
-            match packet {
-                Ok(packet) => frames.push(Captured { at: packet.timestamp, frame: packet.data.into_owned() }),
-                Err(error) => return cut_off(path, frames, error),
-            }
-        }
+    if options.lockdown {
+        verbs.push("service add clients --proto tcp,udp --port 8080".to_owned());
+        verbs.push("lockdown on".to_owned());
     }
-    Ok(frames)
-}
-
-/// Many published captures end in the middle of a packet: what was whole is played, and that is said.
-fn cut_off(path: &Path, frames: Vec<Captured>, error: pcap_file::PcapError) -> Result<Vec<Captured>> {
-    ensure!(!frames.is_empty(), error);
-    eprintln!("{}: ends after {} packets: {error}", path.display(), frames.len());
-    Ok(frames)
-}
-
-/// Source and destination of an untagged IP frame.
-fn ends(frame: &[u8]) -> Option<(&[u8], &[u8])> {
-    match frame.get(12..14)? {
-        [8, 0] => Some((frame.get(26..30)?, frame.get(30..34)?)),
-        [0x86, 0xdd] => Some((frame.get(22..38)?, frame.get(38..54)?)),
-        _ => None,
+    let replay = Replay { verbs, beside, pps: options.pps, duration: Duration::from_secs(options.seconds) };
+    let mut played = Vec::new();
+    for file in files(&options.paths)? {
+        eprintln!("playing {} over a link", file.display());
+        played.push(live::play(&file, &replay).with_context(|| file.display().to_string())?);
     }
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&played)?);
+        return Ok(());
+    }
+    println!("{:<32} {:>9} {:>9} {:>9}  {:>7} {:>7}  clients", "capture", "sent", "pps", "stopped", "beside", "lost");
+    for one in &played {
+        let (sent, lost) = one.beside.iter().fold((0, 0), |(sent, lost), one| (sent + one.sent, lost + one.lost));
+        println!(
+            "{:<32} {:>9} {:>9.0} {:>7.2} %  {:>7} {:>7}  TCP {:.2} %, UDP {:.2} %",
+            one.capture,
+            one.sent,
+            one.pps,
+            one.stopped() * 100.0,
+            sent,
+            lost,
+            one.tcp * 100.0,
+            one.udp * 100.0
+        );
+    }
+    Ok(())
 }
 
-/// The host that most frames go to.
-fn protected(frames: &[Captured]) -> Result<Vec<u8>> {
-    let mut counts: HashMap<&[u8], u64> = HashMap::new();
-    for (_, destination) in frames.iter().filter_map(|captured| ends(&captured.frame)) {
-        *counts.entry(destination).or_default() += 1;
-    }
-    let most = counts.into_iter().max_by_key(|(_, count)| *count);
-    Ok(most.context("no IP packet in it")?.0.to_vec())
+/// The ports of a protocol among those that are served.
+fn ports<'a>(options: &'a Options, protocol: &str) -> Vec<&'a str> {
+    options.services.iter().filter_map(|port| port.strip_prefix(protocol)).collect()
 }
 
 fn play(path: &Path, options: &Options) -> Result<Played> {

@@ -117,13 +117,14 @@ fn phase(options: &Options, topology: &Topology, place: &Place, name: &'static s
         servers: topology.servers(),
         sources: topology.clients.clone(),
         requests_per_second: REQUESTS,
+        cpu: 1,
         duration,
     };
     let clients = clients.start(&topology.world)?;
     let flood = match sources {
         0 => None,
         _ => {
-            let flood = Flood { kind: Kind::Udp, sources, packets_per_second: options.pps, duration };
+            let flood = Flood { kind: Kind::Udp, only_v4: false, sources, packets_per_second: options.pps, duration };
             Some(flood.start(&topology.world, topology.target()?, 0)?)
         }
     };

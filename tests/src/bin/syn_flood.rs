@@ -152,6 +152,7 @@ fn connect_all(
         let flood = Flood {
             kind: Kind::Syn(PORT),
             sources: 1 << 24,
+            only_v4: false,
             packets_per_second: options.pps,
             duration: Duration::from_secs(8),
         };
