@@ -70,6 +70,8 @@ pub struct Flood {
     pub packets_per_second: u64,
     /// No IPv6 among them.
     pub only_v4: bool,
+    /// Whatever else runs on its CPU comes first.
+    pub gives_way: bool,
     /// For how long.
     pub duration: Duration,
 }
@@ -111,6 +113,11 @@ pub struct Target {
 }
 
 impl Flood {
+    /// A flood of UDP in both families.
+    pub const fn udp(sources: u32, packets_per_second: u64, duration: Duration) -> Self {
+        Self { kind: Kind::Udp, sources, packets_per_second, only_v4: false, gives_way: false, duration }
+    }
+
     /// Sends it from inside a namespace, on the CPU `cpu`.
     ///
     /// # Errors
@@ -118,6 +125,10 @@ impl Flood {
     pub fn start(self, namespace: &Namespace, target: Target, cpu: usize) -> Result<Running<Result<Sent>>> {
         namespace.spawn(move || {
             pin_to(cpu)?;
+            if self.gives_way {
+                // SAFETY: numbers only; it is about this thread.
+                unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+            }
             let families: &[u32] = if self.only_v4 { &[4] } else { &[4, 6] };
             let generators: Result<Vec<_>> =
                 families.iter().map(|family| Generator::new(*family, &self, &target)).collect();

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use floodwall_tests::daemon::{Daemon, Place, all_packets, floodwall_ok, metric, packets, status, wait_for};
-use floodwall_tests::flood::{Flood, Kind};
+use floodwall_tests::flood::Flood;
 use floodwall_tests::topology::{PROTECTED, Topology};
 use floodwall_tests::traffic::{Clients, Servers, finish};
 use serde_json::Value;
@@ -29,7 +29,7 @@ fn one_source_is_dropped_and_legitimate_traffic_is_answered() {
         duration,
     };
     let clients = clients.start(&topology.world).unwrap();
-    let flood = Flood { kind: Kind::Udp, only_v4: false, sources: 1, packets_per_second: 300_000, duration };
+    let flood = Flood::udp(1, 300_000, duration);
     let udp_passed = || {
         let labels = ["class=\"udp\"", "verdict=\"pass\""];
         metric(&topology.server, &place, "floodwall_class_packets_total", &labels).unwrap()
@@ -65,13 +65,7 @@ fn one_source_is_dropped_and_legitimate_traffic_is_answered() {
 fn monitor_mode_counts_and_drops_nothing_until_the_next_packet_after_enforce() {
     let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
     let _daemon = Daemon::start(&topology.server, &place, &["--interface", PROTECTED]).unwrap();
-    let flood = Flood {
-        kind: Kind::Udp,
-        only_v4: false,
-        sources: 1,
-        packets_per_second: 100_000,
-        duration: Duration::from_secs(3),
-    };
+    let flood = Flood::udp(1, 100_000, Duration::from_secs(3));
     let flood = flood.start(&topology.world, topology.target().unwrap(), 0).unwrap();
     let count = |verdict| packets(&status(&topology.server, &place).unwrap(), verdict, "packet-limit");
     wait_for("would-be drops", || (count("pass") > 1_000).then_some(())).unwrap();

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use floodwall_tests::daemon::{Daemon, Place, floodwall, floodwall_ok, is_slow_machine, packets, status, wait_for};
-use floodwall_tests::flood::{Flood, Kind};
+use floodwall_tests::flood::Flood;
 use floodwall_tests::netns::{Namespace, join};
 use floodwall_tests::topology::{PROTECTED, Topology};
 
@@ -55,13 +55,7 @@ fn a_denied_flood_does_not_leak_while_the_daemon_dies_comes_back_and_is_replaced
     verb(&topology, &place, &format!("deny add {} --ttl 1h --reason test", FLOOD_PREFIXES.join(" ")));
     // Thinner and longer where it must leave time for the rest.
     let (packets_per_second, seconds) = if is_slow_machine() { (5_000, 75) } else { (300_000, 6) };
-    let flood = Flood {
-        kind: Kind::Udp,
-        only_v4: false,
-        sources: 1_000,
-        packets_per_second,
-        duration: Duration::from_secs(seconds),
-    };
+    let flood = Flood::udp(1_000, packets_per_second, Duration::from_secs(seconds));
     let flood = flood.start(&topology.world, topology.target().unwrap(), 0).unwrap();
     // Under a flood a daemon on a slow machine may not answer in its own time.
     let answer = || wait_for("an answer", || status(&topology.server, &place).ok()).unwrap();

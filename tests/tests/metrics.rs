@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use floodwall_tests::daemon::{Daemon, Place, floodwall_ok, wait_for};
-use floodwall_tests::flood::{Flood, Kind};
+use floodwall_tests::flood::Flood;
 use floodwall_tests::http::get;
 use floodwall_tests::topology::{PROTECTED, Topology};
 
@@ -24,13 +24,7 @@ fn promtool_has_no_complaint() {
     let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
     let _daemon = Daemon::start(&topology.server, &place, &["--interface", PROTECTED]).unwrap();
     floodwall_ok(&topology.server, &place, &["mode", "enforce"]).unwrap();
-    let flood = Flood {
-        kind: Kind::Udp,
-        only_v4: false,
-        sources: 1,
-        packets_per_second: 100_000,
-        duration: Duration::from_millis(500),
-    };
+    let flood = Flood::udp(1, 100_000, Duration::from_millis(500));
     flood.start(&topology.world, topology.target().unwrap(), 0).unwrap().join().unwrap().unwrap();
     let page = wait_for("drops in the metrics", || {
         let page = get(&topology.server, address(METRICS), "/metrics").unwrap();

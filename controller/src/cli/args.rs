@@ -417,24 +417,26 @@ pub(super) enum List {
     /// Add prefixes
     Add(Add),
     /// Remove prefixes
-    Remove {
-        /// Addresses or prefixes
-        #[arg(required = true, value_parser = prefix)]
-        prefixes: Vec<IpNet>,
-    },
+    Remove(Prefixes),
     /// Show the list
     #[command(name = "list")]
     Show,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct Add {
+#[derive(Debug, Default, Args)]
+pub(super) struct Prefixes {
     /// Addresses or prefixes
     #[arg(value_parser = prefix, required_unless_present = "file")]
     pub(super) prefixes: Vec<IpNet>,
     /// A file with an address or prefix on each line; `#` begins a comment
     #[arg(long, value_name = "PATH")]
     pub(super) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    #[command(flatten)]
+    pub(super) prefixes: Prefixes,
     /// Ends by itself after this time, for example 1h
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) ttl: Option<Duration>,

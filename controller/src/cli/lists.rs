@@ -6,7 +6,7 @@ use std::path::Path;
 use floodwall_common::lists::List;
 use ipnet::IpNet;
 
-use super::args::{self, Add, Global};
+use super::args::{self, Add, Global, Prefixes};
 use super::backend::Backend;
 use super::{args::prefix, print, show};
 use crate::api::{EntryView, ListChange};
@@ -19,14 +19,14 @@ pub(super) async fn run(global: &Global, list: List, verb: args::List) -> anyhow
             print(global, &view, show::list)
         }
         args::List::Add(add) => {
-            let change = ListChange { add: entries(list, &add)?, remove: Vec::new() };
+            let change = ListChange { add: entries(list, add)?, remove: Vec::new() };
             let changed = Backend::find(global).await?.change_list(list, &change).await?;
             print(global, &changed, |changed| {
                 format!("{}: {} added, {} on the list\n", list.label(), change.add.len(), changed.entries)
             })
         }
-        args::List::Remove { prefixes } => {
-            let change = ListChange { add: Vec::new(), remove: prefixes };
+        args::List::Remove(prefixes) => {
+            let change = ListChange { add: Vec::new(), remove: named(prefixes)? };
             let changed = Backend::find(global).await?.change_list(list, &change).await?;
             let removed = change.remove.len() - changed.missing.len();
             print(global, &changed, |changed| {
@@ -35,8 +35,10 @@ pub(super) async fn run(global: &Global, list: List, verb: args::List) -> anyhow
             match changed.missing.as_slice() {
                 [] => Ok(()),
                 missing => {
-                    let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
-                    let text = format!("not on the {} list: {}", list.label(), missing.join(", "));
+                    let named: Vec<_> = missing.iter().take(NAMED).map(ToString::to_string).collect();
+                    let more = missing.len().saturating_sub(NAMED);
+                    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                    let text = format!("not on the {} list: {}{more}", list.label(), named.join(", "));
                     let hint = format!("floodwall {} list", list.label());
                     Err(Failure::new(Exit::Failed, text).hint(hint).into())
                 }
@@ -45,13 +47,22 @@ pub(super) async fn run(global: &Global, list: List, verb: args::List) -> anyhow
     }
 }
 
-fn entries(list: List, add: &Add) -> anyhow::Result<Vec<EntryView>> {
-    let mut prefixes = add.prefixes.clone();
-    if let Some(file) = &add.file {
-        prefixes.extend(read_file(file)?);
+/// How many prefixes an error names.
+const NAMED: usize = 10;
+
+/// All of them, those in a file too.
+fn named(prefixes: Prefixes) -> anyhow::Result<Vec<IpNet>> {
+    let mut all = prefixes.prefixes;
+    if let Some(file) = &prefixes.file {
+        all.extend(read_file(file)?);
     }
+    Ok(all)
+}
+
+fn entries(list: List, mut add: Add) -> anyhow::Result<Vec<EntryView>> {
+    let prefixes = named(std::mem::take(&mut add.prefixes))?;
     for prefix in &prefixes {
-        refuse_dangerous(list, *prefix, add)?;
+        refuse_dangerous(list, *prefix, &add)?;
     }
     let ttl_s = add.ttl.or(add.confirm).map(|ttl| ttl.as_secs());
     let entry = |prefix| EntryView { prefix, ttl_s, added_unix_s: 0, reason: add.reason.clone() };

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, MapData, MapError};
+use aya::sys::SyscallError;
 use floodwall_common::abi::map;
 use floodwall_common::class::Family;
 use floodwall_common::clock::Moment;
@@ -161,16 +162,40 @@ impl PreparedTries {
                 IpNet::V4(prefix) => {
                     let mut data = Key4::default();
                     data[..4].copy_from_slice(&prefix.network().octets());
-                    v4.insert(&Key::new(u32::from(prefix.prefix_len()), data), value, 0).map_err(unwritable)?;
+                    let key = Key::new(u32::from(prefix.prefix_len()), data);
+                    patiently(|| v4.insert(&key, value, 0)).map_err(unwritable)?;
                 }
                 IpNet::V6(prefix) => {
                     let key = Key::new(u32::from(prefix.prefix_len()), prefix.network().octets());
-                    v6.insert(&key, value, 0).map_err(unwritable)?;
+                    patiently(|| v6.insert(&key, value, 0)).map_err(unwritable)?;
                 }
             }
         }
         Ok(Self { v4, v6 })
     }
+}
+
+/// How long an entry waits for memory.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Writes an entry, again where the kernel has no memory. It takes that of a trie from what is free at this moment; where the
+/// rest is full of files that could be read anew, as it is on every machine after a while, it makes room behind our back, and
+/// soon.
+fn patiently(mut write: impl FnMut() -> Result<(), MapError>) -> Result<(), MapError> {
+    let begun = Instant::now();
+    loop {
+        match write() {
+            Err(MapError::SyscallError(error)) if is_passing(&error) && begun.elapsed() < PATIENCE => {
+                // condition: free memory, asked for by trying.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            done => return done,
+        }
+    }
+}
+
+fn is_passing(error: &SyscallError) -> bool {
+    error.io_error.raw_os_error() == Some(libc::ENOMEM)
 }
 
 const fn family_of(prefix: IpNet) -> Family {
@@ -269,6 +294,26 @@ impl PrefilterWords {
 mod tests {
     use super::*;
     use floodwall_common::lists::NOTE_BYTES;
+
+    #[test]
+    fn a_moment_without_memory_is_waited_for_and_nothing_else() {
+        let failed = |code| {
+            let io_error = std::io::Error::from_raw_os_error(code);
+            Err(MapError::SyscallError(SyscallError { call: "bpf_map_update_elem", io_error }))
+        };
+        let mut tries = 0;
+        let written = patiently(|| {
+            tries += 1;
+            if tries < 4 { failed(libc::ENOMEM) } else { Ok(()) }
+        });
+        assert!(written.is_ok() && tries == 4, "{written:?} after {tries}");
+        let mut tries = 0;
+        let refused = patiently(|| {
+            tries += 1;
+            failed(libc::ENOSPC)
+        });
+        assert!(refused.is_err() && tries == 1, "{refused:?} after {tries}");
+    }
 
     fn entry(prefix: &str, until: Option<u64>) -> Listed {
         Listed {

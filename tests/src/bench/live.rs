@@ -3,14 +3,14 @@
 use std::any::Any;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::Serialize;
 
 use super::{SIXTEEN_MILLION, median, peers};
 use crate::daemon::{Daemon, Place, floodwall_ok};
-use crate::flood::{Flood, Kind};
+use crate::flood::Flood;
 use crate::pins::{attach_foreign, attach_world_end};
 use crate::topology::{PROTECTED, Topology};
 use crate::traffic::{Clients, Servers, finish};
@@ -140,14 +140,15 @@ impl Stand {
     }
 
     fn flood(&self, sources: u32, packets_per_second: u64, duration: Duration) -> Result<(f64, f64)> {
-        let flood = Flood { kind: Kind::Udp, only_v4: true, sources, packets_per_second, duration };
+        let flood = Flood { only_v4: true, gives_way: true, ..Flood::udp(sources, packets_per_second, duration) };
         let (begun, before) = (Instant::now(), self.topology.received()?);
         let sent = flood.start(&self.topology.world, self.topology.target()?, WORLD_CPU)?.join()??;
         let received = (self.topology.received()? - before) as f64;
         Ok((sent.packets_per_second() / 1e6, received / begun.elapsed().as_secs_f64() / 1e6))
     }
 
-    /// Lets the interface be served by kernel threads, on the server's CPU.
+    /// Lets the interface be served by kernel threads on the server's CPU, before all processes there, as a network card's
+    /// interrupts are.
     fn receive_on_the_servers_cpu(&self) -> Result<()> {
         let before = receiving_threads()?;
         self.topology.server.write_sys(&format!("{PROTECTED}/threaded"), "1")?;
@@ -155,6 +156,10 @@ impl Stand {
         cpu.set(SERVER_CPU)?;
         for thread in receiving_threads()?.into_iter().filter(|thread| !before.contains(thread)) {
             sched_setaffinity(Pid::from_raw(thread), &cpu).context("keep a receiving thread on a CPU")?;
+            let priority = libc::sched_param { sched_priority: 1 };
+            // SAFETY: a live parameter.
+            let set = unsafe { libc::sched_setscheduler(thread, libc::SCHED_FIFO, &raw const priority) };
+            ensure!(set == 0, "a receiving thread's priority: {}", std::io::Error::last_os_error());
         }
         Ok(())
     }

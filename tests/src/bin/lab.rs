@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Parser;
 use floodwall_tests::daemon::{Daemon, Place, all_packets, floodwall_ok, packets, status};
-use floodwall_tests::flood::{Flood, Kind, Sent};
+use floodwall_tests::flood::{Flood, Sent};
 use floodwall_tests::netns::Namespace;
 use floodwall_tests::topology::{PROTECTED, Topology};
 use floodwall_tests::traffic::{Clients, Seen, Servers, finish};
@@ -124,7 +124,7 @@ fn phase(options: &Options, topology: &Topology, place: &Place, name: &'static s
     let flood = match sources {
         0 => None,
         _ => {
-            let flood = Flood { kind: Kind::Udp, only_v4: false, sources, packets_per_second: options.pps, duration };
+            let flood = Flood::udp(sources, options.pps, duration);
             Some(flood.start(&topology.world, topology.target()?, 0)?)
         }
     };

@@ -149,13 +149,7 @@ fn connect_all(
     let mut phases = Vec::new();
     for address in topology.servers() {
         let connections = options.connections;
-        let flood = Flood {
-            kind: Kind::Syn(PORT),
-            sources: 1 << 24,
-            only_v4: false,
-            packets_per_second: options.pps,
-            duration: Duration::from_secs(8),
-        };
+        let flood = Flood { kind: Kind::Syn(PORT), ..Flood::udp(1 << 24, options.pps, Duration::from_secs(8)) };
         let running = match with_flood {
             true => Some(flood.start(&topology.world, topology.target()?, 1)?),
             false => None,
