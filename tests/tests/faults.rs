@@ -206,6 +206,10 @@ fn f43_a_bad_line_in_a_long_file_changes_nothing_and_is_named() {
     std::fs::write(&file, good).unwrap();
     assert!(rig.ok(&["allow", "add", "--file", path]).contains("20000 on the list"));
     assert_eq!(status(&rig.server, &rig.place).unwrap()["allow_entries"], 20_000);
+    assert!(rig.ok(&["allow", "remove", "--file", path]).contains("20000 removed, 0 on the list"));
+    let (exit, said) = rig.exit(&["allow", "remove", "--file", path]);
+    assert_eq!(exit, 1, "{said}");
+    assert!(said.contains("11.0.0.10/32 and 19990 more"), "names some: {said}");
 }
 
 #[test]
