@@ -465,6 +465,6 @@ pub struct LimitStanding {
     pub used: f64,
     /// What would happen to its next packet of this class.
     pub verdict: String,
-    /// Milliseconds until a packet would pass; zero where one would now.
-    pub next_allowed_ms: f64,
+    /// Milliseconds until a packet would pass; zero where one would now, nothing where none ever would.
+    pub next_allowed_ms: Option<f64>,
 }

@@ -121,7 +121,7 @@ fn standing(key: LimitKey, unit: Unit, rate: Rate, meter: &Meter, debt_ns: u64) 
         burst,
         used: debt_ns as f64 / tolerance_ns.max(1) as f64,
         verdict: verdict.label().to_owned(),
-        next_allowed_ms: debt_ns.saturating_sub(tolerance_ns) as f64 / 1e6,
+        next_allowed_ms: (rate != Rate::Block).then(|| debt_ns.saturating_sub(tolerance_ns) as f64 / 1e6),
     })
 }
 

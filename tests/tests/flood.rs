@@ -59,6 +59,10 @@ fn one_source_is_dropped_and_legitimate_traffic_is_answered() {
     assert!(source == "11.0.0.0" || source.starts_with("3fff:"), "{top}");
     let explained: Value = serde_json::from_str(&verb("explain 11.0.0.0 --json")).unwrap();
     assert!(explained["recent"]["dropped_per_second"].as_f64().unwrap() > 0.0, "{explained}");
+    verb("limits set icmp --pps 0 --yes-block-all");
+    let explained = verb("explain 11.0.0.0");
+    let blocked = explained.lines().find(|line| line.trim_start().starts_with("icmp")).unwrap_or_default();
+    assert!(blocked.contains("drop") && blocked.contains("never"), "{explained}");
 }
 
 #[test]

@@ -340,7 +340,11 @@ pub(super) fn explain(view: &ExplainView) -> String {
             limit.burst.to_string(),
             format!("{:.0} %", limit.used * 100.0),
             limit.verdict.clone(),
-            if limit.next_allowed_ms > 0.0 { format!("{:.1} ms", limit.next_allowed_ms) } else { "now".to_owned() },
+            match limit.next_allowed_ms {
+                None => "never".to_owned(),
+                Some(0.0) => "now".to_owned(),
+                Some(milliseconds) => format!("{milliseconds:.1} ms"),
+            },
         ]);
     }
     if !view.limits.is_empty() {
