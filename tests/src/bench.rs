@@ -206,10 +206,7 @@ pub fn measure(plan: Plan, progress: impl Fn(u32)) -> Result<Vec<Figure>> {
     let xdp_filter = XdpFilter::install()?;
     let can = |case: &&Case| case.cpus <= online && (case.target != Target::XdpFilter || xdp_filter.is_some());
     let cases: Vec<&Case> = CASES.iter().filter(can).collect();
-    let mut filters = Vec::new();
-    for armed in Armed::EACH {
-        filters.push((armed, Filter::load(armed)?));
-    }
+    let mut filters: Vec<Filter> = Armed::EACH.into_iter().map(Filter::load).collect::<Result<_>>()?;
     let mut wrapper = Wrapper::load()?;
     let frames =
         [udp_v4(Ipv4Addr::new(11, 0, 0, 1), DATA), udp_v6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1), DATA)];
@@ -222,9 +219,9 @@ pub fn measure(plan: Plan, progress: impl Fn(u32)) -> Result<Vec<Figure>> {
                 Target::Parse => wrapper.hand_to("parse_drop")?,
                 Target::LruWindow => wrapper.hand_to("lru_window")?,
                 Target::XdpFilter => wrapper.hand_to_loaded(xdp_filter.as_ref().context("xdp-filter")?.program)?,
-                Target::Filter(wanted) => {
-                    let found = filters.iter().find(|(armed, _)| *armed == wanted);
-                    wrapper.hand_to_filter(&found.context("each is loaded")?.1.kernel)?;
+                Target::Filter(armed) => {
+                    let found = filters.iter().find(|filter| filter.armed == armed);
+                    wrapper.hand_to_filter(&found.context("each is loaded")?.kernel)?;
                 }
             }
             wrapper.set_pattern(case.pattern)?;
@@ -234,12 +231,12 @@ pub fn measure(plan: Plan, progress: impl Fn(u32)) -> Result<Vec<Figure>> {
                 rounds.push(ns);
             }
         }
-        for (_, filter) in &mut filters {
+        for filter in &mut filters {
             filter.ring.drain()?;
         }
         progress(round);
     }
-    filters.iter().try_for_each(|(_, filter)| filter.check())?;
+    filters.iter().try_for_each(Filter::check)?;
     let medians: Vec<f64> = rounds.iter_mut().map(|rounds| median(rounds)).collect();
     let named = |name| cases.iter().zip(&medians).find(|(case, _)| case.name == name).map(|(_, ns)| *ns);
     cases

@@ -216,6 +216,14 @@ pub fn floodwall_ok(namespace: &Namespace, place: &Place, arguments: &[&str]) ->
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// The same, with the arguments as words with blanks between them.
+///
+/// # Errors
+/// As [`floodwall_ok`].
+pub fn run_verb(namespace: &Namespace, place: &Place, words: &str) -> Result<String> {
+    floodwall_ok(namespace, place, &words.split(' ').collect::<Vec<_>>())
+}
+
 /// `floodwall status --json`, whatever its exit code says.
 ///
 /// # Errors

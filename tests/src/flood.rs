@@ -10,6 +10,7 @@ use aya::{Ebpf, Pod};
 use etherparse::PacketBuilder;
 use floodwall::dataplane::{TestRun, test_run};
 
+use crate::kernel::pin_to_cpu;
 use crate::netns::{Namespace, Running};
 
 /// The object with the generator.
@@ -124,7 +125,7 @@ impl Flood {
     /// Where the generator cannot be loaded.
     pub fn start(self, namespace: &Namespace, target: Target, cpu: usize) -> Result<Running<Result<Sent>>> {
         namespace.spawn(move || {
-            pin_to(cpu)?;
+            pin_to_cpu(cpu)?;
             if self.gives_way {
                 // SAFETY: numbers only; it is about this thread.
                 unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
@@ -214,14 +215,4 @@ fn frame(kind: Kind, family: u32, target: &Target) -> Result<Vec<u8>> {
         }
     }
     Ok(frame)
-}
-
-/// Keeps the calling thread on one CPU.
-///
-/// # Errors
-/// Where there is no such CPU.
-pub fn pin_to(cpu: usize) -> Result<()> {
-    let mut set = nix::sched::CpuSet::new();
-    set.set(cpu)?;
-    Ok(nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)?)
 }

@@ -6,14 +6,16 @@ use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya::maps::{Array, Map, MapData};
 use aya::programs::{Xdp, XdpMode};
-use floodwall_common::abi::{ABI_VERSION, INTERFACE_SLOTS, InterfaceRecord};
+use floodwall::dataplane::Pins;
+use floodwall_common::abi::{INTERFACE_SLOTS, InterfaceRecord};
 
 use crate::daemon::Place;
 use crate::flood::object;
 use crate::netns::Namespace;
 
-fn pin(place: &Place, name: &str) -> PathBuf {
-    place.bpffs().join("floodwall").join(format!("v{ABI_VERSION}")).join(name)
+/// Where a map is pinned.
+pub fn pin(place: &Place, name: &str) -> PathBuf {
+    Pins::new(place.bpffs()).directory().join(name)
 }
 
 /// Makes every attached program look like one of another build.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage};
 
-use crate::flood::pin_to;
+use crate::kernel::pin_to_cpu;
 use crate::netns::{Namespace, Running};
 
 /// Bytes of a request and of its answer.
@@ -85,7 +85,7 @@ impl Drop for Servers {
 }
 
 fn serve_udp(socket: &UdpSocket, stop: &AtomicBool) {
-    let _ = pin_to(CPU);
+    let _ = pin_to_cpu(CPU);
     let mut message = [0; MESSAGE];
     while !stop.load(Ordering::Relaxed) {
         if let Ok((length, client)) = socket.recv_from(&mut message) {
@@ -95,7 +95,7 @@ fn serve_udp(socket: &UdpSocket, stop: &AtomicBool) {
 }
 
 fn serve_tcp(listener: &TcpListener, stop: &AtomicBool) {
-    let _ = pin_to(CPU);
+    let _ = pin_to_cpu(CPU);
     while !stop.load(Ordering::Relaxed) {
         match listener.accept() {
             Ok((stream, _)) => {
@@ -155,11 +155,11 @@ impl Clients {
             let (source, server, cpu) = (*source, *server, self.cpu);
             let (rate, duration) = (self.requests_per_second, self.duration);
             running.push(namespace.spawn(move || {
-                let _ = pin_to(cpu);
+                let _ = pin_to_cpu(cpu);
                 Seen { tcp: ask_tcp(source, server, rate, duration), ..Seen::default() }
             })?);
             running.push(namespace.spawn(move || {
-                let _ = pin_to(cpu);
+                let _ = pin_to_cpu(cpu);
                 Seen { udp: ask_udp(source, server, rate, duration), ..Seen::default() }
             })?);
         }

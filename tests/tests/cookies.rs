@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use floodwall_tests::daemon::{Daemon, Place, floodwall, floodwall_ok, packets, status, wait_for};
+use floodwall_tests::daemon::{Daemon, Place, floodwall, packets, run_verb, status, wait_for};
 use floodwall_tests::pins::{Foreign, attach_world_end};
 use floodwall_tests::topology::{PROTECTED, Topology, WORLD};
 
@@ -40,7 +40,7 @@ impl Scene {
     }
 
     fn verb(&self, words: &str) -> Result<String> {
-        floodwall_ok(&self.topology.server, &self.place, &words.split(' ').collect::<Vec<_>>())
+        run_verb(&self.topology.server, &self.place, words)
     }
 
     /// How many SYNs were answered here, once the filter has counted nothing more.

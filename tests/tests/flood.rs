@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use floodwall_tests::daemon::{Daemon, Place, all_packets, floodwall_ok, metric, packets, status, wait_for};
+use floodwall_tests::daemon::{Daemon, Place, all_packets, floodwall_ok, metric, packets, run_verb, status, wait_for};
 use floodwall_tests::flood::Flood;
 use floodwall_tests::topology::{PROTECTED, Topology};
 use floodwall_tests::traffic::{Clients, Servers, finish};
@@ -15,7 +15,7 @@ const CLIENTS: u8 = 4;
 fn one_source_is_dropped_and_legitimate_traffic_is_answered() {
     let (topology, place) = (Topology::new(CLIENTS).unwrap(), Place::new().unwrap());
     let _daemon = Daemon::start(&topology.server, &place, &["--interface", PROTECTED]).unwrap();
-    let verb = |words: &str| floodwall_ok(&topology.server, &place, &words.split(' ').collect::<Vec<_>>()).unwrap();
+    let verb = |words: &str| run_verb(&topology.server, &place, words).unwrap();
     verb("mode enforce");
     let (before, received) = topology.settled(&place).unwrap();
     let unseen = received - all_packets(&before);

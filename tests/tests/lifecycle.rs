@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use floodwall_tests::daemon::{Daemon, Place, floodwall, floodwall_ok, is_slow_machine, packets, status, wait_for};
+use floodwall_tests::daemon::{
+    Daemon, Place, floodwall, floodwall_ok, is_slow_machine, packets, run_verb, status, wait_for,
+};
 use floodwall_tests::flood::Flood;
 use floodwall_tests::netns::{Namespace, join};
 use floodwall_tests::topology::{PROTECTED, Topology};
@@ -18,7 +20,7 @@ fn run(topology: &Topology, place: &Place) -> Daemon {
 }
 
 fn verb(topology: &Topology, place: &Place, words: &str) -> String {
-    floodwall_ok(&topology.server, place, &words.split(' ').collect::<Vec<_>>()).unwrap()
+    run_verb(&topology.server, place, words).unwrap()
 }
 
 /// The exit code of a verb and what it said.

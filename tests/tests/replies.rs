@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use floodwall_tests::daemon::{Daemon, Place, floodwall, floodwall_ok, packets, status, wait_for};
+use floodwall_tests::daemon::{Daemon, Place, floodwall, floodwall_ok, packets, run_verb, status, wait_for};
 use floodwall_tests::topology::{PROTECTED, Topology};
 
 const WORLD: Ipv4Addr = Ipv4Addr::new(10, 66, 1, 1);
@@ -27,7 +27,7 @@ impl Scene {
     }
 
     fn verb(&self, words: &str) -> Result<String> {
-        floodwall_ok(&self.topology.server, &self.place, &words.split(' ').collect::<Vec<_>>())
+        run_verb(&self.topology.server, &self.place, words)
     }
 
     fn unsolicited(&self) -> Result<u64> {

@@ -10,7 +10,7 @@ use floodwall_common::config::Mode;
 use floodwall_common::limits::{LimitName, Rate};
 use floodwall_common::reason::{Reason, Verdict};
 use floodwall_common::services::Transport;
-use floodwall_tests::daemon::{Daemon, Place, floodwall, floodwall_ok, metric, packets, status, wait_for};
+use floodwall_tests::daemon::{Daemon, Place, floodwall, floodwall_ok, metric, packets, run_verb, status, wait_for};
 use floodwall_tests::frames::{classes_v4, udp_v4};
 use floodwall_tests::kernel::{Kernel, Time, Variant};
 use floodwall_tests::topology::{PROTECTED, Topology};
@@ -35,7 +35,7 @@ impl Scene {
     }
 
     fn verb(&self, words: &str) -> Result<String> {
-        floodwall_ok(&self.topology.server, &self.place, &words.split(' ').collect::<Vec<_>>())
+        run_verb(&self.topology.server, &self.place, words)
     }
 
     fn refused(&self, words: &str) -> Result<String> {

@@ -12,7 +12,7 @@ use floodwall_common::config::Mode;
 use floodwall_common::limits::{LimitName, Rate};
 use floodwall_common::reason::Reason;
 use floodwall_common::signatures::{Action, Range, SIGNATURES, Shape};
-use floodwall_tests::daemon::{Daemon, Place, floodwall, floodwall_ok, metric, packets, status, wait_for};
+use floodwall_tests::daemon::{Daemon, Place, floodwall, metric, packets, run_verb, status, wait_for};
 use floodwall_tests::frames::udp_v4;
 use floodwall_tests::http::send_unix;
 use floodwall_tests::kernel::{Kernel, Time, Variant, pin_to_cpu, signature};
@@ -42,7 +42,7 @@ impl Scene {
     }
 
     fn verb(&self, words: &str) -> Result<String> {
-        floodwall_ok(&self.topology.server, &self.place, &words.split(' ').collect::<Vec<_>>())
+        run_verb(&self.topology.server, &self.place, words)
     }
 
     /// What a verb that is refused says. It has to change nothing.

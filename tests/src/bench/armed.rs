@@ -61,7 +61,7 @@ impl Armed {
 pub(super) struct Filter {
     pub(super) kernel: Kernel,
     pub(super) ring: Ring,
-    armed: Armed,
+    pub(super) armed: Armed,
 }
 
 impl Filter {

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use serde::Serialize;
 
 use super::{SIXTEEN_MILLION, median, peers};
-use crate::daemon::{Daemon, Place, floodwall_ok};
+use crate::daemon::{Daemon, Place, run_verb};
 use crate::flood::Flood;
 use crate::pins::{attach_foreign, attach_world_end};
 use crate::topology::{PROTECTED, Topology};
@@ -131,7 +131,7 @@ impl Stand {
             Wall::Floodwall => {
                 let daemon = Daemon::start(server, &place, &["--interface", PROTECTED, "--mode", "enforce"])?;
                 for words in ["service add web --port 8080 --proto tcp", "lockdown on"] {
-                    floodwall_ok(server, &place, &words.split(' ').collect::<Vec<_>>())?;
+                    run_verb(server, &place, words)?;
                 }
                 Box::new(daemon)
             }

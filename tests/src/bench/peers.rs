@@ -29,41 +29,33 @@ const IPTABLES: &str = "iptables -t raw -A PREROUTING -p udp --dport 9 -m hashli
                         --hashlimit-htable-size 262144 --hashlimit-htable-max 1048576 -j DROP && \
                         iptables -t raw -A PREROUTING -p udp --dport 9 -j DROP";
 
-fn is_installed(program: &str) -> bool {
-    let mut asked = Command::new(program);
+/// Runs what sets a peer up; `false` where that is not installed.
+fn set_up(server: &Namespace, peer: &str, command: &[&str]) -> Result<bool> {
+    let mut asked = Command::new(peer);
     asked.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    asked.status().is_ok()
-}
-
-fn shell(namespace: &Namespace, program: &str, arguments: &[&str]) -> Result<()> {
-    let output = namespace.command(program)?.args(arguments).output().with_context(|| format!("run {program}"))?;
-    let said = [output.stdout, output.stderr].concat();
-    ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&said).trim());
-    Ok(())
-}
-
-/// Puts xdp-filter on the protected interface; `false` where it is not installed.
-pub(super) fn attach_xdp_filter(server: &Namespace) -> Result<bool> {
-    if !is_installed("xdp-filter") {
+    if asked.status().is_err() {
         return Ok(false);
     }
-    shell(server, "unshare", &["-m", "sh", "-c", XDP_FILTER]).map(|()| true)
+    let (program, arguments) = command.split_first().context("a command")?;
+    let output = server.command(program)?.args(arguments).output().with_context(|| format!("run {program}"))?;
+    let said = [output.stdout, output.stderr].concat();
+    ensure!(output.status.success(), "{peer}: {}", String::from_utf8_lossy(&said).trim());
+    Ok(true)
+}
+
+/// Puts xdp-filter on the protected interface.
+pub(super) fn attach_xdp_filter(server: &Namespace) -> Result<bool> {
+    set_up(server, "xdp-filter", &["unshare", "-m", "sh", "-c", XDP_FILTER])
 }
 
 /// Sets up nftables there.
 pub(super) fn set_nftables(server: &Namespace) -> Result<bool> {
-    if !is_installed("nft") {
-        return Ok(false);
-    }
-    shell(server, "nft", &[NFTABLES]).map(|()| true)
+    set_up(server, "nft", &["nft", NFTABLES])
 }
 
 /// Sets up iptables there.
 pub(super) fn set_iptables(server: &Namespace) -> Result<bool> {
-    if !is_installed("iptables") {
-        return Ok(false);
-    }
-    shell(server, "sh", &["-c", IPTABLES]).map(|()| true)
+    set_up(server, "iptables", &["sh", "-c", IPTABLES])
 }
 
 /// xdp-filter on an interface that no packet comes to, for test runs of its program.

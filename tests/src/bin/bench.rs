@@ -1,6 +1,6 @@
 //! `bench`: nanoseconds per packet of the loaded filter, by test runs through a wrapper that gives each packet its
-//! source; absolute, and as a ratio to a bare drop through the same wrapper in the same run. It attaches nothing:
-//! what a driver costs is not in it.
+//! source; absolute, and as a ratio to a bare drop through the same wrapper in the same run. That attaches nothing: what a
+//! driver costs is in the live figures only (`--live`).
 
 use std::path::PathBuf;
 use std::time::Instant;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Parser;
-use floodwall_tests::daemon::{Daemon, Place, all_packets, floodwall_ok, packets, status};
+use floodwall_tests::daemon::{Daemon, Place, all_packets, packets, run_verb, status};
 use floodwall_tests::flood::{Flood, Sent};
 use floodwall_tests::netns::Namespace;
 use floodwall_tests::topology::{PROTECTED, Topology};
@@ -68,7 +68,7 @@ fn run(options: &Options) -> Result<bool> {
     let mut place = Place::at(std::path::PathBuf::from("/run/floodwall-lab"))?;
     say(&format!("attaching to {PROTECTED} of the server: floodwall run --interface {PROTECTED}"));
     let daemon = Daemon::start(&topology.server, &place, &["--interface", PROTECTED])?;
-    let verb = |words: &str| floodwall_ok(&topology.server, &place, &words.split(' ').collect::<Vec<_>>());
+    let verb = |words: &str| run_verb(&topology.server, &place, words);
     for words in [format!("limits set udp --pps {UDP_PPS} --burst {UDP_BURST}"), "mode enforce".to_owned()] {
         say(&format!("floodwall {words}"));
         verb(&words)?;

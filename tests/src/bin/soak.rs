@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use floodwall_tests::daemon::{Daemon, Place, all_packets, floodwall_ok, packets};
+use floodwall_tests::daemon::{Daemon, Place, all_packets, packets, run_verb};
 use floodwall_tests::flood::Flood;
+use floodwall_tests::pins::pin;
 use floodwall_tests::topology::{PROTECTED, Topology};
 use floodwall_tests::traffic::{Clients, Servers, finish};
 use serde::Serialize;
@@ -91,7 +92,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<bool> {
     let (topology, place) = (Topology::new(4)?, Place::new()?);
     let daemon = Daemon::start(&topology.server, &place, &["--interface", PROTECTED, "--mode", "enforce"])?;
-    let verb = |words: &str| floodwall_ok(&topology.server, &place, &words.split(' ').collect::<Vec<_>>());
+    let verb = |words: &str| run_verb(&topology.server, &place, words);
     verb("service add web --port 8080 --proto tcp,udp")?;
     verb("lockdown on")?;
     let (before, received) = topology.settled(&place)?;
@@ -205,10 +206,9 @@ fn resident_kb(process: u32) -> Result<u64> {
 /// What the kernel says that the pinned maps take.
 fn map_bytes(place: &Place) -> Result<u64> {
     use aya::maps::MapData;
-    use floodwall_common::abi::{ABI_VERSION, map};
-    let directory = place.bpffs().join("floodwall").join(format!("v{ABI_VERSION}"));
+    use floodwall_common::abi::map;
     let bytes = |name: &&str| -> Result<u64> {
-        floodwall_tests::kernel::descriptor_figure(MapData::from_pin(directory.join(name))?.fd(), "memlock")
+        floodwall_tests::kernel::descriptor_figure(MapData::from_pin(pin(place, name))?.fd(), "memlock")
     };
     map::ALL.iter().map(bytes).sum()
 }

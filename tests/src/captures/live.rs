@@ -19,8 +19,9 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socket
 use serde::Serialize;
 
 use super::{Captured, ends, protected, read};
-use crate::daemon::{Daemon, Place, floodwall_ok, packets};
-use crate::flood::{object, pin_to};
+use crate::daemon::{Daemon, Place, packets, run_verb};
+use crate::flood::object;
+use crate::kernel::pin_to_cpu;
 use crate::netns::Namespace;
 use crate::topology::{PROTECTED, Topology, WORLD};
 use crate::traffic::{Clients, Servers, finish};
@@ -96,7 +97,7 @@ pub fn play(path: &Path, replay: &Replay) -> Result<Played> {
     topology.server.ip(&format!("link set {PROTECTED} mtu {MTU}"))?;
     let daemon = Daemon::start(&topology.server, &place, &["--interface", PROTECTED, "--mode", "enforce"])?;
     for words in &replay.verbs {
-        floodwall_ok(&topology.server, &place, &words.split(' ').collect::<Vec<_>>())?;
+        run_verb(&topology.server, &place, words)?;
     }
     let arrivals = Arrivals::attach(&topology.server)?;
     let servers = Servers::start(&topology.server, &topology.servers())?;
@@ -227,7 +228,7 @@ impl Player {
     fn start(self, stop: &Arc<AtomicBool>, cpu: usize) -> JoinHandle<Result<Sent>> {
         let stop = Arc::clone(stop);
         std::thread::spawn(move || {
-            pin_to(cpu)?;
+            pin_to_cpu(cpu)?;
             self.play(&stop)
         })
     }
