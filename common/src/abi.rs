@@ -9,7 +9,7 @@ use crate::reason::REASON_SLOTS;
 use crate::signatures::SIGNATURES as SIGNATURE_SLOTS;
 
 /// Version of every layout in this crate that lies in a map, and of the names below.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Map names, as the kernel and bpftool show them and as the pins are called. At most 15 characters.
 pub mod map {
@@ -38,7 +38,7 @@ pub mod map {
     /// Sources that completed a handshake, a [`crate::memory::Line`] per entry. Written by the kernel half only, where
     /// packets leave.
     pub const VERIFIED: &str = "VERIFIED";
-    /// First SYNs, a [`crate::memory::Line`] per entry. Written by the kernel half only.
+    /// First SYNs, a [`crate::first_syn::Line`] per entry. Written by the kernel half only.
     pub const FIRST_SYNS: &str = "FIRST_SYNS";
     /// One [`crate::services::PortTable`]. Written by the controller only, port by port.
     pub const SERVICES: &str = "SERVICES";

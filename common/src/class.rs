@@ -56,8 +56,14 @@ impl Kind {
 
     /// Whether it is of IPv6; never asked of what is not IP.
     #[inline(always)]
-    pub(crate) const fn is_v6(self) -> bool {
+    pub const fn is_v6(self) -> bool {
         self.0 >= 6
+    }
+
+    /// Whether it is of UDP.
+    #[inline(always)]
+    pub(crate) const fn is_udp(self) -> bool {
+        self.0 == Self::new(Family::V4, Class::Udp).0 || self.0 == Self::new(Family::V6, Class::Udp).0
     }
 
     /// The kind in a place that [`Kind::index`] has named.

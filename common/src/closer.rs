@@ -7,8 +7,8 @@ use crate::meter::{Ask, Meters};
 use crate::packet::Frame;
 use crate::packet::ends::Ends;
 use crate::reason::Reason;
-use crate::replies::{Conversation, PortSet};
-use crate::services::{PortTable, is_expected, service_of};
+use crate::replies::Conversation;
+use crate::services::{Transport, is_expected, service_of};
 
 /// What this host remembers and has been told, beside lists and limits.
 pub trait Memory {
@@ -18,10 +18,10 @@ pub trait Memory {
     fn is_verified(&self, key: u64) -> bool;
     /// Whether this SYN is the first of its connection: [`crate::first_syn::is_first`].
     fn is_first_syn(&self, connection: Conversation) -> bool;
-    /// The UDP ports that replies come from.
-    fn amplifiers(&self) -> &PortSet;
-    /// The services behind ports.
-    fn services(&self) -> &PortTable;
+    /// Whether replies come from this UDP port.
+    fn is_amplifier(&self, port: u16) -> bool;
+    /// The service behind a port, or zero.
+    fn service(&self, transport: Transport, port: u16) -> u8;
 }
 
 /// What a closer look has found. One number, as it crosses a call in the kernel.
@@ -29,8 +29,6 @@ pub trait Memory {
 pub struct Closer(u64);
 
 impl Closer {
-    const VERIFIED: u64 = 1 << 16;
-
     /// Nothing.
     pub const NOTHING: Self = Self(0);
 
@@ -38,8 +36,8 @@ impl Closer {
         Self(reason as u64)
     }
 
-    const fn of(service: u8, is_verified: bool) -> Self {
-        Self((service as u64) << 8 | if is_verified { Self::VERIFIED } else { 0 })
+    const fn of(service: u8) -> Self {
+        Self((service as u64) << 8)
     }
 
     /// As a number.
@@ -67,16 +65,10 @@ impl Closer {
         }
     }
 
-    /// The service that it is for, or zero.
+    /// The service that it is for, or zero; known only where a cap is asked.
     #[inline(always)]
     pub(crate) const fn service(self) -> u8 {
         (self.0 >> 8) as u8
-    }
-
-    /// Whether its source is verified; known only where its service is.
-    #[inline(always)]
-    pub(crate) const fn is_verified(self) -> bool {
-        self.0 & Self::VERIFIED != 0
     }
 }
 
@@ -87,26 +79,36 @@ pub fn look_closer(frame: Frame<'_>, key: u64, meters: &Meters, memory: &impl Me
     let Some(ends) = Ends::read(frame) else {
         return Closer::NOTHING;
     };
-    if meters.ask(Ask::LOCKDOWN) && !is_expected(&ends, memory.services(), |answered| memory.has_sent(answered)) {
-        return Closer::because(Reason::NoService);
+    if let Some(reason) = is_not_expected(&ends, meters, memory) {
+        return Closer::because(reason);
     }
-    if meters.ask(Ask::REPLIES)
-        && let Some(answered) = Conversation::of_claim(&ends, memory.amplifiers())
-        && !memory.has_sent(answered)
-    {
-        return Closer::because(Reason::UnsolicitedReply);
-    }
-    if !meters.ask(Ask::THE_SOURCE) {
-        return Closer::NOTHING;
-    }
-    let is_verified = memory.is_verified(key);
     if meters.ask(Ask::FIRST_SYN)
-        && !is_verified
+        && !memory.is_verified(key)
         && let Some(connection) = Conversation::of_answer(&ends)
         && memory.is_first_syn(connection)
     {
         return Closer::because(Reason::FirstSyn);
     }
-    let service = if meters.ask(Ask::CAP) { service_of(&ends, memory.services()) } else { 0 };
-    Closer::of(service, is_verified)
+    Closer::of(capped_service(&ends, meters, memory))
+}
+
+/// Why nobody here expects a packet, as far as its meters ask.
+#[inline(always)]
+pub(crate) fn is_not_expected(ends: &Ends<'_>, meters: &Meters, memory: &impl Memory) -> Option<Reason> {
+    if meters.ask(Ask::LOCKDOWN) && !is_expected(ends, memory) {
+        return Some(Reason::NoService);
+    }
+    if meters.ask(Ask::REPLIES)
+        && let Some(answered) = Conversation::of_claim(ends, |port| memory.is_amplifier(port))
+        && !memory.has_sent(answered)
+    {
+        return Some(Reason::UnsolicitedReply);
+    }
+    None
+}
+
+/// The service that a packet is for, or zero, where its meters ask for a cap.
+#[inline(always)]
+pub(crate) fn capped_service(ends: &Ends<'_>, meters: &Meters, memory: &impl Memory) -> u8 {
+    if meters.ask(Ask::CAP) { service_of(ends, memory) } else { 0 }
 }

@@ -147,6 +147,12 @@ impl Config {
         &self.caps[service as usize & (SERVICE_SLOTS - 1)]
     }
 
+    /// Some number that the verifier knows nothing of.
+    #[inline(always)]
+    pub(crate) const fn noise(&self) -> u64 {
+        self.generation
+    }
+
     /// The meters of a kind of packets.
     #[inline(always)]
     pub const fn meters(&self, kind: Kind) -> &Meters {

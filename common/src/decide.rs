@@ -1,5 +1,5 @@
-//! The order of the decision: allow list, deny list, what is wrong with the packet, signatures, what nobody expects,
-//! replies to nothing, first SYNs, limits of its source, subnet and network, the cap of its service.
+//! The order of the decision: allow list, deny list, what is wrong with the packet, what nobody expects,
+//! replies to nothing, first SYNs, signatures, limits of its source, subnet and network, the cap of its service.
 //!
 //! One function, called by the kernel half on the packet, by the controller to explain, and by tests as the model that
 //! the loaded program is compared with.
@@ -7,19 +7,19 @@
 use core::hint::cold_path;
 
 use crate::class::Kind;
-use crate::closer::Closer;
+use crate::closer::{Closer, Memory, capped_service, is_not_expected};
 use crate::config::Config;
 use crate::limits::Per;
 use crate::lists::{List, ListState};
 use crate::meter::{Amount, Ask, Meter, Meters};
 use crate::outcome::Outcome;
-use crate::packet::fast::{self, Usual};
+use crate::packet::fast::{self, Rest, Usual};
 use crate::packet::{Frame, Headers, Source, read};
 use crate::reason::Reason;
 
 /// What a decision has to know beside the packet: the lists and the state of sources. Implemented by the maps of the
 /// kernel half, and by a model of them in user space.
-pub trait World<'w> {
+pub trait World<'w>: Memory {
     /// What the operator wants.
     fn config(&self) -> &'w Config;
     /// Which lists are in force. Asked once in a decision, whatever an operator changes meanwhile.
@@ -30,6 +30,10 @@ pub trait World<'w> {
     fn is_listed(&mut self, list: List, source: Source, lists: ListState) -> bool;
     /// Whether any list may hold the source: a quick answer, and where in doubt `true`.
     fn may_be_listed(&mut self, _source: Source) -> bool {
+        true
+    }
+    /// Whether any signature may suit the packet: a quick answer, and where in doubt `true`.
+    fn may_be_signed(&mut self, _packet: &Rest<'_>) -> bool {
         true
     }
     /// Whether a signature has the frame dropped; counts the hits of those that it suits.
@@ -50,13 +54,24 @@ pub trait Exit {
     fn passed(self, kind: Kind) -> Self::Answer;
     /// For a packet over its `PacketLimit`.
     fn over_packet_limit(self, kind: Kind) -> Self::Answer;
+    /// For any other.
+    fn because(self, reason: Reason, kind: Kind) -> Self::Answer;
 }
 
-/// What [`decide`] says of nearly every packet, for a fraction of what it costs. `None` where only [`decide`] can tell;
-/// nothing is charged then.
+/// What [`decide_fast`] has found.
+pub enum Fast<A> {
+    /// What becomes of the packet.
+    Done(A),
+    /// Lists or mechanisms are armed: [`decide_armed`] has to be asked.
+    Armed(Usual),
+    /// Only [`decide`] can tell; nothing is charged.
+    Unusual,
+}
+
+/// What [`decide`] says of nearly every packet while only packets of sources are limited, for a fraction of what it costs.
 #[inline(always)]
-pub fn decide_fast<'w, E: Exit>(frame: Frame<'_>, world: &mut impl World<'w>, exit: E) -> Option<E::Answer> {
-    fast::read(frame, Judge { world, exit })
+pub fn decide_fast<'w, E: Exit>(frame: Frame<'_>, world: &mut impl World<'w>, exit: E) -> Fast<E::Answer> {
+    fast::read(frame, Judge { world, exit }).unwrap_or(Fast::Unusual)
 }
 
 struct Judge<'a, W, E> {
@@ -65,26 +80,59 @@ struct Judge<'a, W, E> {
 }
 
 impl<'w, W: World<'w>, E: Exit> fast::Next for Judge<'_, W, E> {
-    type Answer = E::Answer;
+    type Answer = Fast<E::Answer>;
 
     #[inline(always)]
-    fn usual(self, packet: Usual) -> Option<E::Answer> {
+    fn usual(self, packet: Usual) -> Option<Fast<E::Answer>> {
         let Self { world, exit } = self;
         let meters = world.config().meters(packet.kind);
         if !meters.ask_packets_only() {
             cold_path();
-            if meters.ask_more() || (meters.ask(Ask::LISTS) && world.may_be_listed(packet.source())) {
-                return None;
-            }
-            if !meters.ask(Ask::PACKETS) {
-                return Some(exit.passed(packet.kind));
-            }
+            return Some(Fast::Armed(packet));
         }
-        Some(match over_packet_limit(packet.key, meters, world) {
+        Some(Fast::Done(match over_packet_limit(packet.key, meters, world) {
             None => exit.passed(packet.kind),
             Some(_) => exit.over_packet_limit(packet.kind),
-        })
+        }))
     }
+}
+
+/// The same where lists or mechanisms are armed; `None` where only [`decide`] can tell, and nothing is charged. Once for all
+/// kinds, so that the common path stays small.
+#[inline(always)]
+pub fn decide_armed<'w, E: Exit>(
+    packet: Usual,
+    frame: Frame<'_>,
+    world: &mut impl World<'w>,
+    exit: E,
+) -> Option<E::Answer> {
+    let packet = packet.forgotten(world.config().noise());
+    let (kind, key) = (packet.kind, packet.key);
+    let meters = world.config().meters(kind);
+    if meters.ask(Ask::SELDOM) || (meters.ask(Ask::LISTS) && world.may_be_listed(packet.source())) {
+        return None;
+    }
+    let over = if meters.ask_more() {
+        let rest = packet.rest(frame)?;
+        if let Some(reason) = is_not_expected(&rest.ends, meters, world) {
+            return Some(exit.because(reason, kind));
+        }
+        if meters.ask(Ask::SIGNATURES) && world.may_be_signed(&rest) {
+            return None;
+        }
+        match over_all_limits(key, frame.bytes(), kind, world) {
+            None => over_cap(capped_service(&rest.ends, meters, world), key, world),
+            over => over,
+        }
+    } else if meters.ask(Ask::PACKETS) {
+        over_packet_limit(key, meters, world)
+    } else {
+        None
+    };
+    Some(match over {
+        None => exit.passed(kind),
+        Some(reason) => exit.because(reason, kind),
+    })
 }
 
 /// Why this frame passes or drops, and its place in the counters.
@@ -117,9 +165,6 @@ fn judge<'w>(packet: &Headers, frame: Frame<'_>, world: &mut impl World<'w>) -> 
     let meters = config.meters(found.kind());
     let over = if meters.ask_more() {
         cold_path();
-        if meters.ask(Ask::SIGNATURES) && world.is_signed(frame) {
-            return found.because(Reason::Signature);
-        }
         let closer = if meters.ask(Ask::A_CLOSER_LOOK) {
             world.look_closer(frame, packet.key, found.kind())
         } else {
@@ -128,12 +173,15 @@ fn judge<'w>(packet: &Headers, frame: Frame<'_>, world: &mut impl World<'w>) -> 
         if let Some(reason) = closer.reason() {
             return found.because(reason);
         }
+        if meters.ask(Ask::SIGNATURES) && world.is_signed(frame) {
+            return found.because(Reason::Signature);
+        }
         let over = over_all_limits(packet.key, bytes, found.kind(), world);
         if over.is_none() && meters.ask(Ask::COOKIE) && world.has_cookie(frame) {
             // Answered or not: it never gets to the service, so that its cap is not asked.
             return found.because(answered(packet.key, world));
         }
-        if over.is_none() && closer.service() != 0 { over_cap(closer, world) } else { over }
+        if over.is_none() { over_cap(closer.service(), packet.key, world) } else { over }
     } else if meters.ask(Ask::PACKETS) {
         over_packet_limit(packet.key, meters, world)
     } else {
@@ -177,15 +225,18 @@ fn answered<'w>(key: u64, world: &mut impl World<'w>) -> Reason {
     }
 }
 
-/// Whether the service that the packet is for is over its cap, and this source has to wait.
+/// Whether the service that the packet is for is over its cap, and this source has to wait. Who it is matters only then.
 #[inline(always)]
-fn over_cap<'w>(closer: Closer, world: &mut impl World<'w>) -> Option<Reason> {
-    let cap = world.config().cap(closer.service());
-    if !cap.is_armed() {
+fn over_cap<'w>(service: u8, key: u64, world: &mut impl World<'w>) -> Option<Reason> {
+    if service == 0 {
         return None;
     }
-    let meter = cap.meter(closer.is_verified());
-    if world.admit(u64::from(closer.service()), Amount::PACKET, meter) { None } else { Some(Reason::ServiceCap) }
+    let cap = world.config().cap(service);
+    let service = u64::from(service);
+    let passes = !cap.is_armed()
+        || world.admit(service, Amount::PACKET, cap.open())
+        || (world.is_verified(key) && world.admit(service, Amount::PACKET, cap.verified()));
+    if passes { None } else { Some(Reason::ServiceCap) }
 }
 
 /// The limit that the packet is over, if any. Packets are asked before bytes: what is refused for its bytes has used

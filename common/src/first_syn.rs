@@ -3,30 +3,109 @@
 //! While this is armed, the first SYN of a connection is dropped and remembered; the same from [`AGAIN`] on passes. It
 //! costs each new connection of an unverified source about a second.
 //!
-//! What it can cost (memory: [`crate::memory`], [`LINES`] lines, 2 MiB): every forged SYN leaves a trace too, for eight
+//! The memory is a Bloom filter whose bits are times: an array of [`Line`]s, a cache line of 32 cells each. A SYN leaves the
+//! time in three cells of one line; it was there before where all three are young enough.
+//!
+//! What it can cost ([`LINES`] lines, 2 MiB): every forged SYN leaves a trace too, for eight
 //! seconds. Beside 20,000 of them a second 6 % of first SYNs look like second ones and pass, beside 100,000 it is 73 % (a
 //! test): it errs towards passing, and SYN cookies are the tool for such floods.
 
+use core::cell::UnsafeCell;
+
 use crate::clock::Moment;
-use crate::memory::{Line, Span, Trace};
+use crate::memory::Trace;
 
 /// Cache lines of the memory (2 MiB).
 pub const LINES: usize = 1 << 15;
 
-/// How long a SYN is remembered: 8 s, in units of 2^27 ns (134 ms).
-pub const SPAN: Span = Span { unit_bits: 27, kept: 60 };
+/// Cells in a line.
+const CELLS: usize = 32;
+/// A unit of time is 2 to the power of this, in nanoseconds: 134 ms. Times are odd numbers of them: an age is right to two.
+const UNIT_BITS: u32 = 27;
+/// How long a SYN is remembered, in units: 8 s.
+const KEPT: u16 = 60;
+/// How far a clock may go back, in units.
+const SLACK: u16 = 4;
 
 /// From which age on a SYN is a second one, in units: 0.67 s. Clients wait for a second.
 const AGAIN: u16 = 5;
+
+/// A cache line of the memory. All zero is empty.
+#[repr(C, align(64))]
+pub struct Line(UnsafeCell<[u16; CELLS]>);
+
+// SAFETY: cells are read and written whole, and of two writers at once each is right.
+unsafe impl Sync for Line {}
+
+impl Line {
+    /// A line with nothing in it.
+    pub const fn empty() -> Self {
+        Self(UnsafeCell::new([0; CELLS]))
+    }
+
+    /// A cell of a trace.
+    #[inline(always)]
+    fn cell(&self, trace: Trace, which: u32) -> *mut u16 {
+        // SAFETY: the mask keeps the pointer inside the line.
+        unsafe { self.0.get().cast::<u16>().add(trace.place(which) as usize & (CELLS - 1)) }
+    }
+
+    /// Remembers.
+    #[inline(always)]
+    fn remember(&self, trace: Trace, now: Moment) {
+        let time = time(now);
+        let mut which = 0;
+        while which < 3 {
+            let cell = self.cell(trace, which);
+            // SAFETY: inside this live line. Most find their time there already: a line that is only read stays shared by
+            // all CPUs.
+            unsafe {
+                if cell.read_volatile() != time {
+                    cell.write_volatile(time);
+                }
+            }
+            which += 1;
+        }
+    }
+
+    /// Units since it was last remembered, or looks as if it had been; `None` where it was not, or too long ago.
+    #[inline(always)]
+    fn age(&self, trace: Trace, now: Moment) -> Option<u16> {
+        let time = time(now);
+        let mut oldest = 0;
+        let mut which = 0;
+        while which < 3 {
+            // SAFETY: inside this live line.
+            let then = unsafe { self.cell(trace, which).read_volatile() };
+            // A clock that went back by a little is no reason to forget.
+            let age = time.wrapping_sub(then).wrapping_add(SLACK);
+            if then == 0 || age > KEPT + SLACK {
+                return None;
+            }
+            // Others may have renewed a cell, but none is younger than what is asked for.
+            if age > oldest {
+                oldest = age;
+            }
+            which += 1;
+        }
+        Some(oldest.saturating_sub(SLACK))
+    }
+}
+
+/// The time in a cell, never zero. *Wrap*: a cell that nobody touched for 2.4 hours looks fresh for 8 s.
+#[inline(always)]
+const fn time(now: Moment) -> u16 {
+    ((now.ns() >> UNIT_BITS) as u16) | 1
+}
 
 /// Whether a SYN is the first of its connection; if so, it is remembered. One that comes too soon after is no second one,
 /// and does not count anew.
 #[inline(always)]
 pub fn is_first(line: &Line, trace: Trace, now: Moment) -> bool {
-    match line.age(trace, now, SPAN) {
+    match line.age(trace, now) {
         Some(age) => age < AGAIN,
         None => {
-            line.remember(trace, now, SPAN);
+            line.remember(trace, now);
             true
         }
     }

@@ -56,12 +56,18 @@ impl ListEntry {
 /// Words of a prefilter bitmap.
 pub const PREFILTER_WORDS: usize = 1 << 10;
 
-/// A bit per /16 (IPv4) or hashed /32 (IPv6) in which a list has anything: most packets end here, for a nanosecond
-/// instead of the 20 to 80 of a trie. A set bit too many costs time, never a verdict.
+/// Words of the bitmap that is asked next of IPv4.
+pub const NEAREST_WORDS: usize = 1 << 13;
+
+/// A bit per /16 (IPv4) or hashed /32 (IPv6) in which a list has anything, and for IPv4 then one per hashed /24 for both lists:
+/// most packets end here, for a nanosecond or two instead of the 20 to 80 of a trie. A set bit too many costs time, never a
+/// verdict.
 #[repr(C)]
 pub struct Prefilter {
     /// Bitmaps by list, then by family.
     pub bits: [[[u64; PREFILTER_WORDS]; 2]; 2],
+    /// Of IPv4, more closely.
+    pub nearest: [u64; NEAREST_WORDS],
 }
 
 impl Prefilter {
@@ -73,7 +79,15 @@ impl Prefilter {
             Source::V6(upper, _) => (Family::V6, prefilter_bit_v6(upper)),
         };
         let word = |list: List| self.bits[list as usize][family as usize][(bit >> 6) as usize & (PREFILTER_WORDS - 1)];
-        lists.iter().fold(0, |near, list| near | word(*list)) >> (bit & 63) & 1 == 1
+        let is_near = lists.iter().fold(0, |near, list| near | word(*list)) >> (bit & 63) & 1 == 1;
+        is_near
+            && match source {
+                Source::V4(address) => {
+                    let bit = nearest_bit(address);
+                    self.nearest[(bit >> 6) as usize & (NEAREST_WORDS - 1)] >> (bit & 63) & 1 == 1
+                }
+                Source::V6(..) => true,
+            }
     }
 }
 
@@ -81,6 +95,12 @@ impl Prefilter {
 #[inline(always)]
 pub const fn prefilter_bit_v4(address: u32) -> u32 {
     address >> 16
+}
+
+/// The bit of the /24 of an IPv4 address, below 2^19.
+#[inline(always)]
+pub const fn nearest_bit(address: u32) -> u32 {
+    (address >> 8).wrapping_mul(0x9e37_79b1) >> 13
 }
 
 /// The prefilter bit of an IPv6 address with this upper half, below 2^16.

@@ -1,40 +1,44 @@
-//! What was seen lately, in fixed memory: a Bloom filter whose bits are times.
+//! What was seen lately, in fixed memory: a Bloom filter of two generations.
 //!
-//! A memory is an array of [`Line`]s, a cache line of 32 cells each. What is remembered leaves the time in three cells of
-//! one line; what is asked for was there where all three are young enough. It ages by itself, nothing is ever removed, and
-//! nothing that is put in can make it forget. Too much of it only makes it remember what never was.
+//! A memory is an array of [`Line`]s of two words: one for even generations of time, one for odd ones. What is remembered sets
+//! four bits in the word of the present generation; what is asked for was there where one of the last two has all four. A word
+//! holds the number of its generation, and whoever writes into it in a later one begins with an empty word. So it ages by
+//! itself, what is still seen is kept for one to two generations, and nothing that is put in can make it forget. Too much of
+//! it only makes it remember what never was.
 //!
-//! *Wrap*: a cell that nobody touched for 2^16 units looks fresh for as long as it would be kept.
+//! It is small, so that it stays near the CPU: a line that is not costs more than all else that is asked of a packet.
+//!
+//! *A race of CPUs* on one line is settled by compare-and-swap, tried four times; what loses them all is not remembered.
+//! *Wrap*: a word that nobody wrote for 512 generations looks fresh for one.
 
 use core::cell::UnsafeCell;
 
+use crate::atomic;
 use crate::clock::Moment;
 
-/// Cells in a line.
-pub const CELLS: usize = 32;
+/// Bits of a word that hold the number of its generation.
+const NUMBER: u64 = 0xff;
+/// Bits of a word that what is remembered sets.
+const BITS: u32 = 4;
+/// How often an update that another CPU overtook is tried.
+const ATTEMPTS: u32 = 4;
 
-/// How far a clock may go back, in units.
-const SLACK: u16 = 4;
-
-/// How a memory counts time, and how long it keeps.
+/// How long a memory keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// A unit is 2 to the power of this, in nanoseconds. Times are odd numbers of them: an age is right to two.
-    pub unit_bits: u32,
-    /// Units after which nothing is remembered.
-    pub kept: u16,
+    /// A generation is 2 to the power of this, in nanoseconds.
+    pub generation_bits: u32,
 }
 
 impl Span {
-    /// How long it keeps, in nanoseconds.
-    pub const fn kept_ns(&self) -> u64 {
-        (self.kept as u64) << self.unit_bits
+    /// How long it keeps at least, in nanoseconds.
+    pub const fn kept_ns(self) -> u64 {
+        1 << self.generation_bits
     }
 
-    /// The time in a cell, never zero.
     #[inline(always)]
-    const fn time(&self, now: Moment) -> u16 {
-        ((now.ns() >> self.unit_bits) as u16) | 1
+    const fn generation(self, now: Moment) -> u64 {
+        now.ns() >> self.generation_bits
     }
 }
 
@@ -55,81 +59,77 @@ impl Trace {
         self.0 as usize & (lines - 1)
     }
 
+    /// One of some independent places in a line, below 64.
     #[inline(always)]
-    const fn cell(self, which: u32) -> usize {
-        (self.0 >> (24 + 8 * which)) as usize & (CELLS - 1)
+    pub(crate) const fn place(self, which: u32) -> u32 {
+        (self.0 >> (24 + 8 * which)) as u32 & 63
+    }
+
+    /// Its bits in a word, above the number of the generation.
+    #[inline(always)]
+    const fn bits(self) -> u64 {
+        let (mut bits, mut which) = (0, 0);
+        while which < BITS {
+            bits |= 1 << (8 + ((self.place(which) * 7) >> 3));
+            which += 1;
+        }
+        bits
     }
 }
 
-/// A cache line of a memory. All zero is empty.
-#[repr(C, align(64))]
-pub struct Line(UnsafeCell<[u16; CELLS]>);
+/// A line of a memory. All zero is empty.
+#[repr(C, align(16))]
+pub struct Line(UnsafeCell<[u64; 2]>);
 
-// SAFETY: cells are read and written whole, and of two writers at once each is right.
+// SAFETY: words are read whole and changed only by compare-and-swap.
 unsafe impl Sync for Line {}
 
 impl Line {
     /// A line with nothing in it.
     pub const fn empty() -> Self {
-        Self(UnsafeCell::new([0; CELLS]))
+        Self::from_words([0; 2])
     }
 
     /// A copy of a line, to be looked at.
-    pub const fn from_cells(cells: [u16; CELLS]) -> Self {
-        Self(UnsafeCell::new(cells))
+    pub const fn from_words(words: [u64; 2]) -> Self {
+        Self(UnsafeCell::new(words))
     }
 
     #[inline(always)]
-    fn cell(&self, at: usize) -> *mut u16 {
+    fn word(&self, generation: u64) -> *mut u64 {
         // SAFETY: the mask keeps the pointer inside the line.
-        unsafe { self.0.get().cast::<u16>().add(at & (CELLS - 1)) }
+        unsafe { self.0.get().cast::<u64>().add(generation as usize & 1) }
     }
 
     /// Remembers.
     #[inline(always)]
     pub fn remember(&self, trace: Trace, now: Moment, span: Span) {
-        let time = span.time(now);
-        let mut which = 0;
-        while which < 3 {
-            let cell = self.cell(trace.cell(which));
-            // SAFETY: inside this live line. Most find their time there already: a line that is only read stays shared by
-            // all CPUs.
-            unsafe {
-                if cell.read_volatile() != time {
-                    cell.write_volatile(time);
-                }
-            }
-            which += 1;
-        }
-    }
-
-    /// Units since it was last remembered, or looks as if it had been; `None` where it was not, or too long ago.
-    #[inline(always)]
-    pub fn age(&self, trace: Trace, now: Moment, span: Span) -> Option<u16> {
-        let time = span.time(now);
-        let mut oldest = 0;
-        let mut which = 0;
-        while which < 3 {
+        let generation = span.generation(now);
+        let (word, number, bits) = (self.word(generation), generation >> 1 & NUMBER, trace.bits());
+        let mut attempt = 0;
+        while attempt < ATTEMPTS {
             // SAFETY: inside this live line.
-            let then = unsafe { self.cell(trace.cell(which)).read_volatile() };
-            // A clock that went back by a little is no reason to forget.
-            let age = time.wrapping_sub(then).wrapping_add(SLACK);
-            if then == 0 || age > span.kept + SLACK {
-                return None;
+            let then = unsafe { word.read_volatile() };
+            let kept = if then & NUMBER == number { then } else { number };
+            // Most find their bits there already: a line that is only read stays shared by all CPUs.
+            // SAFETY: a live, aligned word that nothing writes but this.
+            if kept | bits == then || unsafe { atomic::replace(word, then, kept | bits) } {
+                return;
             }
-            // Others may have renewed a cell, but none is younger than what is asked for.
-            if age > oldest {
-                oldest = age;
-            }
-            which += 1;
+            attempt += 1;
         }
-        Some(oldest.saturating_sub(SLACK))
     }
 
     /// Whether it is remembered, or looks as if it were.
     #[inline(always)]
     pub fn remembers(&self, trace: Trace, now: Moment, span: Span) -> bool {
-        self.age(trace, now, span).is_some()
+        let (generation, bits) = (span.generation(now), trace.bits());
+        let has = |generation: u64| {
+            // SAFETY: inside this live line.
+            let word = unsafe { self.word(generation).read_volatile() };
+            (word ^ (bits | generation >> 1 & NUMBER)) & (bits | NUMBER) == 0
+        };
+        has(generation) || has(generation.wrapping_sub(1))
     }
 }
 
@@ -139,9 +139,9 @@ pub(crate) mod tests {
     use crate::hash::HashKey;
 
     const KEY: HashKey = HashKey::new([0x2545_f491_4f6c_dd1d, 0xd129_0d3a_77e5_5a3b]);
-    const SPAN: Span = Span { unit_bits: 30, kept: 60 };
-    const SECOND: u64 = 1 << 30;
-    const NOON: u64 = 40_000 * SECOND;
+    const SPAN: Span = Span { generation_bits: 36 };
+    const GENERATION: u64 = 1 << 36;
+    const NOON: u64 = 40_000 * GENERATION;
 
     /// A memory on the host.
     pub(crate) struct Memory {
@@ -158,12 +158,8 @@ pub(crate) mod tests {
             self.lines[trace.line(self.lines.len())].remember(trace, Moment::from_ns(now), self.span);
         }
 
-        pub(crate) fn age(&self, trace: Trace, now: u64) -> Option<u16> {
-            self.lines[trace.line(self.lines.len())].age(trace, Moment::from_ns(now), self.span)
-        }
-
         pub(crate) fn remembers(&self, trace: Trace, now: u64) -> bool {
-            self.age(trace, now).is_some()
+            self.lines[trace.line(self.lines.len())].remembers(trace, Moment::from_ns(now), self.span)
         }
     }
 
@@ -173,32 +169,55 @@ pub(crate) mod tests {
 
     #[test]
     fn what_was_seen_is_remembered_for_its_time() {
-        let memory = Memory::new(1 << 10, SPAN);
-        assert!(!memory.remembers(trace(1), NOON), "nothing yet");
-        memory.remember(trace(1), NOON);
-        for after in [0, 1, 30, 58] {
-            assert!(memory.remembers(trace(1), NOON + after * SECOND), "after {after} s");
-            let age = u64::from(memory.age(trace(1), NOON + after * SECOND).unwrap());
-            assert!(age.abs_diff(after) < 2, "{age} after {after}");
+        // Just after a generation began, and just before it ends.
+        for (began, kept) in [(NOON, 2 * GENERATION - 1), (NOON + GENERATION - 1, GENERATION)] {
+            let memory = Memory::new(1 << 10, SPAN);
+            assert!(!memory.remembers(trace(1), began), "nothing yet");
+            memory.remember(trace(1), began);
+            for after in [0, 1, GENERATION / 2, kept] {
+                assert!(memory.remembers(trace(1), began + after), "after {after}");
+            }
+            assert!(!memory.remembers(trace(1), began + kept + 1));
+            memory.remember(trace(1), began + GENERATION);
+            assert!(memory.remembers(trace(1), began + kept + 1), "seen again");
+            assert!(!memory.remembers(trace(1), began + kept + 1 + GENERATION));
         }
-        assert!(memory.remembers(trace(1), NOON - SECOND), "a clock that went back");
-        assert!(!memory.remembers(trace(1), NOON + 62 * SECOND));
-        memory.remember(trace(1), NOON + 50 * SECOND);
-        assert!(memory.remembers(trace(1), NOON + 100 * SECOND), "seen again");
+    }
+
+    #[test]
+    fn a_generation_begins_with_an_empty_word() {
+        let memory = Memory::new(1, SPAN);
+        (0..100).for_each(|n| memory.remember(trace(n), NOON));
+        memory.remember(trace(1), NOON + 2 * GENERATION);
+        let left = (0..100).filter(|n| memory.remembers(trace(*n), NOON + 2 * GENERATION)).count();
+        assert!(left < 5, "{left} of an earlier one");
     }
 
     #[test]
     fn all_that_was_seen_is_remembered_and_little_that_was_not() {
-        for (seen, share) in [(10_000, 0.000_6), (100_000, 0.04)] {
+        for (seen, share) in [(10_000, 0.000_1), (100_000, 0.006), (200_000, 0.04)] {
             let memory = Memory::new(1 << 15, SPAN);
             for n in 0..seen {
                 memory.remember(trace(n), NOON + n * 1_000);
             }
-            assert!((0..seen).all(|n| memory.remembers(trace(n), NOON + 20 * SECOND)));
+            let later = NOON + GENERATION + 1;
+            assert!((0..seen).all(|n| memory.remembers(trace(n), later)));
             let others = seen..seen + 1_000_000;
-            let matches = others.filter(|n| memory.remembers(trace(*n), NOON + 20 * SECOND)).count();
-            assert!((matches as f64) < share * 1e6, "{matches} of a million beside {seen}");
+            let matches = others.filter(|n| memory.remembers(trace(*n), later)).count();
             println!("{matches} of a million beside {seen}");
+            assert!((matches as f64) < share * 1e6, "{matches} of a million beside {seen}");
         }
+    }
+
+    #[test]
+    fn what_cpus_remember_at_once_is_all_remembered() {
+        let memory = Memory::new(1, SPAN);
+        std::thread::scope(|scope| {
+            for cpu in 0..2 {
+                let memory = &memory;
+                scope.spawn(move || (0..4).for_each(|n| memory.remember(trace(cpu * 4 + n), NOON)));
+            }
+        });
+        assert!((0..8).all(|n| memory.remembers(trace(n), NOON)));
     }
 }

@@ -244,9 +244,9 @@ impl Ask {
     pub const FIRST_SYN: Self = Self(1_024);
 
     /// Any of what takes a closer look.
-    pub(crate) const A_CLOSER_LOOK: Self = Self(Self::REPLIES.0 | Self::LOCKDOWN.0 | Self::THE_SOURCE.0);
-    /// Any of what has to know whether the source is verified.
-    pub(crate) const THE_SOURCE: Self = Self(Self::CAP.0 | Self::FIRST_SYN.0);
+    pub(crate) const A_CLOSER_LOOK: Self = Self(Self::REPLIES.0 | Self::LOCKDOWN.0 | Self::CAP.0 | Self::FIRST_SYN.0);
+    /// What only the complete decision knows: of some SYNs, and of what passes in no case.
+    pub(crate) const SELDOM: Self = Self(Self::BLOCK.0 | Self::FIRST_SYN.0 | Self::COOKIE.0);
 
     /// Whether it is answered with a cookie.
     pub const COOKIE: Self = Self(2_048);

@@ -77,6 +77,15 @@ impl Source {
         }
     }
 
+    /// Its address in two halves; of an IPv4 address the second is zero.
+    #[inline(always)]
+    pub const fn halves(self) -> (u64, u64) {
+        match self {
+            Self::V4(address) => (address as u64, 0),
+            Self::V6(upper, lower) => (upper, lower),
+        }
+    }
+
     /// Its family.
     #[inline(always)]
     pub const fn family(self) -> Family {

@@ -4,7 +4,7 @@
 //! amplifiers, SYN-ACKs, resets, ICMP errors. What the host sends is remembered by the tuple that a reply to it would
 //! have, for a minute ([`SPAN`]); a reply that is not remembered answers nothing.
 //!
-//! The memory is that of [`crate::memory`], of [`LINES`] cache lines.
+//! The memory is that of [`crate::memory`], of [`LINES`] lines.
 //!
 //! What it can cost:
 //! - *False matches.* A reply to nothing passes as one to something with a probability of 1 in 2,400 beside 10,000
@@ -19,10 +19,10 @@ use crate::packet::ends::Ends;
 use crate::packet::{ACK, RST, SYN, protocol};
 use crate::verifier::index;
 
-/// Cache lines of the memory (2 MiB).
+/// Lines of the memory (512 KiB).
 pub const LINES: usize = 1 << 15;
-/// How long a question is remembered: 60 s, in units of 2^30 ns.
-pub const SPAN: Span = Span { unit_bits: 30, kept: 60 };
+/// How long a question is remembered: 69 to 137 s.
+pub const SPAN: Span = Span { generation_bits: 36 };
 
 const ECHO: u8 = 8;
 const ECHO_REPLY: u8 = 0;
@@ -134,11 +134,11 @@ impl Conversation {
     /// RST, UDP but from the ports of `amplifiers`, ICMP but errors and echo replies, and all that cannot be read.
     #[inline(always)]
     pub fn of_reply(frame: Frame<'_>, amplifiers: &PortSet) -> Option<Self> {
-        Self::of_claim(&Ends::read(frame)?, amplifiers)
+        Self::of_claim(&Ends::read(frame)?, |port| amplifiers.has(port))
     }
 
     #[inline(always)]
-    pub(crate) fn of_claim(ends: &Ends<'_>, amplifiers: &PortSet) -> Option<Self> {
+    pub(crate) fn of_claim(ends: &Ends<'_>, is_amplifier: impl FnOnce(u16) -> bool) -> Option<Self> {
         let header = ends.transport.peek::<8>()?;
         let ports = (be!(u16, header, 0), be!(u16, header, 2));
         let is_reply = match ends.protocol {
@@ -146,7 +146,7 @@ impl Conversation {
                 let flags = ends.transport.peek::<14>()?[13];
                 flags & RST != 0 || flags & (SYN | ACK) == SYN | ACK
             }
-            protocol::UDP => amplifiers.has(ports.0),
+            protocol::UDP => is_amplifier(ports.0),
             _ if ends.is_icmp() => return Self::of_icmp_reply(ends, header),
             _ => false,
         };

@@ -6,6 +6,7 @@
 
 use core::net::Ipv6Addr;
 
+use crate::closer::Memory;
 use crate::frame::be;
 use crate::limits::{Rate, RateError, RateSpec, Unit};
 use crate::meter::{Machine, Meter};
@@ -116,39 +117,42 @@ impl Cap {
         self.verified.is_armed()
     }
 
-    /// The meter of a source.
+    /// The meter of a source that is not verified.
     #[inline(always)]
-    pub const fn meter(&self, is_verified: bool) -> &Meter {
-        if is_verified { &self.verified } else { &self.open }
+    pub(crate) const fn open(&self) -> &Meter {
+        &self.open
+    }
+
+    /// The same meter for a source that is: it refuses nobody whom the other one passes.
+    #[inline(always)]
+    pub(crate) const fn verified(&self) -> &Meter {
+        &self.verified
     }
 }
 
 /// The service that a packet is for, or zero: TCP and UDP to one of its ports, in one piece or the first of several.
 #[inline(always)]
-pub(crate) fn service_of(ends: &Ends<'_>, ports: &PortTable) -> u8 {
+pub(crate) fn service_of(ends: &Ends<'_>, memory: &impl Memory) -> u8 {
     let Some(transport) = Transport::of(ends.protocol) else { return 0 };
-    ends.transport.peek::<4>().map_or(0, |header| ports.service(transport, be!(u16, header, 2)))
+    ends.transport.peek::<4>().map_or(0, |header| memory.service(transport, be!(u16, header, 2)))
 }
 
 /// Whether somebody here expects a packet: a service, a conversation that this host has begun, or the link that it hangs on.
 ///
 /// What has no transport header in it (a later fragment) is never asked: its first piece is, and it has a limit of its own.
 #[inline(always)]
-pub(crate) fn is_expected(ends: &Ends<'_>, ports: &PortTable, has_sent: impl FnOnce(Conversation) -> bool) -> bool {
-    if is_of_link(ends) {
-        return true;
-    }
+pub(crate) fn is_expected(ends: &Ends<'_>, memory: &impl Memory) -> bool {
     if let Some(transport) = Transport::of(ends.protocol) {
         let Some(header) = ends.transport.peek::<4>() else { return true };
         let (from, to) = (be!(u16, header, 0), be!(u16, header, 2));
-        if ports.service(transport, to) != 0 {
+        if memory.service(transport, to) != 0 {
             return true;
         }
         if matches!(transport, Transport::Udp) && DHCP.contains(&(from, to)) {
             return true;
         }
     }
-    Conversation::of_answer(ends).is_some_and(has_sent)
+    is_of_link(ends) || Conversation::of_answer(ends).is_some_and(|answered| memory.has_sent(answered))
 }
 
 /// To all on the link, or from an address that no router forwards: routing protocols, redundancy, multicast membership.

@@ -3,6 +3,7 @@
 //!
 //! A signature suits a packet where all fields that it names do. It names no address: that is what lists are for.
 
+mod hints;
 pub mod table;
 
 use crate::abi::Counter;

@@ -1,10 +1,10 @@
 //! Who has shown that he is where he says: sources that completed a TCP handshake with this host.
 //!
 //! The host itself says so: it sends data, or ends a connection, only to who has answered its SYN-ACK. So the program that
-//! sees what leaves remembers the addresses that data goes to, for [`SPAN`]: six hours after the last of it. A flood with
+//! sees what leaves remembers the addresses that data goes to, for [`SPAN`]: five to ten hours after the last of it. A flood with
 //! forged addresses adds nothing, and whatever it sends, it makes nobody be forgotten.
 //!
-//! What it can cost (memory: [`crate::memory`], [`LINES`] lines, 4 MiB):
+//! What it can cost (memory: [`crate::memory`], [`LINES`] lines, 512 KiB):
 //! - *False matches*: a stranger passes as verified with a probability of 0.6 % beside 100,000 verified sources, and of 2.6 %
 //!   beside 200,000 (a test). All it gains is its place in the queue: limits stay.
 //! - *What an attacker can fake*: whoever owns real addresses can connect from them and is verified, as long as he is on no
@@ -18,11 +18,11 @@ use crate::memory::{Span, Trace};
 use crate::packet::ends::Ends;
 use crate::packet::{FIN, RST, SYN, protocol};
 
-/// Cache lines of the memory (4 MiB).
-pub const LINES: usize = 1 << 16;
+/// Lines of the memory (512 KiB).
+pub const LINES: usize = 1 << 15;
 
-/// How long a source stays verified: six hours, in units of 2^33 ns (8.6 s).
-pub const SPAN: Span = Span { unit_bits: 33, kept: 2_515 };
+/// How long a source stays verified: 4.9 to 9.8 hours.
+pub const SPAN: Span = Span { generation_bits: 44 };
 
 /// The trace of a source, by its [`crate::packet::Source::key`].
 #[inline(always)]
@@ -61,7 +61,7 @@ mod tests {
             for n in 0..verified {
                 memory.remember(trace(&key, 0x0b00_0000 + n), now);
             }
-            let later = now + SPAN.kept_ns() / 2;
+            let later = now + SPAN.kept_ns();
             assert!((0..verified).all(|n| memory.remembers(trace(&key, 0x0b00_0000 + n), later)));
             let strangers = (0..1_000_000).filter(|n| memory.remembers(trace(&key, 0xc000_0000 + n), later)).count();
             assert!((strangers as f64) < share * 1e6, "{strangers} of a million beside {verified}");

@@ -119,12 +119,12 @@ impl Memory for Model<'_> {
         true
     }
 
-    fn amplifiers(&self) -> &PortSet {
-        &self.amplifiers
+    fn is_amplifier(&self, port: u16) -> bool {
+        self.amplifiers.has(port)
     }
 
-    fn services(&self) -> &PortTable {
-        &self.services
+    fn service(&self, transport: Transport, port: u16) -> u8 {
+        self.services.service(transport, port)
     }
 }
 

@@ -5,6 +5,7 @@ use core::ptr::from_ref;
 use aya_ebpf::bindings::{bpf_sock_tuple, xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
+use floodwall_common::class::Kind;
 use floodwall_common::cookie::{LONG, LONGEST_SYN, Offer, SHORT, SynAck, fold, header_words, plain_syn, sum};
 use floodwall_common::packet::Frame;
 
@@ -134,25 +135,33 @@ pub extern "C" fn floodwall_offer(ctx: *mut xdp_md, at: u32) -> u64 {
     }
 }
 
-/// Makes the SYN in the frame its answer, and says to the kernel what becomes of it.
+/// Makes the SYN in the frame its answer, and says to the kernel what becomes of it. What it offers is found out first, so
+/// that the two functions need no room on the stack at once.
+#[inline(always)]
+pub(crate) fn answer(ctx: *mut xdp_md, cookie: u32, kind: Kind) -> u32 {
+    let headers = if kind.is_v6() { V6 - TCP } else { V4 - TCP };
+    let offer = floodwall_offer(ctx, headers as u32);
+    floodwall_syn_ack(ctx, cookie, offer)
+}
+
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn floodwall_syn_ack(ctx: *mut xdp_md, cookie: u32) -> u32 {
+pub extern "C" fn floodwall_syn_ack(ctx: *mut xdp_md, cookie: u32, offer: u64) -> u32 {
+    let offer = Offer::from_bits(offer);
     let context = XdpContext::new(ctx);
     if let Some(syn) = plain_syn::<V4>(frame(&context)) {
-        return answer::<V4>(&context, syn, cookie);
+        return write::<V4>(&context, syn, cookie, offer);
     }
     match plain_syn::<V6>(frame(&context)) {
-        Some(syn) => answer::<V6>(&context, syn, cookie),
+        Some(syn) => write::<V6>(&context, syn, cookie, offer),
         None => xdp_action::XDP_DROP,
     }
 }
 
 #[inline(always)]
-fn answer<const LENGTH: usize>(ctx: &XdpContext, syn: &[u8; LENGTH], cookie: u32) -> u32 {
+fn write<const LENGTH: usize>(ctx: &XdpContext, syn: &[u8; LENGTH], cookie: u32, offer: Offer) -> u32 {
     let Some(bare) = syn.last_chunk::<TCP>() else { return xdp_action::XDP_DROP };
     let cookies = &maps::config().cookies;
-    let offer = Offer::from_bits(floodwall_offer(ctx.ctx, (LENGTH - TCP) as u32));
     let milliseconds = || (clock::monotonic_ns() / 1_000_000) as u32;
     let clock = (cookies.timestamps != 0 && offer.has_timestamp()).then(milliseconds);
     let mss = cookies.mss[usize::from(LENGTH == V6)];

@@ -44,17 +44,17 @@ impl Exit for Leave<'_> {
             self.leave(Reason::PacketLimit, kind, 1, 0)
         }
     }
-}
 
-impl Leave<'_> {
-    /// Counts, samples, and says to the kernel what becomes of the packet.
     #[inline(always)]
-    pub(crate) fn because(self, reason: Reason, kind: Kind) -> u32 {
+    fn because(self, reason: Reason, kind: Kind) -> u32 {
         // All of it in numbers, not in branches: each of them is 0 or 1.
         let wanted = u32::from(self.config.drops.has(reason));
         self.leave(reason, kind, wanted, wanted & self.config.mode & 1)
     }
+}
 
+impl Leave<'_> {
+    /// Counts, samples, and says to the kernel what becomes of the packet.
     #[inline(always)]
     fn leave(self, reason: Reason, kind: Kind, wanted: u32, dropped: u32) -> u32 {
         let count = count(self.cpu, self.bytes, reason, kind, dropped);

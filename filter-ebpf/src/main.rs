@@ -20,12 +20,12 @@ use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 use floodwall_common::abi::CpuState;
 use floodwall_common::clock::Moment;
-use floodwall_common::decide::{decide, decide_fast};
+use floodwall_common::decide::{Exit as _, Fast, decide, decide_armed, decide_fast};
 use floodwall_common::packet::Frame;
 use floodwall_common::reason::Reason;
 
 use crate::exit::Leave;
-use crate::world::Kernel;
+use crate::world::{Armed, Common, Complete, Kernel, anew};
 
 /// For linear frames: any kernel, any driver, MTU up to about 3,500.
 #[xdp]
@@ -45,14 +45,23 @@ pub fn floodwall_frags(ctx: XdpContext) -> u32 {
 fn filter(ctx: &XdpContext, length: impl FnOnce(usize, usize) -> u32) -> u32 {
     // Its map is an array and the entry is there; the verifier wants to hear it. Without it nothing can be counted or
     // judged, and a filter that cannot judge passes.
-    let Some(mut kernel) = Kernel::<true>::now(ctx.ctx) else {
+    let Some(mut kernel) = Kernel::<Common>::now(ctx.ctx) else {
         cold_path();
         // Hidden, so that the compiler does not keep it in a register for all.
         return black_box(xdp_action::XDP_PASS);
     };
     let bytes = length(ctx.data(), ctx.data_end());
     let exit = Leave { ctx, config: kernel.config, cpu: kernel.cpu, bytes };
-    decide_fast(frame(ctx, bytes), &mut kernel, exit).unwrap_or_else(|| {
+    let found = match decide_fast(frame(ctx, bytes), &mut kernel, exit) {
+        Fast::Done(action) => return action,
+        Fast::Armed(packet) => {
+            cold_path();
+            let mut kernel = Kernel::<Armed>::at(ctx.ctx, kernel.cpu, kernel.now);
+            decide_armed(packet, anew(ctx.ctx, bytes), &mut kernel, exit)
+        }
+        Fast::Unusual => None,
+    };
+    found.unwrap_or_else(|| {
         cold_path();
         complete(ctx.ctx, kernel.cpu, kernel.now, bytes)
     })
@@ -62,12 +71,12 @@ fn filter(ctx: &XdpContext, length: impl FnOnce(usize, usize) -> u32) -> u32 {
 /// registers to itself.
 #[inline(never)]
 fn complete(ctx: *mut xdp_md, cpu: *mut CpuState, now: Moment, bytes: u32) -> u32 {
-    let mut kernel = Kernel::<false>::at(ctx, cpu, now);
+    let mut kernel = Kernel::<Complete>::at(ctx, cpu, now);
     let ctx = XdpContext::new(ctx);
     let (reason, kind) = decide(frame(&ctx, bytes), &mut kernel);
     let action = Leave { ctx: &ctx, config: kernel.config, cpu, bytes }.because(reason, kind);
     if reason as u8 == Reason::SynCookie as u8 && action == xdp_action::XDP_DROP {
-        return cookie::floodwall_syn_ack(ctx.ctx, kernel.cookie);
+        return cookie::answer(ctx.ctx, kernel.cookie, kind);
     }
     action
 }

@@ -59,7 +59,7 @@ static SENT: Array<Line, { replies::LINES }> = Array::new();
 static VERIFIED: Array<Line, { verified::LINES }> = Array::new();
 
 #[btf_map]
-static FIRST_SYNS: Array<Line, { first_syn::LINES }> = Array::new();
+static FIRST_SYNS: Array<first_syn::Line, { first_syn::LINES }> = Array::new();
 
 #[btf_map]
 static SERVICES: Array<PortTable, 1> = Array::new();
@@ -150,7 +150,7 @@ pub(crate) fn verified(trace: Trace) -> Option<&'static Line> {
 
 /// The line of the memory of first SYNs that a trace lies in.
 #[inline(always)]
-pub(crate) fn first_syns(trace: Trace) -> Option<&'static Line> {
+pub(crate) fn first_syns(trace: Trace) -> Option<&'static first_syn::Line> {
     FIRST_SYNS.get(trace.line(first_syn::LINES) as u32)
 }
 

@@ -1,38 +1,69 @@
 //! What a decision has to know, answered by the maps.
 
+use core::marker::PhantomData;
+
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use floodwall_common::abi::CpuState;
-use floodwall_common::class::Kind;
+use floodwall_common::class::{Family, Kind};
 use floodwall_common::clock::Moment;
 use floodwall_common::closer::{Closer, Memory};
 use floodwall_common::config::Config;
 use floodwall_common::decide::World;
-use floodwall_common::hash::HashKey;
+use floodwall_common::hash::Place;
 use floodwall_common::limiter::{self, Gate};
 use floodwall_common::lists::{List, ListState};
 use floodwall_common::meter::{Amount, Meter};
+use floodwall_common::packet::fast::Rest;
 use floodwall_common::packet::{Frame, Source};
-use floodwall_common::replies::{self, Conversation, PortSet};
-use floodwall_common::services::PortTable;
+use floodwall_common::replies::{self, Conversation};
+use floodwall_common::services::Transport;
 use floodwall_common::signatures::SIGNATURES;
 use floodwall_common::{closer, first_syn, verified};
 
 use crate::{clock, cookie, maps};
 
-/// The maps at the moment of a packet, on its CPU. `INLINE` is for the common path, where a meter is asked in place; the
-/// complete decision asks several, by calls.
+/// How a meter is asked.
+pub(crate) trait How {
+    /// Whether its gate, and whether all of it is asked in place; what is not in place is a call.
+    const IN_PLACE: (bool, bool);
+}
+
+/// On the common path, where one meter is asked.
 #[derive(Clone, Copy)]
-pub(crate) struct Kernel<const INLINE: bool> {
+pub(crate) struct Common;
+/// Where several may be asked, and most packets pass all gates.
+#[derive(Clone, Copy)]
+pub(crate) struct Armed;
+/// In the complete decision.
+#[derive(Clone, Copy)]
+pub(crate) struct Complete;
+
+impl How for Common {
+    const IN_PLACE: (bool, bool) = (true, true);
+}
+
+impl How for Armed {
+    const IN_PLACE: (bool, bool) = (true, false);
+}
+
+impl How for Complete {
+    const IN_PLACE: (bool, bool) = (false, false);
+}
+
+/// The maps at the moment of a packet, on its CPU.
+#[derive(Clone, Copy)]
+pub(crate) struct Kernel<H> {
     pub(crate) ctx: *mut xdp_md,
     pub(crate) config: &'static Config,
     pub(crate) cpu: *mut CpuState,
     pub(crate) now: Moment,
     /// What a SYN is answered with, where it is.
     pub(crate) cookie: u32,
+    how: PhantomData<H>,
 }
 
-impl<const INLINE: bool> Kernel<INLINE> {
+impl<H: How> Kernel<H> {
     #[inline(always)]
     pub(crate) fn now(ctx: *mut xdp_md) -> Option<Self> {
         let now = clock::now();
@@ -41,11 +72,18 @@ impl<const INLINE: bool> Kernel<INLINE> {
 
     #[inline(always)]
     pub(crate) fn at(ctx: *mut xdp_md, cpu: *mut CpuState, now: Moment) -> Self {
-        Self { ctx, config: maps::config(), cpu, now, cookie: 0 }
+        Self { ctx, config: maps::config(), cpu, now, cookie: 0, how: PhantomData }
+    }
+
+    /// The cell of a source in the gate of this CPU.
+    #[inline(always)]
+    fn cell(&mut self, place: Place) -> &mut u32 {
+        // SAFETY: inside the gate by its mask, and only this CPU touches its gate.
+        unsafe { &mut (&mut (*self.cpu).gate)[place.cell()] }
     }
 }
 
-impl<const INLINE: bool> World<'static> for Kernel<INLINE> {
+impl<H: How> World<'static> for Kernel<H> {
     #[inline(always)]
     fn config(&self) -> &'static Config {
         self.config
@@ -65,7 +103,17 @@ impl<const INLINE: bool> World<'static> for Kernel<INLINE> {
 
     #[inline(always)]
     fn may_be_listed(&mut self, source: Source) -> bool {
-        maps::may_be_listed(source, self.lists())
+        maps::may_be_listed(source, self.lists()) && {
+            let (upper, lower) = source.halves();
+            floodwall_is_listed(upper, lower, source.family() as u32) != 0
+        }
+    }
+
+    #[inline(always)]
+    fn may_be_signed(&mut self, packet: &Rest<'_>) -> bool {
+        // SAFETY: a live word; volatile, so that bank and words are those of one change.
+        let state = unsafe { (&raw const self.config.signatures).read_volatile() };
+        maps::signatures(state.bank()).is_none_or(|table| table.may_suit(packet))
     }
 
     #[inline(always)]
@@ -87,100 +135,100 @@ impl<const INLINE: bool> World<'static> for Kernel<INLINE> {
 
     #[inline(always)]
     fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool {
-        if INLINE {
-            return admit(self.cpu, key, amount, meter, self.now);
+        let (gate_in_place, table_in_place) = H::IN_PLACE;
+        if gate_in_place {
+            let (place, now) = (self.config.key.place(meter.secret(), key), self.now);
+            let cell = self.cell(place);
+            if limiter::pass_open_gate(cell, amount.on(meter), meter, now) {
+                return true;
+            }
+            if limiter::stays_over(cell, maps::likely_entry(place), place, meter, now) {
+                return false;
+            }
+            if table_in_place {
+                return ask(cell, key, amount, meter, now);
+            }
         }
         let place = core::ptr::from_ref(meter) as usize - core::ptr::from_ref(self.config) as usize;
         floodwall_admit(key, amount.to_bits(), place as u32) != 0
     }
 }
 
-/// Asks the meter at this place in the configuration. A global function: the kernel verifies it once, by itself, and not for
-/// every way that leads to it.
+/// Whether any list has an entry for the source, whether or not it has ended. A global function: the kernel verifies it once,
+/// by itself, and not for every way that leads to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn floodwall_is_listed(upper: u64, lower: u64, family: u32) -> u32 {
+    let source = if family == Family::V4 as u32 { Source::V4(upper as u32) } else { Source::V6(upper, lower) };
+    // SAFETY: a live word; volatile, so that it is read once.
+    let state = unsafe { (&raw const maps::config().lists).read_volatile() };
+    let is_on = |list| maps::listed(list, source, state).is_some();
+    u32::from(is_on(List::Allow) || is_on(List::Deny))
+}
+
+/// Asks the meter at this place in the configuration. A global function too.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn floodwall_admit(key: u64, amount: u32, meter: u32) -> u32 {
     const LAST: usize = size_of::<Config>() - size_of::<Meter>();
-    let (place, Some(cpu)) = (meter as usize, maps::this_cpu()) else { return 1 };
+    let (place, Some(mut kernel)) = (meter as usize, Kernel::<Common>::now(core::ptr::null_mut())) else { return 1 };
     // Nobody asks for another place; the verifier wants to hear it.
     if place > LAST {
         return 1;
     }
     // SAFETY: inside the configuration, at a meter.
     let meter = unsafe { &*core::ptr::from_ref(maps::config()).byte_add(place).cast::<Meter>() };
-    u32::from(admit(cpu, key, Amount::from_bits(amount), meter, clock::now()))
-}
-
-#[inline(always)]
-fn admit(cpu: *mut CpuState, key: u64, amount: Amount, meter: &Meter, now: Moment) -> bool {
-    let place = maps::config().key.place(meter.secret(), key);
-    // SAFETY: the cell is inside the gate by its mask, and only this CPU touches its gate.
-    let cell = unsafe { &mut (&mut (*cpu).gate)[place.cell()] };
-    if limiter::pass_open_gate(cell, amount.on(meter), meter, now) {
-        return true;
-    }
-    let stays_over = limiter::stays_over(cell, maps::likely_entry(place), place, meter, now);
-    !stays_over && ask(cell, key, amount, meter, now)
+    u32::from(kernel.admit(key, Amount::from_bits(amount), meter))
 }
 
 /// Takes the closer look; a global function too.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn floodwall_look_closer(ctx: *mut xdp_md, key: u64, kind: u32) -> u64 {
-    let (Some(amplifiers), Some(services)) = (maps::amplifiers(), maps::services()) else {
-        return Closer::NOTHING.to_bits();
-    };
+    let Some(kernel) = Kernel::<Complete>::now(ctx) else { return Closer::NOTHING.to_bits() };
     let ctx = XdpContext::new(ctx);
     let (start, end) = (ctx.data(), ctx.data_end());
     // SAFETY: the kernel keeps this range readable while the program runs.
     let frame = unsafe { Frame::from_raw(start, end, (end - start) as u32) };
-    let config = maps::config();
-    let memory = Memories { key: &config.key, now: clock::now(), amplifiers, services };
-    closer::look_closer(frame, key, config.meters(Kind::from_masked(u64::from(kind))), &memory).to_bits()
+    let meters = kernel.config.meters(Kind::from_masked(u64::from(kind)));
+    closer::look_closer(frame, key, meters, &kernel).to_bits()
 }
 
-/// The memories in the maps at the moment of a packet.
-struct Memories {
-    key: &'static HashKey,
-    now: Moment,
-    amplifiers: &'static PortSet,
-    services: &'static PortTable,
-}
-
-impl Memory for Memories {
+impl<H: How> Memory for Kernel<H> {
     #[inline(always)]
     fn has_sent(&self, conversation: Conversation) -> bool {
-        let trace = conversation.trace(self.key);
+        let trace = conversation.trace(&self.config.key);
         // The line is there; a filter that cannot look passes.
         maps::sent(trace).is_none_or(|line| line.remembers(trace, self.now, replies::SPAN))
     }
 
     #[inline(always)]
     fn is_verified(&self, key: u64) -> bool {
-        let trace = verified::trace(self.key, key);
+        let trace = verified::trace(&self.config.key, key);
         maps::verified(trace).is_some_and(|line| line.remembers(trace, self.now, verified::SPAN))
     }
 
     #[inline(always)]
     fn is_first_syn(&self, connection: Conversation) -> bool {
-        let trace = connection.trace(self.key);
+        let trace = connection.trace(&self.config.key);
         maps::first_syns(trace).is_some_and(|line| first_syn::is_first(line, trace, self.now))
     }
 
     #[inline(always)]
-    fn amplifiers(&self) -> &PortSet {
-        self.amplifiers
+    fn is_amplifier(&self, port: u16) -> bool {
+        maps::amplifiers().is_some_and(|ports| ports.has(port))
     }
 
     #[inline(always)]
-    fn services(&self) -> &PortTable {
-        self.services
+    fn service(&self, transport: Transport, port: u16) -> u8 {
+        // The table is there; where nobody can look, nobody drops.
+        maps::services().map_or(1, |ports| ports.service(transport, port))
     }
 }
 
 /// The frame, read again from the context: a view of which the verifier has learned nothing yet.
 #[inline(always)]
-fn anew<'a>(ctx: *mut xdp_md, bytes: u32) -> Frame<'a> {
+pub(crate) fn anew<'a>(ctx: *mut xdp_md, bytes: u32) -> Frame<'a> {
     // SAFETY: the context is the one that the kernel gave, and it keeps this range readable while the program runs; volatile,
     // so that the compiler does not take what it has already read.
     unsafe {

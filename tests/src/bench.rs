@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Barrier;
 use std::thread;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::Ebpf;
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{Xdp, loaded_programs};
@@ -31,8 +31,10 @@ const DATA: usize = 18;
 const SIXTEEN_MILLION: u32 = 1 << 24;
 
 /// How much is measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
+    /// Names of the cases to be measured, and what their ratios are to; all where there is none.
+    pub cases: Vec<String>,
     /// How often each case is.
     pub rounds: u32,
     /// Packets of a case in a round.
@@ -74,17 +76,28 @@ struct Case {
     target: Target,
     pattern: Pattern,
     cpus: usize,
+    /// The UDP port that the flood goes to.
+    port: u16,
     /// The case that its ratio is to.
     to: &'static str,
 }
 
 const fn case(name: &'static str, target: Target, pattern: Pattern) -> Case {
-    Case { name, target, pattern, cpus: 1, to: if pattern.family == 4 { BARE } else { BARE_V6 } }
+    Case { name, target, pattern, cpus: 1, port: SERVED, to: if pattern.family == 4 { BARE } else { BARE_V6 } }
+}
+
+/// The same, to a port that nobody serves.
+const fn astray(name: &'static str, target: Target, pattern: Pattern) -> Case {
+    Case { port: UNSERVED, ..case(name, target, pattern) }
 }
 
 const fn on_two(name: &'static str, target: Target, pattern: Pattern, to: &'static str) -> Case {
-    Case { name, target, pattern, cpus: 2, to }
+    Case { cpus: 2, to, ..case(name, target, pattern) }
 }
+
+/// The port of the frames, behind which the filters that know services have one.
+const SERVED: u16 = 53;
+const UNSERVED: u16 = 9;
 
 const BARE: &str = "bare-drop";
 const BARE_V6: &str = "bare-drop-v6";
@@ -94,7 +107,7 @@ const FEW: Pattern = v4(1 << 16);
 const RANDOM: Pattern = v4(SIXTEEN_MILLION);
 const DEFAULT: Target = Target::Filter(Armed::Default);
 
-const CASES: [Case; 24] = [
+const CASES: [Case; 25] = [
     case(BARE, Target::Bare, RANDOM),
     case("parse", Target::Parse, RANDOM),
     case("hot-source", DEFAULT, HOT),
@@ -108,6 +121,7 @@ const CASES: [Case; 24] = [
     case("signatures-256", Target::Filter(Armed::Signatures), RANDOM),
     case("all-but-signatures", Target::Filter(Armed::AllButSignatures), RANDOM),
     case("all", Target::Filter(Armed::All), RANDOM),
+    astray("all-no-service", Target::Filter(Armed::All), RANDOM),
     case(BARE_V6, Target::Bare, v6(SIXTEEN_MILLION)),
     case("random-v6", DEFAULT, v6(SIXTEEN_MILLION)),
     on_two("two-cores-bare-drop", Target::Bare, RANDOM, BARE),
@@ -201,14 +215,20 @@ fn thread_cpu_ns() -> u64 {
 ///
 /// # Errors
 /// Where the kernel refuses a program or a run.
-pub fn measure(plan: Plan, progress: impl Fn(u32)) -> Result<Vec<Figure>> {
+pub fn measure(plan: &Plan, progress: impl Fn(u32)) -> Result<Vec<Figure>> {
     let online = thread::available_parallelism()?.get();
     let xdp_filter = XdpFilter::install()?;
-    let can = |case: &&Case| case.cpus <= online && (case.target != Target::XdpFilter || xdp_filter.is_some());
-    let cases: Vec<&Case> = CASES.iter().filter(can).collect();
-    let mut filters: Vec<Filter> = Armed::EACH.into_iter().map(Filter::load).collect::<Result<_>>()?;
+    if let Some(unknown) = plan.cases.iter().find(|name| !CASES.iter().any(|case| case.name == **name)) {
+        bail!("no case {unknown}: there are {}", CASES.map(|case| case.name).join(", "));
+    }
+    let asked = |name| plan.cases.is_empty() || plan.cases.iter().any(|asked| asked == name);
+    let needed = |case: &Case| asked(case.name) || CASES.iter().any(|other| other.to == case.name && asked(other.name));
+    let can = |case: &Case| case.cpus <= online && (case.target != Target::XdpFilter || xdp_filter.is_some());
+    let cases: Vec<&Case> = CASES.iter().filter(|case| can(case) && needed(case)).collect();
+    let loaded = Armed::EACH.into_iter().filter(|armed| cases.iter().any(|case| case.target == Target::Filter(*armed)));
+    let mut filters: Vec<Filter> = loaded.map(Filter::load).collect::<Result<_>>()?;
     let mut wrapper = Wrapper::load()?;
-    let frames =
+    let mut frames =
         [udp_v4(Ipv4Addr::new(11, 0, 0, 1), DATA), udp_v6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1), DATA)];
     let mut rounds = vec![Vec::new(); cases.len()];
     // One round more than asked: in the first, bursts are used up and caches filled.
@@ -225,7 +245,10 @@ pub fn measure(plan: Plan, progress: impl Fn(u32)) -> Result<Vec<Figure>> {
                 }
             }
             wrapper.set_pattern(case.pattern)?;
-            let frame = &frames[usize::from(case.pattern.family == 6)];
+            let is_v6 = case.pattern.family == 6;
+            let frame = &mut frames[usize::from(is_v6)];
+            let port = if is_v6 { 56 } else { 36 };
+            frame[port..port + 2].copy_from_slice(&case.port.to_be_bytes());
             let ns = wrapper.run_on(case.cpus, frame, plan.packets)?;
             if round > 0 {
                 rounds.push(ns);
@@ -236,7 +259,10 @@ pub fn measure(plan: Plan, progress: impl Fn(u32)) -> Result<Vec<Figure>> {
         }
         progress(round);
     }
-    filters.iter().try_for_each(Filter::check)?;
+    // Of cases that belong together some may be missing.
+    if plan.cases.is_empty() {
+        filters.iter().try_for_each(Filter::check)?;
+    }
     let medians: Vec<f64> = rounds.iter_mut().map(|rounds| median(rounds)).collect();
     let named = |name| cases.iter().zip(&medians).find(|(case, _)| case.name == name).map(|(_, ns)| *ns);
     cases

@@ -55,7 +55,7 @@ struct State {
     entries: Vec<Entry>,
     sent: Memory,
     verified: Memory,
-    first_syns: Memory,
+    first_syns: Vec<first_syn::Line>,
     amplifiers: PortSet,
     services: Box<PortTable>,
     signatures: CompiledSignatures,
@@ -152,15 +152,15 @@ impl closer::Memory for Model<'_, '_> {
 
     fn is_first_syn(&self, connection: Conversation) -> bool {
         let trace = connection.trace(&self.config.key);
-        first_syn::is_first(self.state.first_syns.line(trace), trace, self.state.now)
+        first_syn::is_first(&self.state.first_syns[trace.line(first_syn::LINES)], trace, self.state.now)
     }
 
-    fn amplifiers(&self) -> &PortSet {
-        &self.state.amplifiers
+    fn is_amplifier(&self, port: u16) -> bool {
+        self.state.amplifiers.has(port)
     }
 
-    fn services(&self) -> &PortTable {
-        &self.state.services
+    fn service(&self, transport: Transport, port: u16) -> u8 {
+        self.state.services.service(transport, port)
     }
 }
 
@@ -513,7 +513,7 @@ fn the_loaded_filter_decides_as_the_model_does() -> Result<()> {
         entries: vec![],
         sent: Memory::new(replies::LINES, replies::SPAN),
         verified: Memory::new(verified::LINES, verified::SPAN),
-        first_syns: Memory::new(first_syn::LINES, first_syn::SPAN),
+        first_syns: (0..first_syn::LINES).map(|_| first_syn::Line::empty()).collect(),
         amplifiers: kernel.dataplane.amplifiers()?,
         services: Box::new(PortTable::empty()),
         signatures: CompiledSignatures::of(&[], 0)?,

@@ -7,13 +7,14 @@
 
 use core::hint::cold_path;
 
+use super::ends::Ends;
 use super::{
     Packet, Parsed, Source, ether_type, is_martian_v4, may_be_martian_v6, protocol, tcp_class, tcp_finding, udp_finding,
 };
 use crate::class::{Class, Family, Kind};
 use crate::frame::{Cursor, Frame, be, field, raw};
 use crate::reason::Reason;
-use crate::verifier::again;
+use crate::verifier::{again, forget};
 
 /// EtherType, version, and of IPv4 the header length: four bytes, compared at once.
 const fn first_word(ether_type: u16, version: u8) -> u32 {
@@ -53,7 +54,7 @@ impl Next for Collect {
 
 /// A packet with nothing wrong: its finding is `Passed`.
 #[derive(Clone, Copy)]
-pub(crate) struct Usual {
+pub struct Usual {
     pub(crate) kind: Kind,
     /// [`Source::key`]: the upper half of an IPv6 address, or an IPv4 address.
     pub(crate) key: u64,
@@ -66,6 +67,41 @@ impl Usual {
     pub(crate) const fn source(&self) -> Source {
         Source::new(self.kind, self.key, self.lower)
     }
+
+    /// Without what the verifier has learned of it: what follows is then walked once for all kinds.
+    #[inline(always)]
+    pub(crate) fn forgotten(self, noise: u64) -> Self {
+        let kind = Kind::from_masked(forget(u64::from(self.kind.index()), noise));
+        Self { kind, key: forget(self.key, noise), lower: forget(self.lower, noise) }
+    }
+
+    /// The rest of its headers: for what asks more of it than most do.
+    #[inline(always)]
+    pub(crate) fn rest<'a>(&self, frame: Frame<'a>) -> Option<Rest<'a>> {
+        let is_v6 = self.kind.is_v6();
+        let ip = frame.cursor().behind(14);
+        let (destination, hops, length, transport) = if is_v6 {
+            let header = ip.peek::<40>()?;
+            let destination = (be!(u64, header, 24), be!(u64, header, 32));
+            (destination, header[7], u32::from(be!(u16, header, 4)) + 40, ip.behind(40))
+        } else {
+            let header = ip.peek::<20>()?;
+            ((u64::from(be!(u32, header, 16)), 0), header[8], u32::from(be!(u16, header, 2)), ip.behind(20))
+        };
+        let protocol = if self.kind.is_udp() { protocol::UDP } else { protocol::TCP };
+        let ends = Ends { source: (self.key, self.lower), destination, protocol, is_v6, transport };
+        Some(Rest { ends, kind: self.kind, hops, length })
+    }
+}
+
+/// The headers of a packet with nothing wrong, in one piece, in an untagged frame.
+pub struct Rest<'a> {
+    pub(crate) ends: Ends<'a>,
+    pub(crate) kind: Kind,
+    /// Time to live, or hop limit.
+    pub(crate) hops: u8,
+    /// Length of the IP packet with its headers.
+    pub(crate) length: u32,
 }
 
 /// What is done with a usual packet. It is inlined once for each kind, so that what depends on that is a constant there.

@@ -11,9 +11,11 @@
 use core::array;
 use core::hint::cold_path;
 
+use super::hints::Hints;
 use super::{Action, Range, Record, SIGNATURES, Shape, SignatureState, Traits, WINDOWS, WORDS};
 use crate::class::Family;
 use crate::clock::Moment;
+use crate::packet::fast::Rest;
 use crate::packet::{Frame, protocol};
 use crate::verifier::{forget, index};
 
@@ -91,6 +93,7 @@ pub struct Table {
     until_ns: [u64; SIGNATURES],
     drops: Row,
     counts: Row,
+    hints: Hints,
 }
 
 /// More places and masks of payloads than the table has room for.
@@ -116,6 +119,7 @@ impl Table {
         self.lengths.compile(&shape, |shape| shape.lengths);
         self.compile_layouts(&shape);
         self.compile_payloads(&shape);
+        self.hints.compile(records);
         Ok(SignatureState::new(bank, words as u32, kinds))
     }
 
@@ -173,6 +177,12 @@ impl Table {
             let value = |number| if has(&members, number) { shape(number).map(|shape| shape.payload) } else { None };
             first = self.payloads.compile(&mut window.search, first, &value);
         }
+    }
+
+    /// Whether any signature may suit a packet with nothing wrong: a quick answer in front of [`Self::judge`].
+    #[inline(always)]
+    pub fn may_suit(&self, packet: &Rest<'_>) -> bool {
+        self.hints.may_suit(packet)
     }
 
     /// Whether a signature in force has the frame dropped. `hit` hears the number of each signature that counts it, and of

@@ -11,8 +11,8 @@ use floodwall_common::abi::map;
 use floodwall_common::class::Family;
 use floodwall_common::clock::Moment;
 use floodwall_common::lists::{
-    FOREVER, Key4, Key6, List, ListEntry, ListState, MAX_ENTRIES, PREFILTER_WORDS, Prefilter, prefilter_bit_v4,
-    prefilter_bit_v6,
+    FOREVER, Key4, Key6, List, ListEntry, ListState, MAX_ENTRIES, NEAREST_WORDS, PREFILTER_WORDS, Prefilter,
+    nearest_bit, prefilter_bit_v4, prefilter_bit_v6,
 };
 use ipnet::IpNet;
 
@@ -49,7 +49,9 @@ pub(super) struct Tries {
 /// A [`Prefilter`], as the loader's library takes it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(super) struct PrefilterWords([u64; PREFILTER_WORDS * 4]);
+pub(super) struct PrefilterWords([u64; WORDS]);
+
+const WORDS: usize = PREFILTER_WORDS * 4 + NEAREST_WORDS;
 
 const _: () = assert!(size_of::<PrefilterWords>() == size_of::<Prefilter>());
 
@@ -135,7 +137,7 @@ impl PreparedLists {
     /// # Errors
     /// Where a list is too long, or the kernel has no memory for it.
     pub fn new(allow: &[Listed], deny: &[Listed]) -> Result<Self> {
-        let mut words = Box::new(PrefilterWords([0; PREFILTER_WORDS * 4]));
+        let mut words = Box::new(PrefilterWords([0; WORDS]));
         let mut holds = Vec::new();
         let mut build = |list: List, entries: &[Listed]| -> Result<PreparedTries> {
             if entries.len() > MAX_ENTRIES as usize {
@@ -269,9 +271,9 @@ impl PrefilterWords {
     fn mark(&mut self, list: List, prefix: IpNet) {
         match prefix {
             IpNet::V4(prefix) => {
-                let first = prefilter_bit_v4(u32::from(prefix.network()));
-                let last = prefilter_bit_v4(u32::from(prefix.broadcast()));
-                (first..=last).for_each(|bit| self.set(list, Family::V4, bit));
+                let (first, last) = (u32::from(prefix.network()), u32::from(prefix.broadcast()));
+                (prefilter_bit_v4(first)..=prefilter_bit_v4(last)).for_each(|bit| self.set(list, Family::V4, bit));
+                (first >> 8..=last >> 8).for_each(|near| self.set_nearest(nearest_bit(near << 8)));
             }
             // The bit is a hash of the first 32: a shorter prefix may be anywhere.
             IpNet::V6(prefix) if prefix.prefix_len() < 32 => {
@@ -282,6 +284,10 @@ impl PrefilterWords {
                 self.set(list, Family::V6, prefilter_bit_v6(upper));
             }
         }
+    }
+
+    fn set_nearest(&mut self, bit: u32) {
+        self.0[PREFILTER_WORDS * 4 + (bit >> 6) as usize] |= 1 << (bit & 63);
     }
 
     fn set(&mut self, list: List, family: Family, bit: u32) {
@@ -366,13 +372,19 @@ mod tests {
 
     #[test]
     fn the_prefilter_covers_all_of_a_prefix() {
-        let mut words = PrefilterWords([0; PREFILTER_WORDS * 4]);
+        let mut words = PrefilterWords([0; WORDS]);
         words.mark(List::Deny, "10.0.0.0/15".parse().expect("a prefix"));
-        let set: u32 = words.0.iter().map(|word| word.count_ones()).sum();
-        assert_eq!(set, 2);
+        let set = |words: &[u64]| words.iter().map(|word| word.count_ones()).sum::<u32>();
+        let (bits, nearest) = words.0.split_at(PREFILTER_WORDS * 4);
+        assert_eq!(set(bits), 2);
+        assert!((0x0a00_0000..0x0a02_0000_u32).step_by(256).all(|address| {
+            let bit = nearest_bit(address);
+            nearest[(bit >> 6) as usize] >> (bit & 63) & 1 == 1
+        }));
+        assert!((200..=512).contains(&set(nearest)), "{}", set(nearest));
         words.mark(List::Deny, "0.0.0.0/0".parse().expect("a prefix"));
         words.mark(List::Allow, "2000::/3".parse().expect("a prefix"));
-        let set: u32 = words.0.iter().map(|word| word.count_ones()).sum();
-        assert_eq!(set, 2 * 65_536);
+        let (bits, nearest) = words.0.split_at(PREFILTER_WORDS * 4);
+        assert_eq!((set(bits), set(nearest)), (2 * 65_536, NEAREST_WORDS as u32 * 64));
     }
 }

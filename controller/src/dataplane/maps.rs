@@ -114,7 +114,7 @@ pub(super) fn shapes(cpus: u32) -> [Shape; map::ALL.len()] {
         array(map::SENT, size_of::<Line>(), replies::LINES),
         array(map::AMPLIFIERS, size_of::<PortSet>(), 1),
         array(map::VERIFIED, size_of::<Line>(), verified::LINES),
-        array(map::FIRST_SYNS, size_of::<Line>(), first_syn::LINES),
+        array(map::FIRST_SYNS, size_of::<first_syn::Line>(), first_syn::LINES),
         array(map::SERVICES, size_of::<PortTable>(), 1),
         array(map::SIGNATURES, size_of::<Table>(), 2),
         array(map::SIGNATURE_SPECS, size_of::<Records>(), 2),

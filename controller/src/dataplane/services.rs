@@ -6,7 +6,7 @@ use aya::maps::{Array, Map, MapData};
 use floodwall_common::abi::map;
 use floodwall_common::config::Config;
 use floodwall_common::limits::{Rate, RateSpec};
-use floodwall_common::memory::{CELLS, Line};
+use floodwall_common::memory::Line;
 use floodwall_common::services::{Cap, NAME_BYTES, PortTable, SERVICE_SLOTS, ServiceRecord, Transport};
 use floodwall_common::verified;
 
@@ -86,9 +86,9 @@ impl Dataplane {
     pub fn is_verified(&self, source: u64) -> Result<bool> {
         let trace = verified::trace(&self.config()?.key, source);
         let data = MapData::from_pin(self.pins.map(map::VERIFIED)).map_err(|error| failed("open", &error))?;
-        let lines: Array<MapData, [u16; CELLS]> = typed(data, Map::Array, Array::try_from)?;
-        let cells = lines.get(&(trace.line(verified::LINES) as u32), 0).map_err(|error| failed("read", &error))?;
-        Ok(Line::from_cells(cells).remembers(trace, self.clock()?.now(), verified::SPAN))
+        let lines: Array<MapData, [u64; 2]> = typed(data, Map::Array, Array::try_from)?;
+        let words = lines.get(&(trace.line(verified::LINES) as u32), 0).map_err(|error| failed("read", &error))?;
+        Ok(Line::from_words(words).remembers(trace, self.clock()?.now(), verified::SPAN))
     }
 }
 

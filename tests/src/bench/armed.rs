@@ -106,9 +106,10 @@ impl Filter {
     pub(super) fn check(&self) -> Result<()> {
         let counted = self.kernel.counted();
         let said = || format!("{:?}: {:?}", self.armed, counted.cells());
-        let [passed, limited, denied, capped] =
-            [Reason::Passed, Reason::PacketLimit, Reason::Denied, Reason::ServiceCap].map(|reason| counted.of(reason));
-        ensure!(passed + limited + denied + capped == counted.packets(), "{}", said());
+        let reasons = [Reason::Passed, Reason::PacketLimit, Reason::Denied, Reason::ServiceCap, Reason::NoService];
+        let [passed, limited, denied, capped, unserved] = reasons.map(|reason| counted.of(reason));
+        ensure!(passed + limited + denied + capped + unserved == counted.packets(), "{}", said());
+        ensure!((unserved > 0) == (self.armed == Armed::All), "{}", said());
         ensure!((denied > 0) == self.armed.has(Armed::Lists), "{}", said());
         // Of the five cases of the default filter one is a hot source.
         let is_right = match self.armed {

@@ -25,6 +25,9 @@ struct Options {
     /// Print one JSON object on standard output, and the rest on standard error
     #[arg(long)]
     json: bool,
+    /// Measure only these cases, and what their ratios are to
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "markdown")]
+    cases: Vec<String>,
     /// Rounds; each measures every case once
     #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -59,7 +62,8 @@ fn main() -> Result<()> {
             eprint!("\rround {done} of {}, {} s ", options.rounds, begun.elapsed().as_secs());
         }
     };
-    let cases = bench::measure(Plan { rounds: options.rounds, packets: options.packets }, progress)?;
+    let plan = Plan { cases: options.cases, rounds: options.rounds, packets: options.packets };
+    let cases = bench::measure(&plan, progress)?;
     eprintln!("\r{} rounds of {} packets a case, {:.1?}", options.rounds, options.packets, begun.elapsed());
     let accuracy = options.accuracy.then(bench::accuracy).transpose()?;
     let is_live = options.live || options.markdown.is_some();
