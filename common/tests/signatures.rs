@@ -5,6 +5,7 @@
 use floodwall_common::class::Family;
 use floodwall_common::clock::Moment;
 use floodwall_common::lists::FOREVER;
+use floodwall_common::packet::fast::rest;
 use floodwall_common::packet::{Frame, Parsed, parse};
 use floodwall_common::reason::Reason;
 use floodwall_common::signatures::table::{Table, TooManyWindows};
@@ -221,6 +222,26 @@ fn all_that_count_hear_of_a_packet_and_the_first_that_drops() {
 }
 
 #[test]
+fn the_quick_answer_denies_what_differs_in_one_field() {
+    let udp_to = |port: u16, data: &[u8]| {
+        let mut datagram = udp_of(8 + data.len() as u16, 8);
+        datagram[2..4].copy_from_slice(&port.to_be_bytes());
+        datagram.extend(data);
+        V4::default().frame(UDP, &datagram)
+    };
+    let shape = Shape { protocol: 17, destination_ports: range(53, 53), ..Shape::ANY };
+    let query = Shape { payload: 0xab << 56, payload_mask: 0xff << 56, ..shape };
+    let long = Shape { lengths: range(1_000, 2_000), ..shape };
+    let (table, _) = compile(&[record(query, Action::Drop, FOREVER), record(long, Action::Drop, FOREVER)]);
+    let may_suit = |frame: &[u8]| table.may_suit(&rest(Frame::new(frame)).unwrap());
+    assert!(may_suit(&udp_to(53, &[0xab; 20])));
+    assert!(may_suit(&udp_to(53, &[0xab])), "too short to be looked at");
+    assert!(!may_suit(&udp_to(53, &[0xac; 20])) && !may_suit(&udp_to(54, &[0xab; 20])));
+    assert!(may_suit(&udp_to(53, &[0; 1_200])) && !may_suit(&udp_to(53, &[0; 1_990])), "by its length");
+    assert!(!may_suit(&V4::default().frame(TCP, &tcp(SYN))));
+}
+
+#[test]
 fn eight_ways_to_look_at_payloads_fit_and_nine_do_not() {
     let shape = |place: usize| Shape { payload_mask: 0xff << 56, payload_offset: place as u8, ..Shape::ANY };
     let mut records = [Record::NONE; SIGNATURES];
@@ -376,6 +397,20 @@ proptest! {
         let (table, state) = compile(&records);
         for frame in &frames {
             prop_assert_eq!(judge(&table, state, frame), expected(&records, frame), "{:02x?}", frame);
+        }
+    }
+
+    #[test]
+    fn the_quick_answer_never_denies_what_suits(
+        shapes in prop::collection::vec(any_shape(), 1..40),
+        frames in prop::collection::vec(any_frame(), 60),
+    ) {
+        let records: Vec<_> = shapes.iter().map(|shape| record(*shape, Action::Drop, FOREVER)).collect();
+        let (table, _) = compile(&records);
+        for frame in frames.iter().map(|frame| Frame::new(frame)) {
+            let (Some(rest), Some(packet)) = (rest(frame), Traits::read(frame)) else { continue };
+            let suits = shapes.iter().any(|shape| shape.suits(&packet));
+            prop_assert!(!suits || table.may_suit(&rest), "{:?}", shapes);
         }
     }
 

@@ -38,6 +38,20 @@ pub fn parse(frame: Frame<'_>) -> Option<Parsed> {
     read(frame, Collect { bytes: frame.bytes() })
 }
 
+/// The headers of a frame that [`parse`] knows.
+#[inline(always)]
+pub fn rest(frame: Frame<'_>) -> Option<Rest<'_>> {
+    struct Keep;
+    impl Next for Keep {
+        type Answer = Usual;
+
+        fn usual(self, packet: Usual) -> Option<Usual> {
+            Some(packet)
+        }
+    }
+    read(frame, Keep)?.rest(frame)
+}
+
 struct Collect {
     bytes: u32,
 }

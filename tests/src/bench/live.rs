@@ -130,7 +130,7 @@ impl Stand {
             Wall::LruWindow => Box::new(attach_foreign(server, PROTECTED, "lru_window")?),
             Wall::Floodwall => {
                 let daemon = Daemon::start(server, &place, &["--interface", PROTECTED, "--mode", "enforce"])?;
-                for words in ["service add web --port 8080 --proto tcp", "lockdown on"] {
+                for words in ["service add web --port 8080 --proto tcp,udp", "lockdown on"] {
                     run_verb(server, &place, words)?;
                 }
                 Box::new(daemon)
