@@ -25,8 +25,13 @@ labelled_enum! {
         Monitor = 0 => "monitor",
         /// Drops are drops.
         Enforce = 1 => "enforce",
+        /// The kill switch: as in monitor mode, whatever anybody sets, until it is resumed.
+        Stopped = 2 => "stopped",
     }
 }
+
+/// A bit of the mode's word beside [`Mode::Stopped`]: drops were real before.
+const WAS_ENFORCING: u32 = 4;
 
 /// Room for limits; a power of two.
 pub const LIMIT_SLOTS: usize = 8;
@@ -129,6 +134,29 @@ const _: () = assert!(offset_of!(Config, sampling) + offset_of!(Sampling, every)
 const _: () = assert!(offset_of!(Config, meters) % 64 == 0 && size_of::<Meters>() == 128);
 
 impl Config {
+    /// The mode, of its word.
+    pub const fn mode(&self) -> Mode {
+        match self.mode {
+            1 => Mode::Enforce,
+            word if word & Mode::Stopped as u32 != 0 => Mode::Stopped,
+            _ => Mode::Monitor,
+        }
+    }
+
+    /// Stops all dropping, and keeps in mind what the mode was.
+    pub const fn stop(&mut self) {
+        if !matches!(self.mode(), Mode::Stopped) {
+            self.mode = Mode::Stopped as u32 | if self.enforces() { WAS_ENFORCING } else { 0 };
+        }
+    }
+
+    /// Goes on as before it was stopped.
+    pub const fn resume(&mut self) {
+        if matches!(self.mode(), Mode::Stopped) {
+            self.mode = if self.mode & WAS_ENFORCING != 0 { Mode::Enforce as u32 } else { Mode::Monitor as u32 };
+        }
+    }
+
     /// Whether drops are real.
     #[inline(always)]
     pub const fn enforces(&self) -> bool {
@@ -157,5 +185,25 @@ impl Config {
     #[inline(always)]
     pub const fn meters(&self, kind: Kind) -> &Meters {
         &self.meters[kind.index() as usize & (KIND_SLOTS - 1)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_stopped_goes_on_as_before() {
+        // SAFETY: integers only.
+        let mut config: Config = unsafe { core::mem::zeroed() };
+        for before in [Mode::Monitor, Mode::Enforce] {
+            config.mode = before as u32;
+            config.stop();
+            config.stop();
+            assert_eq!((config.mode(), config.enforces(), config.mode & 1), (Mode::Stopped, false, 0));
+            config.resume();
+            config.resume();
+            assert_eq!(config.mode(), before);
+        }
     }
 }

@@ -7,7 +7,9 @@ use floodwall_common::limits::{LimitKey, Limits, Per, Rate};
 use floodwall_common::reason::{Reason, Verdict};
 use serde::{Deserialize, Serialize};
 
+use crate::configuration::Change;
 use crate::dataplane::{AttachMode, Cell, Listed};
+use crate::history;
 use crate::snapshot::{Interface, Snapshot};
 
 mod armed;
@@ -303,6 +305,28 @@ pub struct ModeChange {
     pub mode: String,
 }
 
+/// What reading the configuration file anew came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Version of this shape.
+    pub schema_version: u32,
+    /// The files, in the order in which they were read.
+    pub files: Vec<String>,
+    /// What is in force now and was not before.
+    pub changes: Vec<Change>,
+    /// What has changed in the files and takes a restart of the daemon.
+    pub needs_restart: Vec<String>,
+}
+
+/// Who did what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryView {
+    /// Version of this shape.
+    pub schema_version: u32,
+    /// The last changes, the latest last.
+    pub changes: Vec<history::Entry>,
+}
+
 /// What to take the filter off.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -369,7 +393,7 @@ pub struct ListChange {
 }
 
 /// What a change of a list came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListChanged {
     /// Prefixes that were to be removed and were not there.
     pub missing: Vec<ipnet::IpNet>,

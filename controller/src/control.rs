@@ -1,5 +1,6 @@
 //! What each verb does to the dataplane: called by the daemon's handlers, and by the command line where no daemon runs.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use floodwall_common::abi::Counter;
@@ -12,6 +13,7 @@ use floodwall_common::lists::List;
 use floodwall_common::reason::{Reason, Verdict};
 use floodwall_common::replies::AMPLIFIERS;
 use floodwall_common::signatures::{Action, SIGNATURES};
+use ipnet::IpNet;
 
 use crate::api::{
     AmplifierView, AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, EntryView, LimitView, LimitsChange,
@@ -19,7 +21,7 @@ use crate::api::{
     ServiceView, ServicesChange, ServicesView, SignatureView, SignaturesChange, SignaturesView,
 };
 use crate::dataplane::{
-    Clock, Dataplane, Device, Listed, NEED_MEMORY, PreparedLists, Service, Signature, Stack, cookies_of,
+    Clock, Dataplane, Device, Listed, NEED_MEMORY, PreparedLists, Service, Signature, Stack, check_limits, cookies_of,
     known_amplifiers, limits_of,
 };
 use crate::exit::{Exit, Failure};
@@ -47,7 +49,7 @@ pub fn change_limits(dataplane: &mut Dataplane, change: &LimitsChange) -> anyhow
             let text = format!("{key}: only the limit per source can be 0, which blocks all of the class");
             return Err(Failure::new(Exit::Usage, text).into());
         }
-        dataplane.check_limits(limits).map_err(|(unit, error)| refuse_rate(key, limits, unit, error))?;
+        check_limits(limits).map_err(|(unit, error)| refuse_rate(key, limits, unit, error))?;
         changes.push((key, limits));
     }
     if changes.is_empty() {
@@ -85,7 +87,7 @@ pub fn limit_key(name: &str, per: &str) -> Result<LimitKey, Failure> {
     Err(Failure::new(Exit::Usage, format!("no limit '{key}': '{}' is per source only", name.label())))
 }
 
-fn refuse_rate(key: LimitKey, limits: Limits, unit: Unit, error: RateError) -> Failure {
+pub(crate) fn refuse_rate(key: LimitKey, limits: Limits, unit: Unit, error: RateError) -> Failure {
     let rate = match unit {
         Unit::Packets => limits.packets,
         Unit::Bytes => limits.bytes,
@@ -112,6 +114,7 @@ fn refuse_rate(key: LimitKey, limits: Limits, unit: Unit, error: RateError) -> F
 /// Where the mode is unknown or cannot be written.
 pub fn set_mode(dataplane: &mut Dataplane, change: &ModeChange) -> anyhow::Result<()> {
     let mode = Mode::from_label(&change.mode)
+        .filter(|mode| *mode != Mode::Stopped)
         .ok_or_else(|| Failure::new(Exit::Usage, format!("no mode '{}' (have: monitor, enforce)", change.mode)))?;
     Ok(dataplane.set_mode(mode)?)
 }
@@ -401,7 +404,8 @@ pub fn list(dataplane: &Dataplane, list: List) -> anyhow::Result<ListView> {
 
 /// A change of a list, worked out from what is on the lists now.
 pub struct ListPlan {
-    lists: [Vec<Listed>; 2],
+    lists: [BTreeMap<IpNet, Listed>; 2],
+    clock: Clock,
     generation: u64,
     changed: ListChanged,
 }
@@ -412,26 +416,46 @@ impl ListPlan {
     /// # Errors
     /// Where the maps cannot be read.
     pub fn new(dataplane: &Dataplane, list: List, change: &ListChange) -> anyhow::Result<Self> {
+        let mut plan = Self::present(dataplane)?;
+        plan.change(list, change);
+        Ok(plan)
+    }
+
+    /// What is on the lists now. Ended entries go.
+    ///
+    /// # Errors
+    /// Where the maps cannot be read.
+    pub fn present(dataplane: &Dataplane) -> anyhow::Result<Self> {
         let clock = dataplane.clock()?;
         let now = clock.now();
         let generation = dataplane.config()?.generation;
-        let read = |list| -> anyhow::Result<std::collections::BTreeMap<ipnet::IpNet, Listed>> {
+        let read = |list| -> anyhow::Result<BTreeMap<IpNet, Listed>> {
             let live = |entry: &Listed| entry.until.is_none_or(|until| until > now);
             let entries = dataplane.list(list)?.into_iter();
             Ok(entries.filter(live).map(|entry| (entry.prefix, entry)).collect())
         };
-        let mut lists = [read(List::Allow)?, read(List::Deny)?];
-        let entries = &mut lists[list as usize];
-        let prefixes = change.remove.iter().map(ipnet::IpNet::trunc);
+        let lists = [read(List::Allow)?, read(List::Deny)?];
+        Ok(Self { lists, clock, generation, changed: ListChanged::default() })
+    }
+
+    /// Works in a change of a list.
+    pub fn change(&mut self, list: List, change: &ListChange) {
+        let entries = &mut self.lists[list as usize];
+        let prefixes = change.remove.iter().map(IpNet::trunc);
         let missing = prefixes.filter(|prefix| entries.remove(prefix).is_none()).collect();
         for entry in &change.add {
             let prefix = entry.prefix.trunc();
-            let until = entry.ttl_s.map(|seconds| clock.after(Duration::from_secs(seconds)));
+            let until = entry.ttl_s.map(|seconds| self.clock.after(Duration::from_secs(seconds)));
             let listed = Listed { prefix, until, added: SystemTime::now(), note: entry.reason.clone() };
             entries.insert(prefix, listed);
         }
-        let changed = ListChanged { missing, entries: entries.len() };
-        Ok(Self { lists: lists.map(|list| list.into_values().collect()), generation, changed })
+        self.changed = ListChanged { missing, entries: entries.len() };
+    }
+
+    /// The same, for whoever has seen to it that the lists have not changed since, though other things have.
+    #[must_use]
+    pub fn from_now(self, generation: u64) -> Self {
+        Self { generation, ..self }
     }
 
     /// Builds the lists beside those in force. Takes seconds for a million entries, and no lock.
@@ -439,7 +463,8 @@ impl ListPlan {
     /// # Errors
     /// Where they do not fit.
     pub fn prepare(&self) -> anyhow::Result<PreparedLists> {
-        Ok(PreparedLists::new(&self.lists[0], &self.lists[1])?)
+        let [allow, deny] = self.lists.each_ref().map(|list| list.values().cloned().collect::<Vec<_>>());
+        Ok(PreparedLists::new(&allow, &deny)?)
     }
 
     /// Puts them in force.

@@ -19,9 +19,9 @@ pub enum Exit {
     Environment = 4,
     /// Somebody else holds what is needed, or was faster.
     Conflict = 5,
-    /// Attached, but not enforcing.
+    /// Attached, but not enforcing; for `doctor`: it will work, with less.
     NotEnforcing = 10,
-    /// Not attached where it should be: fix something first.
+    /// Not attached where it should be, for `doctor` that it cannot be: fix something first.
     NotAttached = 11,
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use floodwall_common::class::{Class, Kind};
 use floodwall_common::clock::Moment;
-use floodwall_common::config::Config;
+use floodwall_common::config::{Config, Mode};
 use floodwall_common::limiter::inspect;
 use floodwall_common::limits::{LimitKey, LimitName, Limits, Per, Rate, Unit};
 use floodwall_common::lists::List;
@@ -133,7 +133,11 @@ fn summary(
     limits: &[LimitStanding],
 ) -> String {
     let name = source_name(source);
-    let monitor = if config.enforces() { "" } else { " (monitor mode: would be; nothing is dropped)" };
+    let monitor = match config.mode() {
+        Mode::Enforce => "",
+        Mode::Monitor => " (monitor mode: would be; nothing is dropped)",
+        Mode::Stopped => " (stopped: would be; nothing is dropped until `floodwall resume`)",
+    };
     let over: Vec<_> = limits.iter().filter(|limit| limit.verdict == Verdict::Drop.label()).collect();
     let describe = |limit: &&LimitStanding| {
         let LimitStanding { name, per, unit, per_second, .. } = limit;

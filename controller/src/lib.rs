@@ -3,16 +3,21 @@
 //! - [`dataplane`]: the only module that knows BPF: maps, programs, links.
 //! - [`snapshot`]: what the dataplane looked like at one moment; every view is made from it.
 //! - [`daemon`]: the loop that takes snapshots and the API that serves them.
+//! - [`configuration`]: the file, and what of it is not in force yet.
 //! - [`cli`]: the command line; talks to the daemon, or to the pinned maps where there is none.
 
 pub mod api;
 pub mod cli;
+pub mod configuration;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
+pub mod doctor;
 pub mod exit;
 pub mod explain;
+pub mod history;
 pub mod metrics;
+pub mod prefixes;
 pub mod signatures;
 pub mod snapshot;
 pub mod talkers;

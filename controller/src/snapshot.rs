@@ -115,7 +115,7 @@ impl Snapshot {
         });
         Ok(Self {
             taken_ns: monotonic_ns(),
-            mode: if config.enforces() { Mode::Enforce } else { Mode::Monitor },
+            mode: config.mode(),
             mode_since_unix_s: config.mode_since_unix_s,
             generation: config.generation,
             drops: config.drops,

@@ -1,5 +1,6 @@
 //! The daemon under test: the built binary, in a namespace, with pins and a socket of its own.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -103,6 +104,7 @@ impl Place {
     pub fn command(&self, namespace: &Namespace, arguments: &[&str]) -> Result<Command> {
         let mut command = namespace.command(binary()?)?;
         command.args(arguments).env("FLOODWALL_SOCKET", self.socket()).env("FLOODWALL_BPFFS", self.bpffs());
+        command.env("FLOODWALL_HISTORY", self.directory.join("history.ndjson"));
         command.env_remove("SSH_CONNECTION").env_remove("RUST_LOG");
         Ok(command)
     }
@@ -143,10 +145,25 @@ impl Daemon {
     /// # Errors
     /// Where it does not: with its log.
     pub fn start(namespace: &Namespace, place: &Place, arguments: &[&str]) -> Result<Self> {
+        Self::start_with(namespace, place, arguments, &[])
+    }
+
+    /// The same, with more in its environment.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        namespace: &Namespace,
+        place: &Place,
+        arguments: &[&str],
+        environment: &[(&str, &OsStr)],
+    ) -> Result<Self> {
         let mut all = vec!["run"];
         all.extend(arguments);
         let log = File::options().create(true).append(true).open(place.log())?;
-        let mut child = place.command(namespace, &all)?.stdin(Stdio::null()).stderr(log).spawn()?;
+        let mut command = place.command(namespace, &all)?;
+        command.envs(environment.iter().copied());
+        let mut child = command.stdin(Stdio::null()).stderr(log).spawn()?;
         let ready = wait_for("the daemon", || match child.try_wait() {
             Ok(None) => status(namespace, place).ok().filter(|status| status["daemon"] == true).map(|_| Ok(())),
             Ok(Some(exit)) => Some(Err(exit)),

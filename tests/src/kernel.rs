@@ -173,7 +173,7 @@ impl Kernel {
     /// Where they cannot be kept or written.
     pub fn set_limit(&mut self, key: impl Into<LimitKey>, packets: Rate, bytes: Rate) -> Result<()> {
         let limits = Limits { packets, bytes };
-        if let Err((unit, error)) = self.dataplane.check_limits(limits) {
+        if let Err((unit, error)) = floodwall::dataplane::check_limits(limits) {
             bail!("{limits:?}: {unit:?} {error:?}");
         }
         self.dataplane.set_limits(&[(key.into(), limits)], None)?;

@@ -190,3 +190,36 @@ fn a_large_mtu_takes_the_program_for_fragments() {
     let _daemon = run(&topology, &place);
     assert_eq!(status(&topology.server, &place).unwrap()["interfaces"][0]["attached"], "native");
 }
+
+#[test]
+fn a_service_manager_hears_ready_alive_reloading_and_stopping() {
+    let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
+    let path = place.directory().join("notify.sock");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let file = place.directory().join("floodwall.toml");
+    std::fs::write(&file, format!("interfaces = [\"{PROTECTED}\"]\n")).unwrap();
+    let mut heard = String::new();
+    let mut hear = |what: &str| {
+        wait_for(what, || {
+            let mut buffer = [0; 512];
+            while let Ok(bytes) = socket.recv(&mut buffer) {
+                heard += &String::from_utf8_lossy(&buffer[..bytes]);
+                heard.push('\n');
+            }
+            heard.contains(what).then_some(())
+        })
+        .unwrap();
+    };
+    let config = file.to_str().unwrap();
+    let environment = [("NOTIFY_SOCKET", path.as_os_str())];
+    let daemon = Daemon::start_with(&topology.server, &place, &["--config", config], &environment).unwrap();
+    hear("READY=1");
+    hear("WATCHDOG=1");
+    hear("STATUS=monitor, on 1 of 1 interfaces");
+    verb(&topology, &place, "reload");
+    hear("RELOADING=1");
+    hear("MONOTONIC_USEC=");
+    daemon.stop().unwrap();
+    hear("STOPPING=1");
+}

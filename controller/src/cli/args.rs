@@ -1,5 +1,7 @@
 //! What may be typed, and its meaning checked as far as the words alone tell.
 
+mod armed;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,8 +11,11 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use floodwall_common::limits::Per;
 use ipnet::IpNet;
 
+pub(super) use self::armed::{AddService, AddSignature, Service, Signature};
 use crate::api::DEFAULT_SOCKET;
+use crate::configuration::Quantity;
 use crate::talkers::By;
+use crate::{history, prefixes};
 
 /// Drops floods at the NIC.
 #[derive(Debug, Parser)]
@@ -31,6 +36,12 @@ pub(super) struct Global {
     /// The BPF file system that holds the pinned maps
     #[arg(long, global = true, env = "FLOODWALL_BPFFS", default_value = "/sys/fs/bpf", value_name = "PATH")]
     pub(super) bpffs: PathBuf,
+    /// The configuration file; without it, /etc/floodwall/floodwall.toml where it is there
+    #[arg(long, global = true, env = "FLOODWALL_CONFIG", value_name = "PATH")]
+    pub(super) config: Option<PathBuf>,
+    /// Where it is written who changed what
+    #[arg(long, global = true, env = "FLOODWALL_HISTORY", default_value = history::DEFAULT_PATH, value_name = "PATH")]
+    pub(super) history: PathBuf,
     /// Print JSON
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -50,6 +61,10 @@ pub(super) enum Verb {
         /// monitor: count what would be dropped; enforce: drop it
         mode: ModeName,
     },
+    /// The kill switch: nothing drops from now on, whatever anybody or anything sets
+    Stop,
+    /// Go on as before `stop`
+    Resume,
     /// Show or choose what malformed and odd packets come to
     #[command(subcommand)]
     Policy(Policy),
@@ -100,6 +115,34 @@ pub(super) enum Verb {
     },
     /// What Prometheus would scrape
     Metrics,
+    /// What stands in the way of protecting an interface, and what mends it
+    Doctor {
+        /// Look at this interface; may be given several times. Without it, at those of the configuration file
+        #[arg(short, long = "interface", visible_alias = "iface", value_name = "NAME", value_parser = interface_name,
+            action = ArgAction::Append)]
+        interfaces: Vec<String>,
+    },
+    /// Check or show the configuration file
+    #[command(subcommand)]
+    Config(Config),
+    /// Have the daemon read its configuration file anew: all of it comes in force, or nothing
+    Reload,
+    /// Who changed what, and when
+    History {
+        /// How many changes, the latest last
+        #[arg(short, long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        number: u32,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages, one for each verb
+    Man {
+        /// Where to
+        directory: PathBuf,
+    },
     /// Take the filter off
     Detach {
         /// Only off this interface
@@ -111,8 +154,8 @@ pub(super) enum Verb {
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// An interface to protect; may be given several times
-    #[arg(short, long = "interface", visible_alias = "iface", required = true, value_name = "NAME",
-        value_parser = interface_name, action = ArgAction::Append)]
+    #[arg(short, long = "interface", visible_alias = "iface", value_name = "NAME", value_parser = interface_name,
+        action = ArgAction::Append)]
     pub(super) interfaces: Vec<String>,
     /// Accept generic XDP where the driver has no native one (slower)
     #[arg(long)]
@@ -120,9 +163,9 @@ pub(super) struct Run {
     /// Mode to start in; without it the mode stays what it is, monitor at first
     #[arg(long, value_enum)]
     pub(super) mode: Option<ModeName>,
-    /// Where to serve metrics, or `off`
-    #[arg(long, default_value = "127.0.0.1:9557", value_name = "ADDRESS:PORT", value_parser = metrics_address)]
-    pub(super) metrics: MetricsAddress,
+    /// Where to serve metrics, or `off`; without it 127.0.0.1:9557
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = metrics_address)]
+    pub(super) metrics: Option<MetricsAddress>,
     /// Serve metrics on an address that others can reach
     #[arg(long)]
     pub(super) metrics_public: bool,
@@ -132,6 +175,22 @@ pub(super) struct Run {
     /// Log as JSON
     #[arg(long)]
     pub(super) log_json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Config {
+    /// Say whether the files are right, and if not, where
+    Check,
+    /// Show what the files say, and the defaults of the rest
+    Show {
+        /// Say of each key where it is from
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Show what a reload would change
+    Diff,
+    /// Print the JSON Schema of the file, for editors
+    Schema,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -185,17 +244,13 @@ pub(super) struct SetLimit {
     /// Confirm that a limit of 0 blocks all of this class
     #[arg(long)]
     pub(super) yes_block_all: bool,
+    /// Write it into the configuration file too
+    #[arg(long)]
+    pub(super) save: bool,
 }
 
 fn who_shares() -> PossibleValuesParser {
     PossibleValuesParser::new(Per::ALL.iter().map(|per| per.label()))
-}
-
-/// A rate as typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Quantity {
-    Off,
-    PerSecond(u64),
 }
 
 #[derive(Debug, Subcommand)]
@@ -251,63 +306,6 @@ pub(super) enum Switch {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Service {
-    /// Show the services
-    List,
-    /// Add a service, or replace the one of that name
-    Add(AddService),
-    /// Remove services
-    Remove {
-        /// Their names
-        #[arg(required = true)]
-        names: Vec<String>,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(super) struct AddService {
-    /// What to call it: up to 16 letters, digits, dots, dashes and underscores
-    #[arg(required_unless_present = "listen", conflicts_with = "listen")]
-    pub(super) name: Option<String>,
-    /// A port that it is behind, or several as 80,8000-8010; may be given several times
-    #[arg(
-        long = "port",
-        value_name = "PORT",
-        value_delimiter = ',',
-        required_unless_present = "listen",
-        conflicts_with = "listen"
-    )]
-    pub(super) ports: Vec<String>,
-    /// Its protocol, or both as tcp,udp
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Proto::Tcp])]
-    pub(super) proto: Vec<Proto>,
-    /// Packets per second to it from all sources together; verified sources come first. Without it there is no cap
-    #[arg(long, value_name = "PACKETS", value_parser = at_once)]
-    pub(super) cap_pps: Option<u64>,
-    /// Packets at once; without it, half a second of --cap-pps
-    #[arg(long, value_name = "PACKETS", value_parser = at_once, requires = "cap_pps")]
-    pub(super) cap_burst: Option<u64>,
-    /// Take every port that this host listens on for others, each as a service of its own
-    #[arg(long)]
-    pub(super) listen: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Proto {
-    Tcp,
-    Udp,
-}
-
-impl Proto {
-    pub(super) const fn label(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        }
-    }
-}
-
-#[derive(Debug, Subcommand)]
 pub(super) enum Policy {
     /// Show what each of these reasons does
     Show,
@@ -331,83 +329,6 @@ impl VerdictName {
         match self {
             Self::Pass => "pass",
             Self::Drop => "drop",
-        }
-    }
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Signature {
-    /// Add a signature: it suits packets that have all that is named
-    Add(Box<AddSignature>),
-    /// Show the signatures and their hits
-    List,
-    /// Remove signatures
-    Remove {
-        /// Their names
-        #[arg(required = true)]
-        names: Vec<String>,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(super) struct AddSignature {
-    /// What to call it: letters, digits, '-', '_' and '.'
-    pub(super) name: String,
-    /// drop: the packets end here; count: they are counted, and judged as if this were not there
-    #[arg(long, value_enum)]
-    pub(super) action: ActionName,
-    /// ipv4 or ipv6
-    #[arg(long, value_name = "FAMILY")]
-    pub(super) family: Option<String>,
-    /// tcp, udp, icmp, icmpv6 or a number
-    #[arg(long, visible_alias = "protocol", value_name = "PROTOCOL")]
-    pub(super) proto: Option<String>,
-    /// Source port, or a range of them
-    #[arg(long, value_name = "A[-B]")]
-    pub(super) src_port: Option<String>,
-    /// Destination port, or a range of them
-    #[arg(long, value_name = "A[-B]")]
-    pub(super) dst_port: Option<String>,
-    /// Bytes of the IP packet with its headers
-    #[arg(long, value_name = "A[-B]")]
-    pub(super) length: Option<String>,
-    /// Time to live, or hop limit, as it comes in
-    #[arg(long, visible_alias = "ttl-range", value_name = "A[-B]")]
-    pub(super) hops: Option<String>,
-    /// TCP flags: fin, syn, rst, psh, ack, urg, ece, cwr; `!` for not set
-    #[arg(long, value_name = "SYN,!ACK")]
-    pub(super) flags: Option<String>,
-    /// TCP options, all of them in their order, or `none`: mss,sack,ts,nop,ws
-    #[arg(long, value_name = "KINDS")]
-    pub(super) options: Option<String>,
-    /// none, first or later; several with commas
-    #[arg(long, value_name = "WHICH")]
-    pub(super) fragment: Option<String>,
-    /// Bytes of the payload in hex, `??` for any, and where they begin: d9ff????@0
-    #[arg(long, value_name = "HEX@OFFSET")]
-    pub(super) payload: Option<String>,
-    /// Ends by itself after this time, for example 1h
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(super) ttl: Option<Duration>,
-    /// Why: up to 56 bytes are kept
-    #[arg(long, default_value = "")]
-    pub(super) reason: String,
-    /// Take all of a protocol
-    #[arg(long)]
-    pub(super) force: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum ActionName {
-    Drop,
-    Count,
-}
-
-impl ActionName {
-    pub(super) const fn label(self) -> &'static str {
-        match self {
-            Self::Drop => "drop",
-            Self::Count => "count",
         }
     }
 }
@@ -494,20 +415,18 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// An address or a prefix. Bits behind the prefix are cut off, and said so.
 pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
-    let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    let prefix = parsed
-        .map_err(|_| "an address or a prefix, for example 203.0.113.7, 203.0.113.0/24 or 2001:db8::/32".to_owned())?;
-    if prefix.trunc() != prefix {
-        eprintln!("floodwall: {prefix} has bits behind its prefix: taken as {}", prefix.trunc());
+    let prefix = prefixes::parse(text)?;
+    if text.contains('/') && text.parse() != Ok(prefix) {
+        eprintln!("floodwall: {text} has bits behind its prefix: taken as {prefix}");
     }
-    Ok(prefix.trunc())
+    Ok(prefix)
 }
 
 /// Where metrics are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MetricsAddress(pub(super) Option<SocketAddr>);
 
-fn metrics_address(text: &str) -> Result<MetricsAddress, String> {
+pub(super) fn metrics_address(text: &str) -> Result<MetricsAddress, String> {
     if text == "off" {
         return Ok(MetricsAddress(None));
     }

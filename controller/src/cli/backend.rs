@@ -1,20 +1,23 @@
 //! Who answers a verb: the daemon, or the pinned maps where there is none.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context;
 use floodwall_common::lists::List;
 use serde::de::DeserializeOwned;
 
 use super::args::Global;
 use super::client::Client;
 use crate::api::{
-    AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, LimitsChange, LimitsView, ListChange,
-    ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, ServicesChange, ServicesView, SignaturesChange,
-    SignaturesView, Status,
+    AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, HistoryView, LimitsChange, LimitsView,
+    ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION, ServicesChange,
+    ServicesView, SignaturesChange, SignaturesView, Status,
 };
 use crate::control::{self, ListPlan};
 use crate::dataplane::{self, Access, Dataplane, Pins};
 use crate::exit::{Exit, Failure};
+use crate::history;
 use crate::snapshot::{ListSizes, Snapshot};
 
 /// Answers verbs.
@@ -71,6 +74,35 @@ impl Backend {
             Self::Daemon(client) => client.post("/api/v1/mode", change).await,
             Self::Pins(bpffs) => {
                 control::set_mode(&mut open(bpffs.clone(), Access::Write)?, change)?;
+                Ok(Status::new(&snapshot(bpffs).await?, None, false))
+            }
+        }
+    }
+
+    /// The last changes.
+    pub(super) async fn history(self, path: &Path, number: u32) -> anyhow::Result<HistoryView> {
+        match self {
+            Self::Daemon(client) => client.get(&format!("/api/v1/history?n={number}")).await,
+            Self::Pins(_) => {
+                let changes = history::last(path, number as usize);
+                let changes = changes.with_context(|| format!("cannot read {}", path.display()))?;
+                Ok(HistoryView { schema_version: SCHEMA_VERSION, changes })
+            }
+        }
+    }
+
+    /// The kill switch, and back.
+    pub(super) async fn switch(self, dropping: bool) -> anyhow::Result<Status> {
+        match self {
+            Self::Daemon(client) => client.post(if dropping { "/api/v1/resume" } else { "/api/v1/stop" }, &()).await,
+            Self::Pins(bpffs) => {
+                let mut plane = open(bpffs.clone(), Access::Write)?;
+                if dropping {
+                    plane.resume()?
+                } else {
+                    plane.stop()?
+                }
+                drop(plane);
                 Ok(Status::new(&snapshot(bpffs).await?, None, false))
             }
         }
@@ -159,8 +191,8 @@ impl Backend {
                 client.post("/api/v1/detach", &request).await
             }
             Self::Pins(bpffs) => {
-                let pins = Pins::new(bpffs);
-                let mut plane = match Dataplane::open(pins.clone(), Access::Write) {
+                let pins = Pins::new(&bpffs);
+                let mut plane = match open(bpffs, Access::Write) {
                     // Not of this version, so not to be read; but it is ours to remove.
                     Err(dataplane::Error::ForeignPin { .. }) => {
                         dataplane::remove_pins(&pins)?;
@@ -190,7 +222,16 @@ impl Backend {
     }
 }
 
+/// Whether this process has opened the maps to change them: it is then written down by whoever runs the verb.
+static CHANGES_MAPS: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process has changed something without a daemon.
+pub(super) fn has_changed_maps() -> bool {
+    CHANGES_MAPS.load(Ordering::Relaxed)
+}
+
 fn open(bpffs: PathBuf, access: Access) -> dataplane::Result<Dataplane> {
+    CHANGES_MAPS.fetch_or(access == Access::Write, Ordering::Relaxed);
     Dataplane::open(Pins::new(bpffs), access)
 }
 

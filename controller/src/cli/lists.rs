@@ -1,16 +1,16 @@
 //! `floodwall allow` and `floodwall deny`.
 
 use std::net::IpAddr;
-use std::path::Path;
 
 use floodwall_common::lists::List;
 use ipnet::IpNet;
 
 use super::args::{self, Add, Global, Prefixes};
 use super::backend::Backend;
-use super::{args::prefix, print, show};
+use super::{print, show};
 use crate::api::{EntryView, ListChange};
 use crate::exit::{Exit, Failure};
+use crate::prefixes;
 
 pub(super) async fn run(global: &Global, list: List, verb: args::List) -> anyhow::Result<()> {
     match verb {
@@ -54,7 +54,7 @@ const NAMED: usize = 10;
 fn named(prefixes: Prefixes) -> anyhow::Result<Vec<IpNet>> {
     let mut all = prefixes.prefixes;
     if let Some(file) = &prefixes.file {
-        all.extend(read_file(file)?);
+        all.extend(prefixes::read_file(file)?);
     }
     Ok(all)
 }
@@ -67,25 +67,6 @@ fn entries(list: List, mut add: Add) -> anyhow::Result<Vec<EntryView>> {
     let ttl_s = add.ttl.or(add.confirm).map(|ttl| ttl.as_secs());
     let entry = |prefix| EntryView { prefix, ttl_s, added_unix_s: 0, reason: add.reason.clone() };
     Ok(prefixes.into_iter().map(entry).collect())
-}
-
-/// Reads all of a file, or nothing of it.
-fn read_file(path: &Path) -> anyhow::Result<Vec<IpNet>> {
-    let unreadable = |error| Failure::new(Exit::Configuration, format!("cannot read {}: {error}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    let mut prefixes = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let entry = line.split('#').next().unwrap_or("").trim();
-        if entry.is_empty() {
-            continue;
-        }
-        let parsed = prefix(entry).map_err(|expected| {
-            let text = format!("{}:{}: '{entry}' is not {expected}. Nothing was changed", path.display(), index + 1);
-            Failure::new(Exit::Configuration, text)
-        });
-        prefixes.push(parsed?);
-    }
-    Ok(prefixes)
 }
 
 /// What would lock the operator out, or let everybody in.

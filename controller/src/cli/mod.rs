@@ -3,16 +3,19 @@
 mod args;
 mod backend;
 mod client;
+mod config;
 mod lists;
 mod services;
 mod show;
 mod signatures;
 
 use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use floodwall_common::config::Mode;
 use floodwall_common::cookie::CookieMode;
 use floodwall_common::limits::{LimitKey, LimitName, Rate};
@@ -20,13 +23,22 @@ use floodwall_common::lists::List;
 use serde::Serialize;
 
 use self::args::{
-    Amplifiers, Cli, Cookies, FragmentPolicy, Global, Limits, ModeName, Policy, Quantity, Run, SetLimit, Verb,
+    Amplifiers, Cli, Cookies, FragmentPolicy, Global, Limits, MetricsAddress, ModeName, Policy, Run, SetLimit, Switch,
+    Verb, metrics_address,
 };
 use self::backend::Backend;
-use crate::api::{AmplifiersChange, CookiesChange, LimitView, LimitsChange, ModeChange, PolicyEntry, RateView, Status};
+use crate::api::{
+    AmplifiersChange, CookiesChange, LimitView, LimitsChange, ModeChange, PolicyEntry, RateView, Reloaded, Status,
+};
+use crate::configuration::{self, DEFAULT_PATH, LogFormat, Quantity, Source, save_limit};
 use crate::control::{limit_key, limit_name};
 use crate::daemon;
+use crate::doctor::{Severity, diagnose};
 use crate::exit::{Exit, Failure, exit_of};
+use crate::history;
+
+/// Where metrics are served unless somebody says otherwise.
+const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9557);
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -38,10 +50,24 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&anyhow::Error::from(error)),
     };
-    match runtime.block_on(run(cli)) {
+    let history = cli.global.history.clone();
+    let done = runtime.block_on(run(cli));
+    if done.is_ok() && backend::has_changed_maps() {
+        record(&history);
+    }
+    match done {
         Ok(exit) => exit.into(),
         Err(error) if error.is::<ReaderGone>() => Exit::Done.into(),
         Err(error) => complain(&error),
+    }
+}
+
+/// Writes down what this process has changed without a daemon.
+fn record(path: &Path) {
+    let change = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    let (uid, pid) = (nix::unistd::getuid().as_raw(), nix::unistd::getpid().as_raw());
+    if let Err(error) = history::append(path, &history::Entry::new(uid, pid, "maps", change)) {
+        let _ = writeln!(io::stderr(), "floodwall: done, but not written to {}: {error}", path.display());
     }
 }
 
@@ -75,6 +101,8 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Status => return status(global).await,
         Verb::Limits(verb) => limits(global, verb).await?,
         Verb::Mode { mode } => return set_mode(global, mode).await,
+        Verb::Stop => return switch(global, Switch::Off).await,
+        Verb::Resume => return switch(global, Switch::On).await,
         Verb::Policy(verb) => policy(global, verb).await?,
         Verb::Amplifiers(verb) => amplifiers(global, verb).await?,
         Verb::Service(verb) => services::run(global, verb).await?,
@@ -94,6 +122,27 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
             let explanation = Backend::daemon(global).await?.get(&path).await?;
             print(global, &explanation, show::explain)?;
         }
+        Verb::Doctor { interfaces } => return doctor(global, interfaces).await,
+        Verb::Config(verb) => return config::run(global, &verb),
+        Verb::History { number } => {
+            let view = Backend::find(global).await?.history(&global.history, number).await?;
+            print(global, &view, show::history)?;
+        }
+        Verb::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "floodwall", &mut text);
+            write_out(&String::from_utf8_lossy(&text))?;
+        }
+        Verb::Man { directory } => {
+            let cannot =
+                |error| Failure::new(Exit::Failed, format!("cannot write to {}: {error}", directory.display()));
+            std::fs::create_dir_all(&directory).map_err(cannot)?;
+            clap_mangen::generate_to(Cli::command(), &directory).map_err(cannot)?;
+        }
+        Verb::Reload => {
+            let reloaded: Reloaded = Backend::daemon(global).await?.post("/api/v1/reload", &()).await?;
+            print(global, &reloaded, show::reloaded)?;
+        }
         Verb::Metrics => write_out(&Backend::find(global).await?.metrics().await?)?,
         Verb::Detach { interface } => {
             let detached = Backend::find(global).await?.detach(interface.as_deref()).await?;
@@ -107,16 +156,31 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Flags count more than the file, and that more than the defaults.
 async fn start(global: &Global, options: Run) -> anyhow::Result<Exit> {
-    let metrics = options.metrics.0;
-    if let Some(address) = metrics.filter(|address| !address.ip().is_loopback() && !options.metrics_public) {
+    let source = Source::find(global.config.as_deref())?;
+    let file = source.as_ref().map(|source| source.configuration.clone()).unwrap_or_default();
+    let metrics = match (options.metrics, &file.metrics) {
+        (Some(metrics), _) => metrics,
+        (None, Some(text)) => metrics_address(text)
+            .map_err(|text| Failure::new(Exit::Configuration, format!("metrics: it is not {text}")))?,
+        (None, None) => MetricsAddress(Some(DEFAULT_METRICS)),
+    };
+    let metrics = metrics.0;
+    let public = options.metrics_public || file.metrics_public == Some(true);
+    if let Some(address) = metrics.filter(|address| !address.ip().is_loopback() && !public) {
         let text = format!("--metrics {address} is not a loopback address: others could read it");
         return Err(Failure::new(Exit::Usage, text).hint("--metrics 127.0.0.1:9557, or add --metrics-public").into());
     }
-    log_to_stderr(options.log_json);
+    log_to_stderr(options.log_json || file.log == Some(LogFormat::Json));
+    let interfaces =
+        if options.interfaces.is_empty() { file.interfaces.unwrap_or_default() } else { options.interfaces };
     daemon::run(daemon::Options {
-        interfaces: options.interfaces,
-        allow_generic: options.allow_generic,
+        interfaces,
+        allow_generic: options.allow_generic || file.allow_generic == Some(true),
+        history: global.history.clone(),
+        file: global.config.clone(),
+        source,
         mode: options.mode.and_then(|mode| Mode::from_label(mode.label())),
         bpffs: global.bpffs.clone(),
         socket: global.socket.clone(),
@@ -153,6 +217,27 @@ fn exit_of_status(status: &Status) -> Exit {
 async fn set_mode(global: &Global, mode: ModeName) -> anyhow::Result<Exit> {
     let change = ModeChange { mode: mode.label().to_owned() };
     let status = Backend::find(global).await?.set_mode(&change).await?;
+    print(global, &status, show::mode)?;
+    Ok(Exit::Done)
+}
+
+async fn doctor(global: &Global, mut interfaces: Vec<String>) -> anyhow::Result<Exit> {
+    if interfaces.is_empty() {
+        let source = Source::find(global.config.as_deref())?.unwrap_or_default();
+        interfaces = source.configuration.interfaces.unwrap_or_default();
+    }
+    let diagnosis = diagnose(&global.bpffs, &interfaces).await?;
+    print(global, &diagnosis, show::diagnosis)?;
+    Ok(match diagnosis.severity {
+        Severity::Good => Exit::Done,
+        Severity::Warning => Exit::NotEnforcing,
+        Severity::Problem => Exit::NotAttached,
+    })
+}
+
+/// Stops all dropping, or has it go on.
+async fn switch(global: &Global, dropping: Switch) -> anyhow::Result<Exit> {
+    let status = Backend::find(global).await?.switch(dropping == Switch::On).await?;
     print(global, &status, show::mode)?;
     Ok(Exit::Done)
 }
@@ -243,7 +328,13 @@ async fn set_limit(global: &Global, set: &SetLimit) -> anyhow::Result<crate::api
     let bytes = changed(present.bytes, set.bps, set.byte_burst, "--bps", "--byte-burst")?;
     let change = LimitView::new(key, floodwall_common::limits::Limits { packets, bytes });
     let change = LimitsChange { generation: Some(view.generation), limits: vec![change] };
-    Backend::find(global).await?.change_limits(&change).await
+    let view = Backend::find(global).await?.change_limits(&change).await?;
+    if set.save {
+        let path = global.config.clone().unwrap_or_else(|| DEFAULT_PATH.into());
+        save_limit(&path, key, floodwall_common::limits::Limits { packets, bytes })?;
+        eprintln!("floodwall: written to {}", path.display());
+    }
+    Ok(view)
 }
 
 /// A rate with what was typed. A new rate without a burst gets one second of it.
@@ -254,19 +345,10 @@ fn changed(
     rate_flag: &str,
     burst_flag: &str,
 ) -> Result<Rate, Failure> {
-    match (rate, burst, present) {
-        (None, None, present) => Ok(present),
-        (Some(Quantity::Off), None, _) => Ok(Rate::Off),
-        (Some(Quantity::PerSecond(0)), None, _) => Ok(Rate::Block),
-        (Some(Quantity::PerSecond(per_second @ 1..)), burst, _) => {
-            Ok(Rate::Limit { per_second, burst: burst.unwrap_or(per_second) })
-        }
-        (None, Some(burst), Rate::Limit { per_second, .. }) => Ok(Rate::Limit { per_second, burst }),
-        (_, Some(_), _) => {
-            let text = format!("{burst_flag} needs a rate to go with");
-            Err(Failure::new(Exit::Usage, text).hint(format!("add {rate_flag} <number>")))
-        }
-    }
+    configuration::rate((rate, burst), present).ok_or_else(|| {
+        let text = format!("{burst_flag} needs a rate to go with");
+        Failure::new(Exit::Usage, text).hint(format!("add {rate_flag} <number>"))
+    })
 }
 
 /// Prints a value: as JSON where that was asked, else as `text` makes it.

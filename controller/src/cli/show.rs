@@ -6,9 +6,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use floodwall_common::limits::Per;
 
 use crate::api::{
-    AmplifiersView, CookiesView, CoveringEntry, EntryView, ExplainView, Flow, InterfaceStatus, LimitView, LimitsView,
-    ListView, PolicyView, RateView, ServicesView, SignatureFields, SignatureView, SignaturesView, Status, TopView,
+    AmplifiersView, CookiesView, CoveringEntry, EntryView, ExplainView, Flow, HistoryView, InterfaceStatus, LimitView,
+    LimitsView, ListView, PolicyView, RateView, Reloaded, ServicesView, SignatureFields, SignatureView, SignaturesView,
+    Status, TopView,
 };
+use crate::doctor::{Diagnosis, Severity};
 use crate::snapshot::unix_s;
 
 /// A table: columns as wide as their widest cell, numbers to the right.
@@ -117,6 +119,7 @@ fn headline(status: &Status) -> String {
     match (status.attached, status.mode.as_str()) {
         (false, _) => "NOT ATTACHED: packets go past the filter on at least one interface\n  try: floodwall run --interface <name>".to_owned(),
         (true, "enforce") => format!("ENFORCING for {since}: floods are dropped"),
+        (true, "stopped") => format!("STOPPED for {since}: nothing is dropped, whatever is set\n  try: floodwall resume"),
         (true, _) => format!("MONITORING for {since}: nothing is dropped\n  try: floodwall mode enforce, when the numbers under \"would drop\" are right"),
     }
 }
@@ -370,6 +373,58 @@ pub(super) fn explain(view: &ExplainView) -> String {
             );
         }
         None => text += "\nlast seconds: no packet of it was sampled\n",
+    }
+    text
+}
+
+/// `floodwall history`.
+pub(super) fn history(view: &HistoryView) -> String {
+    if view.changes.is_empty() {
+        return "nothing has been changed\n".to_owned();
+    }
+    let mut table = Table::new(&["ago", "who", "pid", "through", "change"]);
+    for entry in &view.changes {
+        let cells =
+            [ago(entry.unix_s), entry.user.clone(), entry.pid.to_string(), entry.through.clone(), entry.change.clone()];
+        table.row(cells);
+    }
+    table.render()
+}
+
+/// `floodwall doctor`.
+pub(super) fn diagnosis(diagnosis: &Diagnosis) -> String {
+    let mut text = match diagnosis.severity {
+        Severity::Good => "READY: nothing stands in the way\n\n",
+        Severity::Warning => "READY, with less than there could be\n\n",
+        Severity::Problem => "NOT READY: mend what is marked with !! first\n\n",
+    }
+    .to_owned();
+    for finding in &diagnosis.findings {
+        let mark = match finding.severity {
+            Severity::Good => "  ",
+            Severity::Warning => "! ",
+            Severity::Problem => "!!",
+        };
+        let interface = finding.interface.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+        let _ = writeln!(text, "{mark} {:<16} {interface}{}", finding.id, finding.what);
+        if let Some(mend) = finding.mend.as_ref().filter(|_| finding.severity != Severity::Good) {
+            let _ = writeln!(text, "   {:<16}   try: {mend}", "");
+        }
+    }
+    text
+}
+
+/// What a reload has changed.
+pub(super) fn reloaded(reloaded: &Reloaded) -> String {
+    let mut text = format!("read {}\n", reloaded.files.join(", "));
+    for change in &reloaded.changes {
+        text += &format!("  {change}\n");
+    }
+    if reloaded.changes.is_empty() {
+        text += "  nothing has changed\n";
+    }
+    for what in &reloaded.needs_restart {
+        text += &format!("  {what}: takes a restart of the daemon\n");
     }
     text
 }

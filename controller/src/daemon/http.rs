@@ -11,19 +11,19 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::Daemon;
 use super::server::Peer;
 use crate::api::{
-    AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, ExplainView, LimitsChange, LimitsView,
-    ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION, ServicesChange,
-    ServicesView, SignaturesChange, SignaturesView, Status, TopView, VERSION_HEADER,
+    AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, ExplainView, HistoryView,
+    LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, Reloaded,
+    SCHEMA_VERSION, ServicesChange, ServicesView, SignaturesChange, SignaturesView, Status, TopView, VERSION_HEADER,
 };
 use crate::dataplane::{self, monotonic_ns};
 use crate::exit::{Exit, Failure, describe, exit_of};
 use crate::talkers::By;
-use crate::{control, explain, metrics};
+use crate::{control, explain, history, metrics};
 
 /// Bytes of a request.
 const BODY_BYTES: usize = 1 << 20;
@@ -48,9 +48,13 @@ pub(super) fn control(daemon: Arc<Daemon>) -> Router {
         .route("/api/v1/services", post(change_services))
         .route("/api/v1/cookies", post(set_cookies))
         .route("/api/v1/signatures", post(change_signatures))
+        .route("/api/v1/stop", post(stop))
+        .route("/api/v1/resume", post(resume))
+        .route("/api/v1/reload", post(reload))
         .route("/api/v1/detach", post(detach));
     let lists = Router::new().route("/api/v1/lists/{list}", post(change_list)).layer(list_body);
     reads()
+        .route("/api/v1/history", get(history_of))
         .merge(writes.layer(DefaultBodyLimit::max(BODY_BYTES)))
         .merge(lists)
         .layer(middleware::from_fn(check_version))
@@ -125,9 +129,9 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(move || work(&daemon)).await?
 }
 
-/// Logs who changed what, then makes the change visible.
+/// Writes down who changed what, then makes the change visible.
 async fn changed(daemon: &Daemon, request: &Peer, what: String) -> Result<(), ApiError> {
-    info!(uid = request.uid, pid = request.pid, change = what, "changed");
+    daemon.record(&history::Entry::new(request.uid, request.pid, "socket", what));
     daemon.refresh().await?;
     Ok(())
 }
@@ -169,6 +173,18 @@ async fn change_limits(
 async fn set_mode(State(daemon): Shared, axum::Extension(who): Who, Json(change): Json<ModeChange>) -> Answer<Status> {
     control::set_mode(&mut daemon.dataplane(), &change)?;
     changed(&daemon, &who, format!("mode {}", change.mode)).await?;
+    Ok(status(State(daemon)).await)
+}
+
+async fn stop(State(daemon): Shared, axum::Extension(who): Who) -> Answer<Status> {
+    daemon.dataplane().stop()?;
+    changed(&daemon, &who, "stop".to_owned()).await?;
+    Ok(status(State(daemon)).await)
+}
+
+async fn resume(State(daemon): Shared, axum::Extension(who): Who) -> Answer<Status> {
+    daemon.dataplane().resume()?;
+    changed(&daemon, &who, "resume".to_owned()).await?;
     Ok(status(State(daemon)).await)
 }
 
@@ -305,6 +321,23 @@ async fn explain(State(daemon): Shared, Query(query): Query<ExplainQuery>) -> An
     let recent = daemon.talkers().of(explain::source_of(query.source), monotonic_ns());
     let work = move |daemon: &Daemon| Ok(explain::explain(&daemon.dataplane(), query.source, recent)?);
     Ok(Json(blocking(daemon, work).await?))
+}
+
+async fn reload(State(daemon): Shared, axum::Extension(who): Who) -> Answer<Reloaded> {
+    let reloaded = daemon.reload().await?;
+    changed(&daemon, &who, format!("reload, {} changes", reloaded.changes.len())).await?;
+    Ok(Json(reloaded))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HistoryQuery {
+    n: Option<usize>,
+}
+
+async fn history_of(State(daemon): Shared, Query(query): Query<HistoryQuery>) -> Answer<HistoryView> {
+    let changes = blocking(daemon, move |daemon| daemon.history(query.n.unwrap_or(20))).await?;
+    Ok(Json(HistoryView { schema_version: SCHEMA_VERSION, changes }))
 }
 
 async fn detach(

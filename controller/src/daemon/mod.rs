@@ -6,6 +6,7 @@
 mod http;
 mod sampling;
 mod server;
+mod service_manager;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use floodwall_common::config::Mode;
 use floodwall_common::reason::Verdict;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,8 +22,12 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
+use self::service_manager::Alive;
+use crate::api::{Reloaded, SCHEMA_VERSION};
+use crate::configuration::{Change, DEFAULT_PATH, Plan, Source};
 use crate::dataplane::{self, Dataplane, Device, MadeOf, NEED_MEMORY, Outcome, Pins, SampleReader, monotonic_ns};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, describe};
+use crate::history;
 use crate::snapshot::{ListSizes, Snapshot};
 use crate::talkers::Talkers;
 
@@ -49,6 +55,28 @@ pub struct Options {
     pub metrics: Option<SocketAddr>,
     /// Take the filter off again at the end.
     pub detach_on_exit: bool,
+    /// Where it is written who changed what.
+    pub history: PathBuf,
+    /// The configuration file, if one was named; else the usual one, where it is there.
+    pub file: Option<PathBuf>,
+    /// What it said.
+    pub source: Option<Source>,
+}
+
+impl Options {
+    /// What the files say otherwise than what the daemon was started with.
+    fn needs_restart(&self, now: &Source) -> Vec<String> {
+        let before = self.source.as_ref().map(|source| source.configuration.clone()).unwrap_or_default();
+        let now = &now.configuration;
+        let changed = [
+            ("interfaces", before.interfaces != now.interfaces),
+            ("allow_generic", before.allow_generic != now.allow_generic),
+            ("metrics", before.metrics != now.metrics),
+            ("metrics_public", before.metrics_public != now.metrics_public),
+            ("log", before.log != now.log),
+        ];
+        changed.into_iter().filter(|(_, changed)| *changed).map(|(what, _)| what.to_owned()).collect()
+    }
 }
 
 /// What the daemon's parts share.
@@ -56,6 +84,7 @@ pub(crate) struct Daemon {
     dataplane: Mutex<Dataplane>,
     talkers: Mutex<Talkers>,
     views: watch::Sender<View>,
+    options: Options,
     /// Known until the lists change or an entry ends: counting them is a walk.
     list_sizes: Mutex<Option<ListSizes>>,
 }
@@ -100,6 +129,47 @@ impl Daemon {
         snapshot
     }
 
+    /// Reads the configuration file anew, and puts what it says in force: all of it or nothing.
+    pub(crate) async fn reload(self: &Arc<Self>) -> anyhow::Result<Reloaded> {
+        let devices = dataplane::devices().await?;
+        let daemon = Arc::clone(self);
+        let work = move || {
+            let none =
+                || Failure::new(Exit::Configuration, format!("there is no {DEFAULT_PATH}")).hint("run --config <path>");
+            let source = Source::find(daemon.options.file.as_deref())?.ok_or_else(none)?;
+            let prepared = Plan::new(&daemon.dataplane(), &source)?.prepare()?;
+            let changes = prepared.apply(&mut daemon.dataplane(), &devices)?;
+            report(&changes);
+            daemon.forget_list_sizes();
+            let needs_restart = daemon.options.needs_restart(&source);
+            let files = source.files.iter().map(|file| file.display().to_string()).collect();
+            anyhow::Ok(Reloaded { schema_version: SCHEMA_VERSION, files, changes, needs_restart })
+        };
+        service_manager::reloading();
+        let reloaded = tokio::task::spawn_blocking(work).await;
+        service_manager::ready();
+        let reloaded = reloaded??;
+        for what in &reloaded.needs_restart {
+            warn!(what, "has changed in the configuration file: it takes a restart");
+        }
+        self.refresh().await?;
+        Ok(reloaded)
+    }
+
+    /// Writes down who changed what. The change holds whether or not that can be done.
+    pub(crate) fn record(&self, entry: &history::Entry) {
+        info!(user = entry.user, uid = entry.uid, pid = entry.pid, change = entry.change, "changed");
+        if let Err(error) = history::append(&self.options.history, entry) {
+            warn!(%error, path = %self.options.history.display(), "who changed what cannot be written down");
+        }
+    }
+
+    /// The last changes.
+    pub(crate) fn history(&self, number: usize) -> anyhow::Result<Vec<history::Entry>> {
+        let path = &self.options.history;
+        history::last(path, number).with_context(|| format!("cannot read {}", path.display()))
+    }
+
     /// Takes a snapshot now: after a change, so that who made it sees it.
     pub(crate) async fn refresh(&self) -> dataplane::Result<()> {
         let snapshot = self.snapshot(&dataplane::devices().await?)?;
@@ -115,6 +185,7 @@ impl Daemon {
 pub async fn run(options: Options) -> anyhow::Result<()> {
     // Before anybody can see that the daemon runs, and ask it to stop.
     let mut stop = StopSignals::catch()?;
+    let hangup = signal(SignalKind::hangup())?;
     let devices = dataplane::devices().await?;
     let wanted = wanted(&options.interfaces, &devices)?;
     // What can fail without a trace comes first.
@@ -124,17 +195,25 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     };
     let mut plane = Dataplane::open_or_create(Pins::new(&options.bpffs))?;
     let control = server::bind_unix(&options.socket)?;
-    if let Some(mode) = options.mode {
-        plane.set_mode(mode)?;
-    }
     for device in wanted {
         announce(device, plane.attach(device, options.allow_generic)?);
         if let Err(error) = plane.remember_sent(device) {
             warn!(interface = device.name, %error, "unsolicited replies cannot be told");
         }
     }
-    disarm_without_memory(&mut plane)?;
     let devices = dataplane::devices().await?;
+    if let Some(source) = &options.source {
+        let changes = Plan::new(&plane, source)?.prepare()?.apply(&mut plane, &devices)?;
+        report(&changes);
+    }
+    // What was said at the command line counts more than the file.
+    if let Some(mode) = options.mode {
+        match plane.set_mode(mode) {
+            Err(error @ dataplane::Error::Stopped) => warn!("{}", describe(&error.into())),
+            set => set?,
+        }
+    }
+    disarm_without_memory(&mut plane)?;
     let sizes = ListSizes::count(&plane, plane.clock()?.now())?;
     let first = Arc::new(Snapshot::take(&plane, &devices, sizes)?);
     let samples = plane.samples()?;
@@ -144,19 +223,26 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         dataplane: Mutex::new(plane),
         talkers: Mutex::default(),
         views,
+        options: options.clone(),
         list_sizes: Mutex::default(),
     });
     let control = server::Control::new(control, Arc::clone(&daemon));
     info!(socket = %options.socket.display(), mode = mode.label(), "ready");
+    if mode == Mode::Stopped {
+        warn!("all dropping is stopped; `floodwall resume` lets it go on");
+    }
     if mode == Mode::Monitor {
         info!("monitor mode: nothing is dropped; `floodwall mode enforce` makes drops real");
     }
+    service_manager::ready();
     tokio::select! {
         () = watch_dataplane(&daemon, samples) => {}
         () = control.serve() => {}
         () = server::serve_metrics(metrics, Arc::clone(&daemon)) => {}
+        () = reload_on_signal(&daemon, hangup) => {}
         signal = stop.next() => info!(signal, "stopping"),
     }
+    service_manager::stopping();
     let _ = std::fs::remove_file(&options.socket);
     if options.detach_on_exit {
         let interfaces = daemon.dataplane().detach(None)?;
@@ -165,6 +251,31 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         info!("the filter stays attached; `floodwall detach` takes it off");
     }
     Ok(())
+}
+
+fn report(changes: &[Change]) {
+    for change in changes {
+        info!(%change, "by the configuration file");
+    }
+}
+
+/// Reads the files anew whenever somebody sends SIGHUP. What is wrong with them changes nothing.
+async fn reload_on_signal(daemon: &Arc<Daemon>, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        match daemon.reload().await {
+            Ok(reloaded) if reloaded.changes.is_empty() => info!("reloaded: nothing has changed"),
+            Ok(reloaded) => {
+                let change = format!("reload, {} changes", reloaded.changes.len());
+                daemon.record(&history::Entry::new(
+                    nix::unistd::getuid().as_raw(),
+                    nix::unistd::getpid().as_raw(),
+                    "signal",
+                    change,
+                ));
+            }
+            Err(error) => error!("not reloaded, all is as it was: {}", describe(&error)),
+        }
+    }
 }
 
 fn wanted<'a>(names: &[String], devices: &'a [Device]) -> anyhow::Result<Vec<&'a Device>> {
@@ -253,6 +364,7 @@ async fn watch_dataplane(daemon: &Daemon, mut samples: SampleReader) {
     let mut history: VecDeque<Arc<Snapshot>> = VecDeque::with_capacity(HISTORY);
     let mut devices = Vec::new();
     let mut failing = false;
+    let mut alive = Alive::new();
     for tick in 0u64.. {
         ticks.tick().await;
         drain(daemon, &mut samples);
@@ -269,6 +381,7 @@ async fn watch_dataplane(daemon: &Daemon, mut samples: SampleReader) {
         match daemon.snapshot(&devices) {
             Ok(snapshot) => {
                 failing = false;
+                alive.beat(&snapshot);
                 publish(daemon, &mut history, snapshot);
             }
             Err(error) if !failing => {

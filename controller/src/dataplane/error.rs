@@ -76,6 +76,9 @@ pub enum Error {
         /// How many there are.
         slots: usize,
     },
+    /// The kill switch is on.
+    #[error("all dropping has been stopped: the mode stays as it is\n  try: floodwall resume")]
+    Stopped,
     /// Another XDP program is on the device.
     #[error(
         "another XDP program is on '{interface}': id {program_id}{name}, in {mode} mode. It is left alone\n  try: \
@@ -215,6 +218,7 @@ impl Error {
             | Self::Locked { .. }
             | Self::ForeignProgram { .. }
             | Self::NoSlot { .. }
+            | Self::Stopped
             | Self::Changed { .. } => Exit::Conflict,
             Self::TooManySignatures { .. } | Self::TooManyWindows => Exit::Usage,
             Self::ListFull { .. }

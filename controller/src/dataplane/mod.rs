@@ -255,14 +255,38 @@ impl Dataplane {
     /// # Errors
     /// Where the map cannot be written.
     pub fn set_mode(&mut self, mode: Mode) -> Result<()> {
+        if self.config()?.mode() == Mode::Stopped {
+            return Err(Error::Stopped);
+        }
+        self.change_mode(|config| config.mode = mode as u32)
+    }
+
+    /// The kill switch: from now on nothing drops, whatever anybody sets.
+    ///
+    /// # Errors
+    /// Where the map cannot be written.
+    pub fn stop(&mut self) -> Result<()> {
+        self.change_mode(Config::stop)
+    }
+
+    /// Goes on in the mode of before.
+    ///
+    /// # Errors
+    /// Where the map cannot be written.
+    pub fn resume(&mut self) -> Result<()> {
+        self.change_mode(Config::resume)
+    }
+
+    fn change_mode(&mut self, set: impl FnOnce(&mut Config)) -> Result<()> {
         let since = unix_s();
-        self.change(None, |config| {
-            if config.mode != mode as u32 {
-                config.mode = mode as u32;
+        let change = |config: &mut Config| {
+            let before = config.mode;
+            set(config);
+            if config.mode != before {
                 config.mode_since_unix_s = since;
             }
-        })
-        .map(drop)
+        };
+        self.change(None, change).map(drop)
     }
 
     /// Chooses what a reason does. `false` where that is not for the operator to choose.
@@ -317,14 +341,6 @@ impl Dataplane {
             config.allowed = wanted.allowed;
             config.specs = wanted.specs;
         })
-    }
-
-    /// Whether limits can be kept on this machine.
-    ///
-    /// # Errors
-    /// The unit of the rate that cannot, and what is wrong with it.
-    pub fn check_limits(&self, limits: Limits) -> Result<(), (Unit, RateError)> {
-        Meters::new(limits, self.machine, [0, 0]).map(drop)
     }
 
     /// What is on a list.
@@ -441,12 +457,17 @@ fn has_live_link(pins: &Pins) -> bool {
 }
 
 fn check_bpffs(pins: &Pins) -> Result<()> {
-    const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
-    let kind = nix::sys::statfs::statfs(pins.root()).map(|info| info.filesystem_type().0);
-    if kind.is_ok_and(|kind| kind == BPF_FS_MAGIC) {
+    if is_bpf_file_system(pins.root()) {
         return Ok(());
     }
     Err(Error::NoBpfFileSystem { path: pins.root().to_owned() })
+}
+
+/// Whether a BPF file system is mounted here.
+pub fn is_bpf_file_system(path: &Path) -> bool {
+    const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+    let kind = nix::sys::statfs::statfs(path).map(|info| info.filesystem_type().0);
+    kind.is_ok_and(|kind| kind == BPF_FS_MAGIC)
 }
 
 fn create_directory(pins: &Pins) -> Result<()> {
@@ -511,4 +532,11 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+/// Whether limits can be kept, on any machine.
+///
+/// # Errors
+/// The unit of the rate that cannot, and what is wrong with it.
+pub fn check_limits(limits: Limits) -> std::result::Result<(), (Unit, RateError)> {
+    Meters::new(limits, Machine { cpus: 1, tick_ns: 1_000_000 }, [0, 0]).map(drop)
 }

@@ -1,0 +1,304 @@
+//! From what the files say to what is in force: which changes that takes, and all of them or none.
+
+use anyhow::Context;
+use floodwall_common::config::Mode;
+use floodwall_common::cookie::CookieMode;
+use floodwall_common::limits::{LimitKey, Limits, Rate};
+use floodwall_common::lists::List;
+use floodwall_common::reason::{Reason, Verdict};
+use serde::{Deserialize, Serialize};
+
+use super::{Configuration, ModeName, Source, VerdictName, chosen};
+use crate::api::{CookiesChange, EntryView, ListChange, PolicyEntry, RateView, ServiceView, ServicesChange};
+use crate::control::{self, ListPlan};
+use crate::dataplane::{Dataplane, Device, PreparedLists, cookies_of, limits_of};
+use crate::exit::{Exit, Failure};
+
+/// What entries of lists that come from the files have as their reason: by that they are found again.
+pub(super) const FROM_FILE: &str = "configuration file";
+
+/// A change, in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// What is changed.
+    pub what: String,
+    /// What it was.
+    pub from: String,
+    /// What it is to be.
+    pub to: String,
+}
+
+impl Change {
+    fn new(what: impl Into<String>, from: impl ToString, to: impl ToString) -> Self {
+        Self { what: what.into(), from: from.to_string(), to: to.to_string() }
+    }
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} -> {}", self.what, self.from, self.to)
+    }
+}
+
+/// The changes that it takes.
+#[derive(Default)]
+pub struct Plan {
+    settings: Settings,
+    lists: Option<ListPlan>,
+    generation: u64,
+    /// All of them, in words.
+    pub changes: Vec<Change>,
+}
+
+/// What is set by one call each.
+#[derive(Default)]
+struct Settings {
+    limits: Vec<(LimitKey, Limits)>,
+    policy: Vec<(Reason, Verdict)>,
+    services: Option<ServicesChange>,
+    cookies: Option<CookiesChange>,
+    mode: Option<Mode>,
+}
+
+impl Plan {
+    /// Works out what it takes. Nothing is changed.
+    ///
+    /// # Errors
+    /// Where what the files say cannot be, or the maps cannot be read.
+    pub fn new(dataplane: &Dataplane, source: &Source) -> anyhow::Result<Self> {
+        let configuration = &source.configuration;
+        let mut plan = Self { generation: dataplane.config()?.generation, ..Self::default() };
+        plan.limits(dataplane, source)?;
+        plan.policy(dataplane, configuration)?;
+        plan.services(dataplane, source)?;
+        plan.cookies(dataplane, configuration)?;
+        plan.lists(dataplane, configuration)?;
+        plan.mode(dataplane, configuration)?;
+        Ok(plan)
+    }
+
+    fn limits(&mut self, dataplane: &Dataplane, source: &Source) -> anyhow::Result<()> {
+        let present = dataplane.config()?;
+        for (key, wanted) in source.configuration.wanted_limits().unwrap_or_default() {
+            let of = format!("limits.{}", key.name.label());
+            let (wanted, present) = (wanted.map_err(|text| source.wrong(&of, &text))?, limits_of(&present, key));
+            if wanted != present {
+                let text = |limits: Limits| format!("{}, {} bytes", limits.packets, limits.bytes);
+                self.changes.push(Change::new(format!("limit {key}"), text(present), text(wanted)));
+                self.settings.limits.push((key, wanted));
+            }
+        }
+        Ok(())
+    }
+
+    fn policy(&mut self, dataplane: &Dataplane, configuration: &Configuration) -> anyhow::Result<()> {
+        let Some(named) = &configuration.policy else { return Ok(()) };
+        let drops = dataplane.config()?.drops;
+        for (reason, standard) in chosen() {
+            let wanted = match named.get(&super::ReasonLabel(reason)) {
+                None => standard,
+                Some(VerdictName::Pass) => Verdict::Pass,
+                Some(VerdictName::Drop) => Verdict::Drop,
+            };
+            let present = reason.verdict(drops);
+            if wanted != present {
+                let what = format!("policy {}", reason.label());
+                self.changes.push(Change::new(what, present.label(), wanted.label()));
+                self.settings.policy.push((reason, wanted));
+            }
+        }
+        Ok(())
+    }
+
+    fn services(&mut self, dataplane: &Dataplane, source: &Source) -> anyhow::Result<()> {
+        let Some(wanted) = source.configuration.wanted_services() else { return Ok(()) };
+        let normal = |view: &ServiceView| view.service().map(|service| ServiceView::new(&service));
+        let wanted: Vec<_> = wanted.iter().map(normal).collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
+        let present: Vec<_> = dataplane.services()?.iter().map(ServiceView::new).collect();
+        let mut change = ServicesChange::default();
+        for view in &present {
+            if !wanted.iter().any(|other| other.name == view.name) {
+                self.changes.push(Change::new(format!("service {}", view.name), in_words(view), "none"));
+                change.remove.push(view.name.clone());
+            }
+        }
+        for view in wanted.iter().filter(|view| !present.contains(view)) {
+            let before = present.iter().find(|other| other.name == view.name);
+            let before = before.map_or_else(|| "none".to_owned(), in_words);
+            self.changes.push(Change::new(format!("service {}", view.name), before, in_words(view)));
+            change.add.push(view.clone());
+        }
+        self.settings.services = (change != ServicesChange::default()).then_some(change);
+        Ok(())
+    }
+
+    fn cookies(&mut self, dataplane: &Dataplane, configuration: &Configuration) -> anyhow::Result<()> {
+        let Some(wanted) = configuration.cookies else { return Ok(()) };
+        let (mode, answers) = cookies_of(&dataplane.config()?);
+        let wanted_answers = wanted.answers_pps.map(|per_second| Rate::Limit { per_second, burst: per_second });
+        if wanted.mode.0 == mode && wanted_answers.is_none_or(|wanted| wanted == answers) {
+            return Ok(());
+        }
+        let text = |mode: CookieMode, answers: Rate| format!("{}, {answers} to a subnet", mode.label());
+        let to = text(wanted.mode.0, wanted_answers.unwrap_or(answers));
+        self.changes.push(Change::new("cookies", text(mode, answers), to));
+        let answers = wanted_answers.and_then(RateView::of);
+        self.settings.cookies = Some(CookiesChange { mode: wanted.mode.0.label().to_owned(), answers });
+        Ok(())
+    }
+
+    fn lists(&mut self, dataplane: &Dataplane, configuration: &Configuration) -> anyhow::Result<()> {
+        let mut changes = Vec::new();
+        for (list, wanted) in [(List::Allow, &configuration.allow), (List::Deny, &configuration.deny)] {
+            let Some(wanted) = wanted else { continue };
+            let wanted: std::collections::BTreeSet<_> = wanted.all()?.into_iter().collect();
+            let present = dataplane.list(list)?;
+            let known: std::collections::BTreeSet<_> = present.iter().map(|entry| entry.prefix).collect();
+            let ours = present.iter().filter(|entry| entry.note == FROM_FILE).map(|entry| entry.prefix);
+            let remove: Vec<_> = ours.filter(|prefix| !wanted.contains(prefix)).collect();
+            let new = wanted.iter().filter(|prefix| !known.contains(*prefix));
+            let entry = |prefix| EntryView { prefix, ttl_s: None, added_unix_s: 0, reason: FROM_FILE.to_owned() };
+            let add: Vec<_> = new.map(|prefix| entry(*prefix)).collect();
+            if !(add.is_empty() && remove.is_empty()) {
+                let to = format!("{} added, {} removed", add.len(), remove.len());
+                let from = format!("{} prefixes", present.len());
+                self.changes.push(Change::new(format!("{} list", list.label()), from, to));
+                changes.push((list, ListChange { add, remove }));
+            }
+        }
+        if !changes.is_empty() {
+            let mut plan = ListPlan::present(dataplane)?;
+            for (list, change) in &changes {
+                plan.change(*list, change);
+            }
+            self.lists = Some(plan);
+        }
+        Ok(())
+    }
+
+    fn mode(&mut self, dataplane: &Dataplane, configuration: &Configuration) -> anyhow::Result<()> {
+        let Some(wanted) = configuration.mode else { return Ok(()) };
+        let wanted = match wanted {
+            ModeName::Monitor => Mode::Monitor,
+            ModeName::Enforce => Mode::Enforce,
+        };
+        let present = dataplane.config()?.mode();
+        // Whoever has stopped all dropping has the last word.
+        if present != wanted && present != Mode::Stopped {
+            self.changes.push(Change::new("mode", present.label(), wanted.label()));
+            self.settings.mode = Some(wanted);
+        }
+        Ok(())
+    }
+
+    /// Builds its lists beside those in force: what takes long, and what most likely fails. Takes no lock.
+    ///
+    /// # Errors
+    /// Where they do not fit.
+    pub fn prepare(self) -> anyhow::Result<PreparedPlan> {
+        let lists = match self.lists {
+            Some(plan) => Some((plan.prepare()?, plan)),
+            None => None,
+        };
+        Ok(PreparedPlan { settings: self.settings, lists, generation: self.generation, changes: self.changes })
+    }
+}
+
+/// The changes that it takes, of which the longest is done.
+pub struct PreparedPlan {
+    settings: Settings,
+    lists: Option<(PreparedLists, ListPlan)>,
+    generation: u64,
+    changes: Vec<Change>,
+}
+
+impl PreparedPlan {
+    /// Makes all of the changes, or none: what was made is taken back where a later one is refused.
+    ///
+    /// # Errors
+    /// Where one is refused, or something has changed since the plan was made.
+    pub fn apply(self, dataplane: &mut Dataplane, devices: &[Device]) -> anyhow::Result<Vec<Change>> {
+        let Self { settings, lists, generation, changes } = self;
+        if dataplane.config()?.generation != generation {
+            let text = "something was changed while the configuration was read. Nothing of it is in force";
+            return Err(Failure::new(Exit::Conflict, text).hint("do it again").into());
+        }
+        let before = Settings::present(dataplane)?;
+        if let Err(refused) = put_in_force(&settings, lists, dataplane, devices) {
+            before
+                .take_back(dataplane, devices)
+                .with_context(|| format!("{refused:#}; and what had been changed by then could not be taken back"))?;
+            return Err(refused);
+        }
+        Ok(changes)
+    }
+}
+
+fn put_in_force(
+    settings: &Settings,
+    lists: Option<(PreparedLists, ListPlan)>,
+    dataplane: &mut Dataplane,
+    devices: &[Device],
+) -> anyhow::Result<()> {
+    settings.set(dataplane, devices)?;
+    if let Some((prepared, plan)) = lists {
+        let generation = dataplane.config()?.generation;
+        plan.from_now(generation).install(dataplane, &prepared)?;
+    }
+    // Last, so that nothing drops by a configuration that is half there.
+    match settings.mode {
+        Some(mode) => Ok(dataplane.set_mode(mode)?),
+        None => Ok(()),
+    }
+}
+
+impl Settings {
+    /// As it is now.
+    fn present(dataplane: &Dataplane) -> anyhow::Result<Self> {
+        let config = dataplane.config()?;
+        let (mode, answers) = cookies_of(&config);
+        Ok(Self {
+            limits: LimitKey::all().map(|key| (key, limits_of(&config, key))).collect(),
+            policy: chosen().map(|(reason, _)| (reason, reason.verdict(config.drops))).collect(),
+            services: Some(ServicesChange {
+                add: dataplane.services()?.iter().map(ServiceView::new).collect(),
+                ..Default::default()
+            }),
+            cookies: Some(CookiesChange { mode: mode.label().to_owned(), answers: RateView::of(answers) }),
+            mode: Some(config.mode()),
+        })
+    }
+
+    /// Makes it what is in force again: services that it does not have go.
+    fn take_back(mut self, dataplane: &mut Dataplane, devices: &[Device]) -> anyhow::Result<()> {
+        if let Some(change) = &mut self.services {
+            let known = |name: &String| change.add.iter().any(|view| view.name == *name);
+            let names = dataplane.services()?.into_iter().map(|service| service.name);
+            change.remove = names.filter(|name| !known(name)).collect();
+        }
+        self.set(dataplane, devices)
+    }
+
+    /// Sets all of it but the mode, by the same calls as the verbs, and so with their checks.
+    fn set(&self, dataplane: &mut Dataplane, devices: &[Device]) -> anyhow::Result<()> {
+        if !self.limits.is_empty() {
+            dataplane.set_limits(&self.limits, None)?;
+        }
+        if let Some(change) = &self.services {
+            control::change_services(dataplane, change)?;
+        }
+        if let Some(change) = &self.cookies {
+            control::set_cookies(dataplane, change, devices)?;
+        }
+        for (reason, verdict) in &self.policy {
+            let (reason, verdict) = (reason.label().to_owned(), verdict.label().to_owned());
+            control::set_policy(dataplane, &PolicyEntry { reason, verdict, default: None })?;
+        }
+        Ok(())
+    }
+}
+
+fn in_words(view: &ServiceView) -> String {
+    let cap = view.cap.map_or_else(String::new, |cap| format!(", at most {}/s", cap.per_second));
+    format!("{}{cap}", view.ports.join(" "))
+}

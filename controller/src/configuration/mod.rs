@@ -1,0 +1,433 @@
+//! The configuration file: what it may say, who said it, and what it changes.
+//!
+//! `floodwall.toml` and then, by name, the files of `conf.d` beside it. A later file wins, key by key. A section that no file
+//! has leaves what is in force alone; of a section that one has, all is as the files say, or the default.
+
+mod apply;
+mod read;
+mod save;
+
+use std::collections::BTreeMap;
+
+use floodwall_common::cookie::CookieMode;
+use floodwall_common::limits::{LimitKey, LimitName, Limits, Per, Rate};
+use floodwall_common::reason::{Policy, Reason, Verdict};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use apply::{Change, Plan, PreparedPlan};
+pub use read::{DEFAULT_PATH, Origins, Source};
+pub use save::save_limit;
+
+use crate::api::ServiceView;
+
+/// What the files say. All of it is optional.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Configuration {
+    /// Interfaces to protect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interfaces: Option<Vec<String>>,
+    /// Accept generic XDP where the driver has no native one. Default: false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_generic: Option<bool>,
+    /// `monitor` counts what would be dropped, `enforce` drops it. Default: as it is, monitor at first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ModeName>,
+    /// Where to serve metrics, or `off`. Default: 127.0.0.1:9557.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
+    /// Serve metrics on an address that others can reach. Default: false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_public: Option<bool>,
+    /// How to log. Default: text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogFormat>,
+    /// Limits by class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<BTreeMap<LimitLabel, Limit>>,
+    /// What reasons do that are the operator's to choose: `pass` or `drop`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<BTreeMap<ReasonLabel, VerdictName>>,
+    /// What this host serves, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub services: Option<BTreeMap<String, Service>>,
+    /// Whether SYNs are answered with cookies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cookies: Option<Cookies>,
+    /// Sources that always pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow: Option<List>,
+    /// Sources that never pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deny: Option<List>,
+}
+
+/// Makes a closed set of labels a value of the files; a wrong one is told with the nearest right one.
+macro_rules! label {
+    ($(#[$meta:meta])* $name:ident, $inner:ty, $what:literal, $labels:expr, $of:expr) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub struct $name(pub $inner);
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.0.label())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+                let of: fn(&str) -> Option<$inner> = $of;
+                of(&text).map(Self).ok_or_else(|| {
+                    let labels: Vec<&str> = $labels;
+                    serde::de::Error::custom(read::not_one_of($what, &text, &labels))
+                })
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let labels: Vec<&str> = $labels;
+                schemars::json_schema!({ "type": "string", "enum": labels })
+            }
+        }
+    };
+}
+
+label!(
+    /// A limit.
+    LimitLabel,
+    LimitName,
+    "limit",
+    LimitName::ALL.iter().map(|name| name.label()).collect(),
+    LimitName::from_label
+);
+label!(
+    /// A reason that is the operator's to choose.
+    ReasonLabel,
+    Reason,
+    "reason to choose for",
+    chosen().map(|(reason, _)| reason.label()).collect(),
+    |text| chosen().map(|(reason, _)| reason).find(|reason| reason.label() == text)
+);
+label!(
+    /// When SYNs are answered.
+    CookieLabel,
+    CookieMode,
+    "mode of cookies",
+    CookieMode::ALL.iter().map(|mode| mode.label()).collect(),
+    CookieMode::from_label
+);
+
+/// The reasons that are the operator's to choose, and what they do where nobody has.
+fn chosen() -> impl Iterator<Item = (Reason, Verdict)> {
+    Reason::ALL.iter().filter_map(|reason| match reason.policy() {
+        Policy::Chosen(standard) => Some((*reason, standard)),
+        _ => None,
+    })
+}
+
+/// Whether drops are real.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ModeName {
+    /// They are counted, and pass.
+    Monitor,
+    /// They are.
+    Enforce,
+}
+
+/// What a reason does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VerdictName {
+    /// Its packets pass, as far as limits let them.
+    Pass,
+    /// They drop.
+    Drop,
+}
+
+/// How the daemon logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// A rate: a whole number, `off` or `block`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantity {
+    /// No limit.
+    Off,
+    /// Nothing passes.
+    Block,
+    /// So many a second.
+    PerSecond(u64),
+}
+
+impl Serialize for Quantity {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_str("off"),
+            Self::Block => serializer.serialize_str("block"),
+            Self::PerSecond(number) => serializer.serialize_u64(*number),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Quantity;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a whole number, \"off\" or \"block\"")
+            }
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Quantity, E> {
+                let wrong = || E::invalid_value(serde::de::Unexpected::Signed(number), &self);
+                u64::try_from(number).map(Quantity::PerSecond).map_err(|_| wrong())
+            }
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Quantity, E> {
+                Ok(Quantity::PerSecond(number))
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Quantity, E> {
+                match text {
+                    "off" => Ok(Quantity::Off),
+                    "block" => Ok(Quantity::Block),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for Quantity {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Quantity".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "enum": ["off", "block"] }] })
+    }
+}
+
+/// A limit: what is not named is the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// Packets per second of a source, `off` or `block`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pps: Option<Quantity>,
+    /// Packets at once. Default: one second of `pps`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u64>,
+    /// Bytes per second of a source, or `off`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bps: Option<Quantity>,
+    /// Bytes at once. Default: one second of `bps`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub byte_burst: Option<u64>,
+    /// The same for all of an IPv4 /24 or IPv6 /56 together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<Box<Wider>>,
+    /// The same for all of an IPv4 /16 or IPv6 /48 together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Box<Wider>>,
+}
+
+/// A limit of a prefix.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Wider {
+    /// Packets per second, or `off`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pps: Option<Quantity>,
+    /// Packets at once. Default: one second of `pps`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u64>,
+    /// Bytes per second, or `off`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bps: Option<Quantity>,
+    /// Bytes at once. Default: one second of `bps`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub byte_burst: Option<u64>,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Its ports, as `tcp/443` or `udp/8000-8010`.
+    pub ports: Vec<String>,
+    /// Packets per second to it from all sources together. Default: no cap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cap_pps: Option<u64>,
+    /// Packets at once. Default: half a second of `cap_pps`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cap_burst: Option<u64>,
+}
+
+/// How SYNs are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cookies {
+    /// `off`, `auto` or `always`.
+    pub mode: CookieLabel,
+    /// Answers per second to one subnet. Default: as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers_pps: Option<u64>,
+}
+
+/// Prefixes, here and in files of their own. What was put on the list by hand stays beside them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct List {
+    /// Addresses or prefixes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub prefixes: Vec<Prefix>,
+    /// Files with an address or prefix on each line; `#` begins a comment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<std::path::PathBuf>,
+}
+
+/// An address or a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Prefix(pub ipnet::IpNet);
+
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        crate::prefixes::parse(&text)
+            .map(Self)
+            .map_err(|expected| serde::de::Error::custom(format!("'{text}' is not {expected}")))
+    }
+}
+
+impl Configuration {
+    /// What holds where nobody says anything.
+    pub fn defaults() -> Self {
+        let limit = |name: LimitName| {
+            let limits = name.default_limits();
+            let ((pps, burst), (bps, byte_burst)) = (in_file(limits.packets), in_file(limits.bytes));
+            (LimitLabel(name), Limit { pps, burst, bps, byte_burst, subnet: None, network: None })
+        };
+        let verdict = |verdict| if verdict == Verdict::Drop { VerdictName::Drop } else { VerdictName::Pass };
+        Self {
+            allow_generic: Some(false),
+            mode: Some(ModeName::Monitor),
+            metrics: Some("127.0.0.1:9557".to_owned()),
+            metrics_public: Some(false),
+            log: Some(LogFormat::Text),
+            limits: Some(LimitName::ALL.iter().map(|name| limit(*name)).collect()),
+            policy: Some(chosen().map(|(reason, standard)| (ReasonLabel(reason), verdict(standard))).collect()),
+            cookies: Some(Cookies { mode: CookieLabel(CookieMode::Off), answers_pps: None }),
+            ..Self::default()
+        }
+    }
+
+    /// All that holds with these files: what they say, and the defaults of the rest.
+    pub fn with_defaults(&self) -> Self {
+        let mut all = Self::defaults();
+        all.take(self.clone());
+        let Some(wanted) = all.wanted_limits() else { return all };
+        for (key, limits) in wanted {
+            let Ok(limits) = limits else { continue };
+            let limit = all.limits.get_or_insert_default().entry(LimitLabel(key.name)).or_default();
+            let ((pps, burst), (bps, byte_burst)) = (in_file(limits.packets), in_file(limits.bytes));
+            match key.per {
+                Per::Source => (limit.pps, limit.burst, limit.bps, limit.byte_burst) = (pps, burst, bps, byte_burst),
+                Per::Subnet if limit.subnet.is_some() => {
+                    limit.subnet = Some(Box::new(Wider { pps, burst, bps, byte_burst }))
+                }
+                Per::Network if limit.network.is_some() => {
+                    limit.network = Some(Box::new(Wider { pps, burst, bps, byte_burst }))
+                }
+                Per::Subnet | Per::Network => {}
+            }
+        }
+        all
+    }
+
+    /// All limits as they are to be, where the files have any; of each its name and what was wrong with it.
+    fn wanted_limits(&self) -> Option<Vec<(LimitKey, Result<Limits, String>)>> {
+        let named = self.limits.as_ref()?;
+        let wanted = |key: LimitKey| {
+            let limit = named.get(&LimitLabel(key.name));
+            let limits = match key.per {
+                Per::Source => limit.map(Rates::of),
+                Per::Subnet => limit.and_then(|limit| limit.subnet.as_deref()).map(Rates::of_wider),
+                Per::Network => limit.and_then(|limit| limit.network.as_deref()).map(Rates::of_wider),
+            };
+            limits.map_or(Ok(key.default_limits()), |rates| rates.limits(key.default_limits()))
+        };
+        Some(LimitKey::all().map(|key| (key, wanted(key))).collect())
+    }
+
+    /// The services, as they cross the socket.
+    fn wanted_services(&self) -> Option<Vec<ServiceView>> {
+        let services = self.services.as_ref()?.iter();
+        Some(services.map(|(name, service)| service.view(name)).collect())
+    }
+}
+
+impl Service {
+    fn view(&self, name: &str) -> ServiceView {
+        let burst = |per_second: u64| self.cap_burst.unwrap_or_else(|| (per_second / 2).max(1));
+        let cap = self.cap_pps.map(|per_second| crate::api::RateView { per_second, burst: burst(per_second) });
+        ServiceView { name: name.to_owned(), ports: self.ports.clone(), cap }
+    }
+}
+
+/// The numbers of a limit, whoever shares it.
+struct Rates {
+    packets: (Option<Quantity>, Option<u64>),
+    bytes: (Option<Quantity>, Option<u64>),
+}
+
+impl Rates {
+    const fn of(limit: &Limit) -> Self {
+        Self { packets: (limit.pps, limit.burst), bytes: (limit.bps, limit.byte_burst) }
+    }
+
+    const fn of_wider(limit: &Wider) -> Self {
+        Self { packets: (limit.pps, limit.burst), bytes: (limit.bps, limit.byte_burst) }
+    }
+
+    fn limits(&self, default: Limits) -> Result<Limits, String> {
+        let packets = rate(self.packets, default.packets).ok_or("burst needs pps to go with")?;
+        let bytes = rate(self.bytes, default.bytes).ok_or("byte_burst needs bps to go with")?;
+        Ok(Limits { packets, bytes })
+    }
+}
+
+/// A rate with its burst as a file has them.
+const fn in_file(rate: Rate) -> (Option<Quantity>, Option<u64>) {
+    match rate {
+        Rate::Off => (Some(Quantity::Off), None),
+        Rate::Block => (Some(Quantity::Block), None),
+        Rate::Limit { per_second, burst } => (Some(Quantity::PerSecond(per_second)), Some(burst)),
+    }
+}
+
+/// A rate with its burst, of which what is not named stays. `None` where a burst has no rate to go with.
+pub(crate) fn rate((quantity, burst): (Option<Quantity>, Option<u64>), default: Rate) -> Option<Rate> {
+    match (quantity, burst, default) {
+        (None, None, default) => Some(default),
+        (Some(Quantity::Off), None, _) => Some(Rate::Off),
+        (Some(Quantity::Block | Quantity::PerSecond(0)), None, _) => Some(Rate::Block),
+        (Some(Quantity::PerSecond(per_second @ 1..)), burst, _) => {
+            Some(Rate::Limit { per_second, burst: burst.unwrap_or(per_second) })
+        }
+        (None, Some(burst), Rate::Limit { per_second, .. }) => Some(Rate::Limit { per_second, burst }),
+        _ => None,
+    }
+}

@@ -1,0 +1,106 @@
+//! Who did what: a line for each change, appended to a file that nobody here ever rewrites.
+//!
+//! The file is a help, not a lock: where it cannot be written the change holds all the same, and the log says so.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::unistd::{Uid, User};
+use serde::{Deserialize, Serialize};
+
+/// Where it is unless somebody says otherwise.
+pub const DEFAULT_PATH: &str = "/var/lib/floodwall/history.ndjson";
+/// A file that has grown to this is put aside as `….1`, in place of the one before.
+const LONGEST: u64 = 8 << 20;
+/// What is read of it at most.
+const READ: u64 = 1 << 20;
+
+/// A change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When, in seconds of the Unix epoch.
+    pub unix_s: u64,
+    /// Who, by the credentials of his process; the name, where there is one.
+    pub user: String,
+    /// His number.
+    pub uid: u32,
+    /// His process.
+    pub pid: i32,
+    /// Through the daemon's socket, by the maps without a daemon, or by the daemon itself.
+    pub through: String,
+    /// What he changed.
+    pub change: String,
+}
+
+impl Entry {
+    /// A change of now.
+    pub fn new(uid: u32, pid: i32, through: &str, change: impl Into<String>) -> Self {
+        let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let user = User::from_uid(Uid::from_raw(uid)).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+        Self { unix_s, user, uid, pid, through: through.to_owned(), change: change.into() }
+    }
+}
+
+/// Appends a line.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn append(path: &Path, entry: &Entry) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    if fs::metadata(path).is_ok_and(|metadata| metadata.len() > LONGEST) {
+        fs::rename(path, path.with_extension("ndjson.1"))?;
+    }
+    let mut line = serde_json::to_vec(entry)?;
+    line.push(b'\n');
+    // One write, so that lines of two processes stay apart.
+    File::options().create(true).append(true).mode(0o640).open(path)?.write_all(&line)
+}
+
+/// The last so many changes, the latest last. Lines that are none, as after a full disk, are left out.
+///
+/// # Errors
+/// Where the file cannot be read; where it is not there, nothing has been changed.
+pub fn last(path: &Path, number: usize) -> io::Result<Vec<Entry>> {
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        opened => opened?,
+    };
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(READ)))?;
+    let mut bytes = Vec::new();
+    file.take(READ).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let entries: Vec<_> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    Ok(entries[entries.len().saturating_sub(number)..].to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_appended_and_read_back() {
+        let directory = std::env::temp_dir().join(format!("floodwall-history-{}", std::process::id()));
+        let path = directory.join("history.ndjson");
+        assert_eq!(last(&path, 5).unwrap(), []);
+        let entries: Vec<_> = (0..7).map(|pid| Entry::new(0, pid, "socket", format!("mode {pid}"))).collect();
+        entries.iter().for_each(|entry| append(&path, entry).unwrap());
+        assert_eq!(last(&path, 3).unwrap(), entries[4..]);
+        assert_eq!((last(&path, 100).unwrap().len(), entries[0].user.as_str()), (7, "root"));
+        // Half a line, as a full disk leaves it, costs that line and no other.
+        File::options().append(true).open(&path).unwrap().write_all(b"{\"unix_s\": 1, \"us\n").unwrap();
+        append(&path, &entries[0]).unwrap();
+        assert_eq!(last(&path, 2).unwrap(), [entries[6].clone(), entries[0].clone()]);
+        // A long one is put aside.
+        File::options().write(true).open(&path).unwrap().set_len(LONGEST + 1).unwrap();
+        append(&path, &entries[1]).unwrap();
+        assert_eq!(last(&path, 9).unwrap(), [entries[1].clone()]);
+        assert!(directory.join("history.ndjson.1").exists());
+        fs::remove_dir_all(directory).unwrap();
+    }
+}
