@@ -68,6 +68,8 @@ impl Place {
     pub fn at(directory: PathBuf) -> Result<Self> {
         let bpffs = directory.join("bpf");
         std::fs::create_dir_all(&bpffs)?;
+        // Empty: a file of this machine says nothing to a daemon under test.
+        std::fs::write(directory.join("floodwall.toml"), "")?;
         mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), None::<&str>).context("mount a BPF file system")?;
         Ok(Self { directory, keep: false })
     }
@@ -104,6 +106,7 @@ impl Place {
     pub fn command(&self, namespace: &Namespace, arguments: &[&str]) -> Result<Command> {
         let mut command = namespace.command(binary()?)?;
         command.args(arguments).env("FLOODWALL_SOCKET", self.socket()).env("FLOODWALL_BPFFS", self.bpffs());
+        command.env("FLOODWALL_CONFIG", self.directory.join("floodwall.toml"));
         command.env("FLOODWALL_HISTORY", self.directory.join("history.ndjson"));
         command.env_remove("SSH_CONNECTION").env_remove("RUST_LOG");
         Ok(command)
