@@ -16,6 +16,7 @@ use crate::outcome::Outcome;
 use crate::packet::fast::{self, Rest, Usual};
 use crate::packet::{Frame, Headers, Source, read};
 use crate::reason::Reason;
+use crate::verifier::forget;
 
 /// What a decision has to know beside the packet: the lists and the state of sources. Implemented by the maps of the
 /// kernel half, and by a model of them in user space.
@@ -56,22 +57,15 @@ pub trait Exit {
     fn over_packet_limit(self, kind: Kind) -> Self::Answer;
     /// For any other.
     fn because(self, reason: Reason, kind: Kind) -> Self::Answer;
-}
-
-/// What [`decide_fast`] has found.
-pub enum Fast<A> {
-    /// What becomes of the packet.
-    Done(A),
-    /// Lists or mechanisms are armed: [`decide_armed`] has to be asked.
-    Armed(Usual),
-    /// Only [`decide`] can tell; nothing is charged.
-    Unusual,
+    /// For one of which lists or mechanisms are armed: [`decide_armed`] has to be asked.
+    fn armed(self, kind: Kind) -> Self::Answer;
 }
 
 /// What [`decide`] says of nearly every packet while only packets of sources are limited, for a fraction of what it costs.
+/// `None` where only [`decide`] can tell; nothing is charged then.
 #[inline(always)]
-pub fn decide_fast<'w, E: Exit>(frame: Frame<'_>, world: &mut impl World<'w>, exit: E) -> Fast<E::Answer> {
-    fast::read(frame, Judge { world, exit }).unwrap_or(Fast::Unusual)
+pub fn decide_fast<'w, E: Exit>(frame: Frame<'_>, world: &mut impl World<'w>, exit: E) -> Option<E::Answer> {
+    fast::read(frame, Judge { world, exit })
 }
 
 struct Judge<'a, W, E> {
@@ -80,20 +74,20 @@ struct Judge<'a, W, E> {
 }
 
 impl<'w, W: World<'w>, E: Exit> fast::Next for Judge<'_, W, E> {
-    type Answer = Fast<E::Answer>;
+    type Answer = E::Answer;
 
     #[inline(always)]
-    fn usual(self, packet: Usual) -> Option<Fast<E::Answer>> {
+    fn usual(self, packet: Usual) -> Option<E::Answer> {
         let Self { world, exit } = self;
         let meters = world.config().meters(packet.kind);
         if !meters.ask_packets_only() {
             cold_path();
-            return Some(Fast::Armed(packet));
+            return Some(exit.armed(packet.kind));
         }
-        Some(Fast::Done(match over_packet_limit(packet.key, meters, world) {
+        Some(match over_packet_limit(packet.key, meters, world) {
             None => exit.passed(packet.kind),
             Some(_) => exit.over_packet_limit(packet.kind),
-        }))
+        })
     }
 }
 
@@ -101,19 +95,20 @@ impl<'w, W: World<'w>, E: Exit> fast::Next for Judge<'_, W, E> {
 /// kinds, so that the common path stays small.
 #[inline(always)]
 pub fn decide_armed<'w, E: Exit>(
-    packet: Usual,
+    kind: Kind,
     frame: Frame<'_>,
     world: &mut impl World<'w>,
     exit: E,
 ) -> Option<E::Answer> {
-    let packet = packet.forgotten(world.config().noise());
-    let (kind, key) = (packet.kind, packet.key);
+    // What follows is then verified once for all kinds.
+    let kind = Kind::from_masked(forget(u64::from(kind.index()), world.config().noise()));
     let meters = world.config().meters(kind);
-    if meters.ask(Ask::SELDOM) || (meters.ask(Ask::LISTS) && world.may_be_listed(packet.source())) {
+    let rest = Rest::read(frame, kind)?;
+    if meters.ask(Ask::SELDOM) || (meters.ask(Ask::LISTS) && world.may_be_listed(rest.source())) {
         return None;
     }
+    let key = rest.ends.source.0;
     let over = if meters.ask_more() {
-        let rest = packet.rest(frame)?;
         if let Some(reason) = is_not_expected(&rest.ends, meters, world) {
             return Some(exit.because(reason, kind));
         }

@@ -16,6 +16,9 @@ use crate::maps::SAMPLES;
 #[unsafe(no_mangle)]
 static COUNTERS: u64 = CpuState::counters_of(0);
 
+/// In place of an action: the kind of a packet that has to be asked more. One number for both, as it stays in a register.
+pub(crate) const ARMED: u32 = 1 << 4;
+
 /// What it takes to leave: a packet that nothing more is asked of.
 #[derive(Clone, Copy)]
 pub(crate) struct Leave<'a> {
@@ -43,6 +46,11 @@ impl Exit for Leave<'_> {
         } else {
             self.leave(Reason::PacketLimit, kind, 1, 0)
         }
+    }
+
+    #[inline(always)]
+    fn armed(self, kind: Kind) -> u32 {
+        ARMED | u32::from(kind.index())
     }
 
     #[inline(always)]

@@ -19,12 +19,13 @@ use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 use floodwall_common::abi::CpuState;
+use floodwall_common::class::Kind;
 use floodwall_common::clock::Moment;
-use floodwall_common::decide::{Exit as _, Fast, decide, decide_armed, decide_fast};
+use floodwall_common::decide::{Exit as _, decide, decide_armed, decide_fast};
 use floodwall_common::packet::Frame;
 use floodwall_common::reason::Reason;
 
-use crate::exit::Leave;
+use crate::exit::{ARMED, Leave};
 use crate::world::{Armed, Common, Complete, Kernel, anew};
 
 /// For linear frames: any kernel, any driver, MTU up to about 3,500.
@@ -53,13 +54,13 @@ fn filter(ctx: &XdpContext, length: impl FnOnce(usize, usize) -> u32) -> u32 {
     let bytes = length(ctx.data(), ctx.data_end());
     let exit = Leave { ctx, config: kernel.config, cpu: kernel.cpu, bytes };
     let found = match decide_fast(frame(ctx, bytes), &mut kernel, exit) {
-        Fast::Done(action) => return action,
-        Fast::Armed(packet) => {
+        Some(action) if action < ARMED => return action,
+        Some(armed) => {
             cold_path();
             let mut kernel = Kernel::<Armed>::at(ctx.ctx, kernel.cpu, kernel.now);
-            decide_armed(packet, anew(ctx.ctx, bytes), &mut kernel, exit)
+            decide_armed(Kind::from_masked(u64::from(armed)), anew(ctx.ctx, bytes), &mut kernel, exit)
         }
-        Fast::Unusual => None,
+        None => None,
     };
     found.unwrap_or_else(|| {
         cold_path();

@@ -14,7 +14,7 @@ use super::{
 use crate::class::{Class, Family, Kind};
 use crate::frame::{Cursor, Frame, be, field, raw};
 use crate::reason::Reason;
-use crate::verifier::{again, forget};
+use crate::verifier::again;
 
 /// EtherType, version, and of IPv4 the header length: four bytes, compared at once.
 const fn first_word(ether_type: u16, version: u8) -> u32 {
@@ -43,13 +43,13 @@ pub fn parse(frame: Frame<'_>) -> Option<Parsed> {
 pub fn rest(frame: Frame<'_>) -> Option<Rest<'_>> {
     struct Keep;
     impl Next for Keep {
-        type Answer = Usual;
+        type Answer = Kind;
 
-        fn usual(self, packet: Usual) -> Option<Usual> {
-            Some(packet)
+        fn usual(self, packet: Usual) -> Option<Kind> {
+            Some(packet.kind)
         }
     }
-    read(frame, Keep)?.rest(frame)
+    Rest::read(frame, read(frame, Keep)?)
 }
 
 struct Collect {
@@ -68,7 +68,7 @@ impl Next for Collect {
 
 /// A packet with nothing wrong: its finding is `Passed`.
 #[derive(Clone, Copy)]
-pub struct Usual {
+pub(crate) struct Usual {
     pub(crate) kind: Kind,
     /// [`Source::key`]: the upper half of an IPv6 address, or an IPv4 address.
     pub(crate) key: u64,
@@ -81,31 +81,6 @@ impl Usual {
     pub(crate) const fn source(&self) -> Source {
         Source::new(self.kind, self.key, self.lower)
     }
-
-    /// Without what the verifier has learned of it: what follows is then walked once for all kinds.
-    #[inline(always)]
-    pub(crate) fn forgotten(self, noise: u64) -> Self {
-        let kind = Kind::from_masked(forget(u64::from(self.kind.index()), noise));
-        Self { kind, key: forget(self.key, noise), lower: forget(self.lower, noise) }
-    }
-
-    /// The rest of its headers: for what asks more of it than most do.
-    #[inline(always)]
-    pub(crate) fn rest<'a>(&self, frame: Frame<'a>) -> Option<Rest<'a>> {
-        let is_v6 = self.kind.is_v6();
-        let ip = frame.cursor().behind(14);
-        let (destination, hops, length, transport) = if is_v6 {
-            let header = ip.peek::<40>()?;
-            let destination = (be!(u64, header, 24), be!(u64, header, 32));
-            (destination, header[7], u32::from(be!(u16, header, 4)) + 40, ip.behind(40))
-        } else {
-            let header = ip.peek::<20>()?;
-            ((u64::from(be!(u32, header, 16)), 0), header[8], u32::from(be!(u16, header, 2)), ip.behind(20))
-        };
-        let protocol = if self.kind.is_udp() { protocol::UDP } else { protocol::TCP };
-        let ends = Ends { source: (self.key, self.lower), destination, protocol, is_v6, transport };
-        Some(Rest { ends, kind: self.kind, hops, length })
-    }
 }
 
 /// The headers of a packet with nothing wrong, in one piece, in an untagged frame.
@@ -116,6 +91,34 @@ pub struct Rest<'a> {
     pub(crate) hops: u8,
     /// Length of the IP packet with its headers.
     pub(crate) length: u32,
+}
+
+impl<'a> Rest<'a> {
+    /// Reads them again, of a packet that [`read`] knows as one of this kind. Nothing is kept of what it has read: the common
+    /// path would have to carry that in registers that it has not.
+    #[inline(always)]
+    pub(crate) fn read(frame: Frame<'a>, kind: Kind) -> Option<Self> {
+        let ip = frame.cursor().behind(14);
+        let is_v6 = kind.is_v6();
+        let (source, destination, hops, length, transport) = if is_v6 {
+            let header = ip.peek::<40>()?;
+            let source = (be!(u64, header, 8), be!(u64, header, 16));
+            let destination = (be!(u64, header, 24), be!(u64, header, 32));
+            (source, destination, header[7], u32::from(be!(u16, header, 4)) + 40, ip.behind(40))
+        } else {
+            let header = ip.peek::<20>()?;
+            let [source, destination] =
+                [be!(u32, header, 12), be!(u32, header, 16)].map(|address| (u64::from(address), 0));
+            (source, destination, header[8], u32::from(be!(u16, header, 2)), ip.behind(20))
+        };
+        let protocol = if kind.is_udp() { protocol::UDP } else { protocol::TCP };
+        Some(Self { ends: Ends { source, destination, protocol, is_v6, transport }, kind, hops, length })
+    }
+
+    #[inline(always)]
+    pub(crate) const fn source(&self) -> Source {
+        Source::new(self.kind, self.ends.source.0, self.ends.source.1)
+    }
 }
 
 /// What is done with a usual packet. It is inlined once for each kind, so that what depends on that is a constant there.
