@@ -33,6 +33,10 @@ pub trait World<'w>: Memory {
     fn may_be_listed(&mut self, _source: Source) -> bool {
         true
     }
+    /// Whether any list holds the source, or did: for whoever would rather wait for that than be sent to [`decide`].
+    fn is_on_a_list(&mut self, source: Source) -> bool {
+        self.may_be_listed(source)
+    }
     /// Whether any signature may suit the packet: a quick answer, and where in doubt `true`.
     fn may_be_signed(&mut self, _packet: &Rest<'_>) -> bool {
         true
@@ -57,11 +61,12 @@ pub trait Exit {
     fn over_packet_limit(self, kind: Kind) -> Self::Answer;
     /// For any other.
     fn because(self, reason: Reason, kind: Kind) -> Self::Answer;
-    /// For one of which lists or mechanisms are armed: [`decide_armed`] has to be asked.
+    /// For one of whose kind mechanisms are armed: [`decide_armed`] has to be asked.
     fn armed(self, kind: Kind) -> Self::Answer;
 }
 
-/// What [`decide`] says of nearly every packet while only packets of sources are limited, for a fraction of what it costs.
+/// What [`decide`] says of nearly every packet while there are only lists and limits of packets per source, for a fraction of what
+/// it costs.
 /// `None` where only [`decide`] can tell; nothing is charged then.
 #[inline(always)]
 pub fn decide_fast<'w, E: Exit>(frame: Frame<'_>, world: &mut impl World<'w>, exit: E) -> Option<E::Answer> {
@@ -82,7 +87,15 @@ impl<'w, W: World<'w>, E: Exit> fast::Next for Judge<'_, W, E> {
         let meters = world.config().meters(packet.kind);
         if !meters.ask_packets_only() {
             cold_path();
-            return Some(exit.armed(packet.kind));
+            if meters.ask_more() {
+                return Some(exit.armed(packet.kind));
+            }
+            if meters.ask(Ask::LISTS) && world.may_be_listed(packet.source()) {
+                return None;
+            }
+            if !meters.ask(Ask::PACKETS) {
+                return Some(exit.passed(packet.kind));
+            }
         }
         Some(match over_packet_limit(packet.key, meters, world) {
             None => exit.passed(packet.kind),
@@ -91,7 +104,7 @@ impl<'w, W: World<'w>, E: Exit> fast::Next for Judge<'_, W, E> {
     }
 }
 
-/// The same where lists or mechanisms are armed; `None` where only [`decide`] can tell, and nothing is charged. Once for all
+/// The same where mechanisms are armed; `None` where only [`decide`] can tell, and nothing is charged. Once for all
 /// kinds, so that the common path stays small.
 #[inline(always)]
 pub fn decide_armed<'w, E: Exit>(
@@ -104,25 +117,19 @@ pub fn decide_armed<'w, E: Exit>(
     let kind = Kind::from_masked(forget(u64::from(kind.index()), world.config().noise()));
     let meters = world.config().meters(kind);
     let rest = Rest::read(frame, kind)?;
-    if meters.ask(Ask::SELDOM) || (meters.ask(Ask::LISTS) && world.may_be_listed(rest.source())) {
+    if meters.ask(Ask::SELDOM) || (meters.ask(Ask::LISTS) && world.is_on_a_list(rest.source())) {
         return None;
     }
     let key = rest.ends.source.0;
-    let over = if meters.ask_more() {
-        if let Some(reason) = is_not_expected(&rest.ends, meters, world) {
-            return Some(exit.because(reason, kind));
-        }
-        if meters.ask(Ask::SIGNATURES) && world.may_be_signed(&rest) {
-            return None;
-        }
-        match over_all_limits(key, frame.bytes(), kind, world) {
-            None => over_cap(capped_service(&rest.ends, meters, world), key, world),
-            over => over,
-        }
-    } else if meters.ask(Ask::PACKETS) {
-        over_packet_limit(key, meters, world)
-    } else {
-        None
+    if let Some(reason) = is_not_expected(&rest.ends, meters, world) {
+        return Some(exit.because(reason, kind));
+    }
+    if meters.ask(Ask::SIGNATURES) && world.may_be_signed(&rest) {
+        return None;
+    }
+    let over = match over_all_limits(key, frame.bytes(), kind, world) {
+        None => over_cap(capped_service(&rest.ends, meters, world), key, world),
+        over => over,
     };
     Some(match over {
         None => exit.passed(kind),

@@ -103,10 +103,13 @@ impl<H: How> World<'static> for Kernel<H> {
 
     #[inline(always)]
     fn may_be_listed(&mut self, source: Source) -> bool {
-        maps::may_be_listed(source, self.lists()) && {
-            let (upper, lower) = source.halves();
-            floodwall_is_listed(upper, lower, source.family() as u32) != 0
-        }
+        maps::may_be_listed(source, self.lists())
+    }
+
+    #[inline(always)]
+    fn is_on_a_list(&mut self, source: Source) -> bool {
+        let (upper, lower) = source.halves();
+        self.may_be_listed(source) && floodwall_is_listed(upper, lower, source.family() as u32) != 0
     }
 
     #[inline(always)]
