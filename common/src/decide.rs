@@ -65,9 +65,8 @@ pub trait Exit {
     fn armed(self, kind: Kind) -> Self::Answer;
 }
 
-/// What [`decide`] says of nearly every packet while there are only lists and limits of packets per source, for a fraction of what
-/// it costs.
-/// `None` where only [`decide`] can tell; nothing is charged then.
+/// What [`decide`] says of nearly every packet while there are only lists and limits of packets per source, for a fraction
+/// of what it costs. `None` where only [`decide`] can tell; nothing is charged then.
 #[inline(always)]
 pub fn decide_fast<'w, E: Exit>(frame: Frame<'_>, world: &mut impl World<'w>, exit: E) -> Option<E::Answer> {
     fast::read(frame, Judge { world, exit })

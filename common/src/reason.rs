@@ -144,6 +144,14 @@ impl Reason {
         }
     }
 
+    /// The reasons that are the operator's to choose, and what they do where nobody has.
+    pub fn chosen() -> impl Iterator<Item = (Self, Verdict)> {
+        Self::ALL.iter().filter_map(|reason| match reason.policy() {
+            Policy::Chosen(standard) => Some((*reason, standard)),
+            _ => None,
+        })
+    }
+
     /// What happens to a packet with this reason under `drops`, before the mode is asked.
     #[inline(always)]
     pub const fn verdict(self, drops: DropSet) -> Verdict {

@@ -5,7 +5,7 @@
 //! forged addresses adds nothing, and whatever it sends, it makes nobody be forgotten.
 //!
 //! What it can cost (memory: [`crate::memory`], [`LINES`] lines, 512 KiB):
-//! - *False matches*: a stranger passes as verified with a probability of 0.6 % beside 100,000 verified sources, and of 2.6 %
+//! - *False matches*: a stranger passes as verified with a probability of 0.5 % beside 100,000 verified sources, and of 2.9 %
 //!   beside 200,000 (a test). All it gains is its place in the queue: limits stay.
 //! - *What an attacker can fake*: whoever owns real addresses can connect from them and is verified, as long as he is on no
 //!   list and under his limits. Who sees this host's SYN-ACKs on their way (on the path, or in the same /64) can complete

@@ -206,6 +206,11 @@ impl RateView {
         }
     }
 
+    /// The cap of a service; without a burst, half a second of it.
+    pub fn cap(per_second: u64, burst: Option<u64>) -> Self {
+        Self { per_second, burst: burst.unwrap_or_else(|| (per_second / 2).max(1)) }
+    }
+
     /// The rate that crossed it.
     pub const fn rate(view: Option<Self>) -> Rate {
         match view {
@@ -316,6 +321,13 @@ pub struct Reloaded {
     pub changes: Vec<Change>,
     /// What has changed in the files and takes a restart of the daemon.
     pub needs_restart: Vec<String>,
+}
+
+impl Reloaded {
+    /// What it was, for who reads who did what.
+    pub fn in_words(&self) -> String {
+        format!("reload, {} changes", self.changes.len())
+    }
 }
 
 /// Who did what.

@@ -125,13 +125,10 @@ pub fn set_mode(dataplane: &mut Dataplane, change: &ModeChange) -> anyhow::Resul
 /// Where the configuration cannot be read.
 pub fn policies(dataplane: &Dataplane) -> anyhow::Result<PolicyView> {
     let drops = dataplane.config()?.drops;
-    let policies = Reason::ALL.iter().filter_map(|reason| match reason.policy() {
-        floodwall_common::reason::Policy::Chosen(standard) => Some(PolicyEntry {
-            reason: reason.label().to_owned(),
-            verdict: reason.verdict(drops).label().to_owned(),
-            default: Some(standard.label().to_owned()),
-        }),
-        _ => None,
+    let policies = Reason::chosen().map(|(reason, standard)| PolicyEntry {
+        reason: reason.label().to_owned(),
+        verdict: reason.verdict(drops).label().to_owned(),
+        default: Some(standard.label().to_owned()),
     });
     Ok(PolicyView { schema_version: SCHEMA_VERSION, policies: policies.collect() })
 }

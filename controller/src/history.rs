@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use nix::unistd::{Uid, User};
+use nix::unistd::{Uid, User, getpid, getuid};
 use serde::{Deserialize, Serialize};
 
 /// Where it is unless somebody says otherwise.
@@ -36,6 +36,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// A change of now, by whoever runs this process.
+    pub fn of_this_process(through: &str, change: impl Into<String>) -> Self {
+        Self::new(getuid().as_raw(), getpid().as_raw(), through, change)
+    }
+
     /// A change of now.
     pub fn new(uid: u32, pid: i32, through: &str, change: impl Into<String>) -> Self {
         let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

@@ -8,7 +8,7 @@ use floodwall_common::clock::Moment;
 use floodwall_common::config::Mode;
 use floodwall_common::limits::{LimitKey, Limits, Rate};
 use floodwall_common::lists::{List, MAX_ENTRIES};
-use floodwall_common::reason::{DropSet, Policy, Reason, Verdict};
+use floodwall_common::reason::{DropSet, Reason, Verdict};
 
 use crate::dataplane::{self, Cell, Dataplane, Device, Protected, caps_of, limits_of, monotonic_ns};
 
@@ -140,10 +140,7 @@ impl Snapshot {
     /// Reasons that the operator chooses for, and what they do.
     pub fn policies(&self) -> impl Iterator<Item = (Reason, Verdict, Verdict)> {
         let drops = self.drops;
-        Reason::ALL.iter().filter_map(move |reason| match reason.policy() {
-            Policy::Chosen(standard) => Some((*reason, reason.verdict(drops), standard)),
-            _ => None,
-        })
+        Reason::chosen().map(move |(reason, standard)| (reason, reason.verdict(drops), standard))
     }
 }
 

@@ -10,7 +10,6 @@ mod show;
 mod signatures;
 
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -30,15 +29,12 @@ use self::backend::Backend;
 use crate::api::{
     AmplifiersChange, CookiesChange, LimitView, LimitsChange, ModeChange, PolicyEntry, RateView, Reloaded, Status,
 };
-use crate::configuration::{self, DEFAULT_PATH, LogFormat, Quantity, Source, save_limit};
+use crate::configuration::{self, DEFAULT_METRICS, DEFAULT_PATH, LogFormat, Quantity, Source, save_limit};
 use crate::control::{limit_key, limit_name};
 use crate::daemon;
 use crate::doctor::{Severity, diagnose};
 use crate::exit::{Exit, Failure, exit_of};
 use crate::history;
-
-/// Where metrics are served unless somebody says otherwise.
-const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9557);
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -65,8 +61,7 @@ pub fn main() -> ExitCode {
 /// Writes down what this process has changed without a daemon.
 fn record(path: &Path) {
     let change = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-    let (uid, pid) = (nix::unistd::getuid().as_raw(), nix::unistd::getpid().as_raw());
-    if let Err(error) = history::append(path, &history::Entry::new(uid, pid, "maps", change)) {
+    if let Err(error) = history::append(path, &history::Entry::of_this_process("maps", change)) {
         let _ = writeln!(io::stderr(), "floodwall: done, but not written to {}: {error}", path.display());
     }
 }

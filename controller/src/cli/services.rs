@@ -50,8 +50,7 @@ pub(super) async fn lockdown(global: &Global, state: Switch, force: bool) -> any
 }
 
 fn services(add: &AddService, named: &ServicesView) -> anyhow::Result<Vec<ServiceView>> {
-    let burst = |per_second: u64| add.cap_burst.unwrap_or_else(|| (per_second / 2).max(1));
-    let cap = add.cap_pps.map(|per_second| RateView { per_second, burst: burst(per_second) });
+    let cap = add.cap_pps.map(|per_second| RateView::cap(per_second, add.cap_burst));
     let Some(name) = add.name.clone().filter(|_| !add.listen) else {
         let known: Vec<_> = named.services.iter().filter_map(|view| view.service().ok()).collect();
         let is_known = |port: &(Transport, u16)| known.iter().any(|service| service.ports.contains(port));

@@ -1,14 +1,14 @@
 //! From what the files say to what is in force: which changes that takes, and all of them or none.
 
 use anyhow::Context;
-use floodwall_common::config::Mode;
+use floodwall_common::config::{Config, Mode};
 use floodwall_common::cookie::CookieMode;
 use floodwall_common::limits::{LimitKey, Limits, Rate};
 use floodwall_common::lists::List;
 use floodwall_common::reason::{Reason, Verdict};
 use serde::{Deserialize, Serialize};
 
-use super::{Configuration, ModeName, Source, VerdictName, chosen};
+use super::{Configuration, ModeName, Source, VerdictName};
 use crate::api::{CookiesChange, EntryView, ListChange, PolicyEntry, RateView, ServiceView, ServicesChange};
 use crate::control::{self, ListPlan};
 use crate::dataplane::{Dataplane, Device, PreparedLists, cookies_of, limits_of};
@@ -67,21 +67,21 @@ impl Plan {
     /// Where what the files say cannot be, or the maps cannot be read.
     pub fn new(dataplane: &Dataplane, source: &Source) -> anyhow::Result<Self> {
         let configuration = &source.configuration;
-        let mut plan = Self { generation: dataplane.config()?.generation, ..Self::default() };
-        plan.limits(dataplane, source)?;
-        plan.policy(dataplane, configuration)?;
+        let present = dataplane.config()?;
+        let mut plan = Self { generation: present.generation, ..Self::default() };
+        plan.limits(&present, source)?;
+        plan.policy(&present, configuration);
         plan.services(dataplane, source)?;
-        plan.cookies(dataplane, configuration)?;
+        plan.cookies(&present, configuration);
         plan.lists(dataplane, configuration)?;
-        plan.mode(dataplane, configuration)?;
+        plan.mode(&present, configuration);
         Ok(plan)
     }
 
-    fn limits(&mut self, dataplane: &Dataplane, source: &Source) -> anyhow::Result<()> {
-        let present = dataplane.config()?;
+    fn limits(&mut self, present: &Config, source: &Source) -> Result<(), Failure> {
         for (key, wanted) in source.configuration.wanted_limits().unwrap_or_default() {
             let of = format!("limits.{}", key.name.label());
-            let (wanted, present) = (wanted.map_err(|text| source.wrong(&of, &text))?, limits_of(&present, key));
+            let (wanted, present) = (wanted.map_err(|text| source.wrong(&of, &text))?, limits_of(present, key));
             if wanted != present {
                 let text = |limits: Limits| format!("{}, {} bytes", limits.packets, limits.bytes);
                 self.changes.push(Change::new(format!("limit {key}"), text(present), text(wanted)));
@@ -91,23 +91,21 @@ impl Plan {
         Ok(())
     }
 
-    fn policy(&mut self, dataplane: &Dataplane, configuration: &Configuration) -> anyhow::Result<()> {
-        let Some(named) = &configuration.policy else { return Ok(()) };
-        let drops = dataplane.config()?.drops;
-        for (reason, standard) in chosen() {
+    fn policy(&mut self, present: &Config, configuration: &Configuration) {
+        let Some(named) = &configuration.policy else { return };
+        for (reason, standard) in Reason::chosen() {
             let wanted = match named.get(&super::ReasonLabel(reason)) {
                 None => standard,
                 Some(VerdictName::Pass) => Verdict::Pass,
                 Some(VerdictName::Drop) => Verdict::Drop,
             };
-            let present = reason.verdict(drops);
+            let present = reason.verdict(present.drops);
             if wanted != present {
                 let what = format!("policy {}", reason.label());
                 self.changes.push(Change::new(what, present.label(), wanted.label()));
                 self.settings.policy.push((reason, wanted));
             }
         }
-        Ok(())
     }
 
     fn services(&mut self, dataplane: &Dataplane, source: &Source) -> anyhow::Result<()> {
@@ -132,19 +130,18 @@ impl Plan {
         Ok(())
     }
 
-    fn cookies(&mut self, dataplane: &Dataplane, configuration: &Configuration) -> anyhow::Result<()> {
-        let Some(wanted) = configuration.cookies else { return Ok(()) };
-        let (mode, answers) = cookies_of(&dataplane.config()?);
+    fn cookies(&mut self, present: &Config, configuration: &Configuration) {
+        let Some(wanted) = configuration.cookies else { return };
+        let (mode, answers) = cookies_of(present);
         let wanted_answers = wanted.answers_pps.map(|per_second| Rate::Limit { per_second, burst: per_second });
         if wanted.mode.0 == mode && wanted_answers.is_none_or(|wanted| wanted == answers) {
-            return Ok(());
+            return;
         }
         let text = |mode: CookieMode, answers: Rate| format!("{}, {answers} to a subnet", mode.label());
         let to = text(wanted.mode.0, wanted_answers.unwrap_or(answers));
         self.changes.push(Change::new("cookies", text(mode, answers), to));
         let answers = wanted_answers.and_then(RateView::of);
         self.settings.cookies = Some(CookiesChange { mode: wanted.mode.0.label().to_owned(), answers });
-        Ok(())
     }
 
     fn lists(&mut self, dataplane: &Dataplane, configuration: &Configuration) -> anyhow::Result<()> {
@@ -176,19 +173,18 @@ impl Plan {
         Ok(())
     }
 
-    fn mode(&mut self, dataplane: &Dataplane, configuration: &Configuration) -> anyhow::Result<()> {
-        let Some(wanted) = configuration.mode else { return Ok(()) };
+    fn mode(&mut self, present: &Config, configuration: &Configuration) {
+        let Some(wanted) = configuration.mode else { return };
         let wanted = match wanted {
             ModeName::Monitor => Mode::Monitor,
             ModeName::Enforce => Mode::Enforce,
         };
-        let present = dataplane.config()?.mode();
+        let present = present.mode();
         // Whoever has stopped all dropping has the last word.
         if present != wanted && present != Mode::Stopped {
             self.changes.push(Change::new("mode", present.label(), wanted.label()));
             self.settings.mode = Some(wanted);
         }
-        Ok(())
     }
 
     /// Builds its lists beside those in force: what takes long, and what most likely fails. Takes no lock.
@@ -259,7 +255,7 @@ impl Settings {
         let (mode, answers) = cookies_of(&config);
         Ok(Self {
             limits: LimitKey::all().map(|key| (key, limits_of(&config, key))).collect(),
-            policy: chosen().map(|(reason, _)| (reason, reason.verdict(config.drops))).collect(),
+            policy: Reason::chosen().map(|(reason, _)| (reason, reason.verdict(config.drops))).collect(),
             services: Some(ServicesChange {
                 add: dataplane.services()?.iter().map(ServiceView::new).collect(),
                 ..Default::default()

@@ -8,10 +8,11 @@ mod read;
 mod save;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use floodwall_common::cookie::CookieMode;
 use floodwall_common::limits::{LimitKey, LimitName, Limits, Per, Rate};
-use floodwall_common::reason::{Policy, Reason, Verdict};
+use floodwall_common::reason::{Reason, Verdict};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +20,10 @@ pub use apply::{Change, Plan, PreparedPlan};
 pub use read::{DEFAULT_PATH, Origins, Source};
 pub use save::save_limit;
 
-use crate::api::ServiceView;
+use crate::api::{RateView, ServiceView};
+
+/// Where metrics are served unless somebody says otherwise.
+pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9557);
 
 /// What the files say. All of it is optional.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -112,8 +116,8 @@ label!(
     ReasonLabel,
     Reason,
     "reason to choose for",
-    chosen().map(|(reason, _)| reason.label()).collect(),
-    |text| chosen().map(|(reason, _)| reason).find(|reason| reason.label() == text)
+    Reason::chosen().map(|(reason, _)| reason.label()).collect(),
+    |text| Reason::chosen().map(|(reason, _)| reason).find(|reason| reason.label() == text)
 );
 label!(
     /// When SYNs are answered.
@@ -123,14 +127,6 @@ label!(
     CookieMode::ALL.iter().map(|mode| mode.label()).collect(),
     CookieMode::from_label
 );
-
-/// The reasons that are the operator's to choose, and what they do where nobody has.
-fn chosen() -> impl Iterator<Item = (Reason, Verdict)> {
-    Reason::ALL.iter().filter_map(|reason| match reason.policy() {
-        Policy::Chosen(standard) => Some((*reason, standard)),
-        _ => None,
-    })
-}
 
 /// Whether drops are real.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -316,19 +312,18 @@ impl Configuration {
     /// What holds where nobody says anything.
     pub fn defaults() -> Self {
         let limit = |name: LimitName| {
-            let limits = name.default_limits();
-            let ((pps, burst), (bps, byte_burst)) = (in_file(limits.packets), in_file(limits.bytes));
+            let Wider { pps, burst, bps, byte_burst } = Wider::of(name.default_limits());
             (LimitLabel(name), Limit { pps, burst, bps, byte_burst, subnet: None, network: None })
         };
         let verdict = |verdict| if verdict == Verdict::Drop { VerdictName::Drop } else { VerdictName::Pass };
         Self {
             allow_generic: Some(false),
             mode: Some(ModeName::Monitor),
-            metrics: Some("127.0.0.1:9557".to_owned()),
+            metrics: Some(DEFAULT_METRICS.to_string()),
             metrics_public: Some(false),
             log: Some(LogFormat::Text),
             limits: Some(LimitName::ALL.iter().map(|name| limit(*name)).collect()),
-            policy: Some(chosen().map(|(reason, standard)| (ReasonLabel(reason), verdict(standard))).collect()),
+            policy: Some(Reason::chosen().map(|(reason, standard)| (ReasonLabel(reason), verdict(standard))).collect()),
             cookies: Some(Cookies { mode: CookieLabel(CookieMode::Off), answers_pps: None }),
             ..Self::default()
         }
@@ -342,15 +337,13 @@ impl Configuration {
         for (key, limits) in wanted {
             let Ok(limits) = limits else { continue };
             let limit = all.limits.get_or_insert_default().entry(LimitLabel(key.name)).or_default();
-            let ((pps, burst), (bps, byte_burst)) = (in_file(limits.packets), in_file(limits.bytes));
+            let rates = Wider::of(limits);
             match key.per {
-                Per::Source => (limit.pps, limit.burst, limit.bps, limit.byte_burst) = (pps, burst, bps, byte_burst),
-                Per::Subnet if limit.subnet.is_some() => {
-                    limit.subnet = Some(Box::new(Wider { pps, burst, bps, byte_burst }))
+                Per::Source => {
+                    Wider { pps: limit.pps, burst: limit.burst, bps: limit.bps, byte_burst: limit.byte_burst } = rates;
                 }
-                Per::Network if limit.network.is_some() => {
-                    limit.network = Some(Box::new(Wider { pps, burst, bps, byte_burst }))
-                }
+                Per::Subnet if limit.subnet.is_some() => limit.subnet = Some(Box::new(rates)),
+                Per::Network if limit.network.is_some() => limit.network = Some(Box::new(rates)),
                 Per::Subnet | Per::Network => {}
             }
         }
@@ -363,9 +356,9 @@ impl Configuration {
         let wanted = |key: LimitKey| {
             let limit = named.get(&LimitLabel(key.name));
             let limits = match key.per {
-                Per::Source => limit.map(Rates::of),
-                Per::Subnet => limit.and_then(|limit| limit.subnet.as_deref()).map(Rates::of_wider),
-                Per::Network => limit.and_then(|limit| limit.network.as_deref()).map(Rates::of_wider),
+                Per::Source => limit.map(Limit::rates),
+                Per::Subnet => limit.and_then(|limit| limit.subnet.as_deref().cloned()),
+                Per::Network => limit.and_then(|limit| limit.network.as_deref().cloned()),
             };
             limits.map_or(Ok(key.default_limits()), |rates| rates.limits(key.default_limits()))
         };
@@ -381,30 +374,27 @@ impl Configuration {
 
 impl Service {
     fn view(&self, name: &str) -> ServiceView {
-        let burst = |per_second: u64| self.cap_burst.unwrap_or_else(|| (per_second / 2).max(1));
-        let cap = self.cap_pps.map(|per_second| crate::api::RateView { per_second, burst: burst(per_second) });
+        let cap = self.cap_pps.map(|per_second| RateView::cap(per_second, self.cap_burst));
         ServiceView { name: name.to_owned(), ports: self.ports.clone(), cap }
     }
 }
 
-/// The numbers of a limit, whoever shares it.
-struct Rates {
-    packets: (Option<Quantity>, Option<u64>),
-    bytes: (Option<Quantity>, Option<u64>),
+impl Limit {
+    /// Its rates, without those of the prefixes.
+    const fn rates(&self) -> Wider {
+        Wider { pps: self.pps, burst: self.burst, bps: self.bps, byte_burst: self.byte_burst }
+    }
 }
 
-impl Rates {
-    const fn of(limit: &Limit) -> Self {
-        Self { packets: (limit.pps, limit.burst), bytes: (limit.bps, limit.byte_burst) }
-    }
-
-    const fn of_wider(limit: &Wider) -> Self {
-        Self { packets: (limit.pps, limit.burst), bytes: (limit.bps, limit.byte_burst) }
+impl Wider {
+    const fn of(limits: Limits) -> Self {
+        let ((pps, burst), (bps, byte_burst)) = (in_file(limits.packets), in_file(limits.bytes));
+        Self { pps, burst, bps, byte_burst }
     }
 
     fn limits(&self, default: Limits) -> Result<Limits, String> {
-        let packets = rate(self.packets, default.packets).ok_or("burst needs pps to go with")?;
-        let bytes = rate(self.bytes, default.bytes).ok_or("byte_burst needs bps to go with")?;
+        let packets = rate((self.pps, self.burst), default.packets).ok_or("burst needs pps to go with")?;
+        let bytes = rate((self.bps, self.byte_burst), default.bytes).ok_or("byte_burst needs bps to go with")?;
         Ok(Limits { packets, bytes })
     }
 }

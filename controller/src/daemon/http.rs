@@ -23,7 +23,7 @@ use crate::api::{
 use crate::dataplane::{self, monotonic_ns};
 use crate::exit::{Exit, Failure, describe, exit_of};
 use crate::talkers::By;
-use crate::{control, explain, history, metrics};
+use crate::{control, explain, metrics};
 
 /// Bytes of a request.
 const BODY_BYTES: usize = 1 << 20;
@@ -131,7 +131,7 @@ async fn blocking<T: Send + 'static>(
 
 /// Writes down who changed what, then makes the change visible.
 async fn changed(daemon: &Daemon, request: &Peer, what: String) -> Result<(), ApiError> {
-    daemon.record(&history::Entry::new(request.uid, request.pid, "socket", what));
+    daemon.record(&request.entry(what));
     daemon.refresh().await?;
     Ok(())
 }
@@ -325,7 +325,8 @@ async fn explain(State(daemon): Shared, Query(query): Query<ExplainQuery>) -> An
 
 async fn reload(State(daemon): Shared, axum::Extension(who): Who) -> Answer<Reloaded> {
     let reloaded = daemon.reload().await?;
-    changed(&daemon, &who, format!("reload, {} changes", reloaded.changes.len())).await?;
+    // It has made itself visible already.
+    daemon.record(&who.entry(reloaded.in_words()));
     Ok(Json(reloaded))
 }
 

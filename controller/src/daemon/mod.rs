@@ -265,13 +265,7 @@ async fn reload_on_signal(daemon: &Arc<Daemon>, mut hangup: Signal) {
         match daemon.reload().await {
             Ok(reloaded) if reloaded.changes.is_empty() => info!("reloaded: nothing has changed"),
             Ok(reloaded) => {
-                let change = format!("reload, {} changes", reloaded.changes.len());
-                daemon.record(&history::Entry::new(
-                    nix::unistd::getuid().as_raw(),
-                    nix::unistd::getpid().as_raw(),
-                    "signal",
-                    change,
-                ));
+                daemon.record(&history::Entry::of_this_process("signal", reloaded.in_words()));
             }
             Err(error) => error!("not reloaded, all is as it was: {}", describe(&error)),
         }

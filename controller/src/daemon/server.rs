@@ -24,6 +24,7 @@ use tracing::{debug, warn};
 
 use super::{Daemon, http};
 use crate::exit::{Exit, Failure};
+use crate::history;
 
 /// Connections at once, on each listener.
 const CONNECTIONS: usize = 64;
@@ -41,6 +42,13 @@ const GROUP: &str = "floodwall";
 pub(super) struct Peer {
     pub(super) uid: u32,
     pub(super) pid: i32,
+}
+
+impl Peer {
+    /// What he has changed.
+    pub(super) fn entry(&self, change: String) -> history::Entry {
+        history::Entry::new(self.uid, self.pid, "socket", change)
+    }
 }
 
 /// Binds the control socket: 0660, for the group where there is one. A socket that nobody answers on is replaced.
