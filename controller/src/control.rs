@@ -234,7 +234,7 @@ fn no_service(services: &[Service], name: &str) -> Failure {
     Failure::new(Exit::Usage, format!("no service '{name}' (have: {})", names.join(", ")))
 }
 
-fn refuse_shared_ports(service: &Service, others: &[Service]) -> Result<(), Failure> {
+pub(crate) fn refuse_shared_ports(service: &Service, others: &[Service]) -> Result<(), Failure> {
     for (transport, port) in &service.ports {
         if let Some(other) = others.iter().find(|other| other.ports.contains(&(*transport, *port))) {
             let text = format!("{}/{port} would be of both '{}' and '{}'", transport.label(), service.name, other.name);

@@ -137,7 +137,10 @@ fn jit(enabled: &str) -> Finding {
             let what = "the JIT compiler for BPF is off: the filter is interpreted, many times slower";
             finding(id, Severity::Warning, what, Some("sysctl -w net.core.bpf_jit_enable=1"))
         }
-        "" => finding(id, Severity::Good, "the kernel always compiles BPF", None),
+        "" => {
+            let what = "net.core.bpf_jit_enable is not to be seen: no JIT compiler, or not the first network namespace";
+            finding(id, Severity::Warning, what, Some("look at it in the host's network namespace"))
+        }
         _ => finding(id, Severity::Good, "the JIT compiler for BPF is on", None),
     }
 }
@@ -147,7 +150,7 @@ fn syn_cookies(set: &str) -> Finding {
     match set {
         "" => finding(id, Severity::Warning, "this kernel has no SYN cookies", None),
         "0" => {
-            let what = "net.ipv4.tcp_syncookies is 0: `cookies auto` and `always` cannot be set";
+            let what = "net.ipv4.tcp_syncookies is 0: `cookies auto` takes 1, `always` 2";
             finding(id, Severity::Warning, what, Some("sysctl -w net.ipv4.tcp_syncookies=1"))
         }
         set => finding(id, Severity::Good, format!("net.ipv4.tcp_syncookies is {set}"), None),
@@ -258,7 +261,7 @@ mod tests {
     fn settings_are_judged() {
         assert_eq!(
             (jit("0").severity, jit("1").severity, jit("").severity),
-            (Severity::Warning, Severity::Good, Severity::Good)
+            (Severity::Warning, Severity::Good, Severity::Warning)
         );
         assert_eq!((mtu(1_500).severity, mtu(9_000).severity), (Severity::Good, Severity::Warning));
         assert_eq!((queue_count(1, 8).severity, queue_count(8, 8).severity), (Severity::Warning, Severity::Good));

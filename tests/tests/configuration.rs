@@ -135,7 +135,7 @@ fn a_reload_changes_all_or_nothing_and_says_what() {
             .replace("[deny]", "[services.other]\nports = [\"tcp/443\"]\n[deny]"),
     );
     let (exit, said) = stand.refused("reload");
-    assert!(exit == Some(2) && said.contains("tcp/443 would be of both"), "{exit:?}: {said}");
+    assert!(exit == Some(3) && said.contains("tcp/443 would be of both"), "{exit:?}: {said}");
     assert_eq!(stand.udp_limit(), 1_234, "nothing of it");
     // A typo.
     stand.write(&before.replace("pps = 1234", "pps = 4321").replace("bare-syn", "bear-syn"));

@@ -150,7 +150,9 @@ impl Plan {
             let Some(wanted) = wanted else { continue };
             let wanted: std::collections::BTreeSet<_> = wanted.all()?.into_iter().collect();
             let present = dataplane.list(list)?;
-            let known: std::collections::BTreeSet<_> = present.iter().map(|entry| entry.prefix).collect();
+            // One that ends, or has ended, is not what the file asks for.
+            let stays = present.iter().filter(|entry| entry.until.is_none());
+            let known: std::collections::BTreeSet<_> = stays.map(|entry| entry.prefix).collect();
             let ours = present.iter().filter(|entry| entry.note == FROM_FILE).map(|entry| entry.prefix);
             let remove: Vec<_> = ours.filter(|prefix| !wanted.contains(prefix)).collect();
             let new = wanted.iter().filter(|prefix| !known.contains(*prefix));
@@ -236,16 +238,19 @@ fn put_in_force(
     dataplane: &mut Dataplane,
     devices: &[Device],
 ) -> anyhow::Result<()> {
+    // Nothing is to drop by a configuration that is half there: monitor comes first, enforce last.
+    if settings.mode == Some(Mode::Monitor) {
+        dataplane.set_mode(Mode::Monitor)?;
+    }
     settings.set(dataplane, devices)?;
     if let Some((prepared, plan)) = lists {
         let generation = dataplane.config()?.generation;
         plan.from_now(generation).install(dataplane, &prepared)?;
     }
-    // Last, so that nothing drops by a configuration that is half there.
-    match settings.mode {
-        Some(mode) => Ok(dataplane.set_mode(mode)?),
-        None => Ok(()),
+    if settings.mode == Some(Mode::Enforce) {
+        dataplane.set_mode(Mode::Enforce)?;
     }
+    Ok(())
 }
 
 impl Settings {
@@ -267,6 +272,13 @@ impl Settings {
 
     /// Makes it what is in force again: services that it does not have go.
     fn take_back(mut self, dataplane: &mut Dataplane, devices: &[Device]) -> anyhow::Result<()> {
+        if let Some(mode) = self.mode.filter(|mode| *mode != Mode::Stopped) {
+            dataplane.set_mode(mode)?;
+        }
+        // What has not changed needs no check again.
+        let (mode, answers) = cookies_of(&dataplane.config()?);
+        let present = CookiesChange { mode: mode.label().to_owned(), answers: RateView::of(answers) };
+        self.cookies = self.cookies.filter(|before| *before != present);
         if let Some(change) = &mut self.services {
             let known = |name: &String| change.add.iter().any(|view| view.name == *name);
             let names = dataplane.services()?.into_iter().map(|service| service.name);

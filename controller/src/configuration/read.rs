@@ -1,6 +1,7 @@
 //! Reading the files: where they are, where in them something is wrong, and who said what.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
@@ -8,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use floodwall_common::limits::Rate;
+use floodwall_common::limits::{Limits, Rate};
 
 use super::{Configuration, Limit, List, Quantity};
 use crate::exit::{Exit, Failure};
@@ -102,8 +103,20 @@ impl Source {
             );
         }
         let services = self.configuration.wanted_services().unwrap_or_default();
+        let mut known = Vec::new();
         for view in &services {
-            view.service().map_err(|text| self.wrong(&format!("services.{}", view.name), &text))?;
+            let of = format!("services.{}", view.name);
+            let service = view.service().map_err(|text| self.wrong(&of, &text))?;
+            let caps = Limits { packets: service.cap, bytes: Rate::Off };
+            crate::dataplane::check_limits(caps)
+                .map_err(|_| self.wrong(&of, &format!("a cap of {} is out of range", service.cap)))?;
+            crate::control::refuse_shared_ports(&service, &known).map_err(|failure| self.wrong(&of, &failure.error))?;
+            known.push(service);
+        }
+        if let Some(answers) = self.configuration.cookies.and_then(|cookies| cookies.answers_pps) {
+            let answers = Rate::Limit { per_second: answers, burst: answers };
+            crate::dataplane::check_limits(Limits { packets: answers, bytes: Rate::Off })
+                .map_err(|_| self.wrong("cookies.answers_pps", &format!("{answers} is out of range")))?;
         }
         for (section, list) in [("allow", &self.configuration.allow), ("deny", &self.configuration.deny)] {
             let prefixes = list.as_ref().map(List::all).transpose()?.unwrap_or_default();
@@ -149,9 +162,12 @@ impl Configuration {
                 *of = later;
             }
         }
-        fn map<K: Ord, V>(of: &mut Option<BTreeMap<K, V>>, later: Option<BTreeMap<K, V>>) {
-            if let Some(later) = later {
-                of.get_or_insert_default().extend(later);
+        fn map<K: Ord, V>(of: &mut Option<BTreeMap<K, V>>, later: Option<BTreeMap<K, V>>, take: impl Fn(&mut V, V)) {
+            for (key, later) in later.unwrap_or_default() {
+                match of.get_or_insert_default().entry(key) {
+                    Entry::Vacant(place) => drop(place.insert(later)),
+                    Entry::Occupied(mut place) => take(place.get_mut(), later),
+                }
             }
         }
         fn list(of: &mut Option<List>, later: Option<List>) {
@@ -167,12 +183,43 @@ impl Configuration {
         value(&mut self.metrics, later.metrics);
         value(&mut self.metrics_public, later.metrics_public);
         value(&mut self.log, later.log);
-        map(&mut self.limits, later.limits);
-        map(&mut self.policy, later.policy);
-        map(&mut self.services, later.services);
-        value(&mut self.cookies, later.cookies);
+        map(&mut self.limits, later.limits, Limit::take);
+        map(&mut self.policy, later.policy, |of, later| *of = later);
+        // A service is named whole: its ports have to be.
+        map(&mut self.services, later.services, |of, later| *of = later);
+        match (&mut self.cookies, later.cookies) {
+            (Some(of), Some(later)) => {
+                of.mode = later.mode;
+                value(&mut of.answers_pps, later.answers_pps);
+            }
+            (of, later) => value(of, later),
+        }
         list(&mut self.allow, later.allow);
         list(&mut self.deny, later.deny);
+    }
+}
+
+/// A rate and its burst: a later rate without a burst begins anew.
+fn take_rate(of: (&mut Option<Quantity>, &mut Option<u64>), later: (Option<Quantity>, Option<u64>)) {
+    if later.0.is_some() {
+        (*of.0, *of.1) = later;
+    } else if later.1.is_some() {
+        *of.1 = later.1;
+    }
+}
+
+impl Limit {
+    /// Takes what a later file says of it.
+    fn take(&mut self, later: Self) {
+        take_rate((&mut self.pps, &mut self.burst), (later.pps, later.burst));
+        take_rate((&mut self.bps, &mut self.byte_burst), (later.bps, later.byte_burst));
+        for (of, later) in [(&mut self.subnet, later.subnet), (&mut self.network, later.network)] {
+            if let Some(later) = later {
+                let of = of.get_or_insert_default();
+                take_rate((&mut of.pps, &mut of.burst), (later.pps, later.burst));
+                take_rate((&mut of.bps, &mut of.byte_burst), (later.bps, later.byte_burst));
+            }
+        }
     }
 }
 
@@ -346,6 +393,13 @@ mod tests {
         all.take(parse("mode = \"enforce\"\n[limits.udp]\npps = 6\nburst = 9\n[allow]\nprefixes = [\"192.0.2.2\"]"));
         let expected = parse(
             "mode = \"enforce\"\n[limits.udp]\npps = 6\nburst = 9\n[limits.tcp]\npps = 7\n[allow]\nprefixes = [\"192.0.2.1\", \"192.0.2.2\"]",
+        );
+        assert_eq!(all, expected);
+        // What a later file does not name of a limit stays; a rate comes with its burst.
+        all.take(parse("[limits.udp]\nbps = 90000\n[limits.udp.subnet]\npps = 70\n[limits.tcp]\npps = 8"));
+        let expected = parse(
+            "mode = \"enforce\"\n[limits.udp]\npps = 6\nburst = 9\nbps = 90000\nsubnet = { pps = 70 }\n[limits.tcp]\npps = 8\n\
+             [allow]\nprefixes = [\"192.0.2.1\", \"192.0.2.2\"]",
         );
         assert_eq!(all, expected);
     }

@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 
 use self::service_manager::Alive;
 use crate::api::{Reloaded, SCHEMA_VERSION};
-use crate::configuration::{Change, DEFAULT_PATH, Plan, Source};
+use crate::configuration::{Change, DEFAULT_PATH, Plan, ReasonLabel, Source};
 use crate::dataplane::{self, Dataplane, Device, MadeOf, NEED_MEMORY, Outcome, Pins, SampleReader, monotonic_ns};
 use crate::exit::{Exit, Failure, describe};
 use crate::history;
@@ -64,6 +64,13 @@ pub struct Options {
 }
 
 impl Options {
+    /// What was said at the command line counts more than the file.
+    fn overrule(&self, source: &mut Source) {
+        if self.mode.is_some() {
+            source.configuration.mode = None;
+        }
+    }
+
     /// What the files say otherwise than what the daemon was started with.
     fn needs_restart(&self, now: &Source) -> Vec<String> {
         let before = self.source.as_ref().map(|source| source.configuration.clone()).unwrap_or_default();
@@ -136,8 +143,11 @@ impl Daemon {
         let work = move || {
             let none =
                 || Failure::new(Exit::Configuration, format!("there is no {DEFAULT_PATH}")).hint("run --config <path>");
-            let source = Source::find(daemon.options.file.as_deref())?.ok_or_else(none)?;
-            let prepared = Plan::new(&daemon.dataplane(), &source)?.prepare()?;
+            let mut source = Source::find(daemon.options.file.as_deref())?.ok_or_else(none)?;
+            daemon.options.overrule(&mut source);
+            let plan = Plan::new(&daemon.dataplane(), &source)?;
+            // Without the lock: lists of a million take seconds.
+            let prepared = plan.prepare()?;
             let changes = prepared.apply(&mut daemon.dataplane(), &devices)?;
             report(&changes);
             daemon.forget_list_sizes();
@@ -152,7 +162,9 @@ impl Daemon {
         for what in &reloaded.needs_restart {
             warn!(what, "has changed in the configuration file: it takes a restart");
         }
-        self.refresh().await?;
+        if let Err(error) = self.refresh().await {
+            warn!(%error, "reloaded, but what is shown is of before");
+        }
         Ok(reloaded)
     }
 
@@ -202,11 +214,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         }
     }
     let devices = dataplane::devices().await?;
-    if let Some(source) = &options.source {
-        let changes = Plan::new(&plane, source)?.prepare()?.apply(&mut plane, &devices)?;
+    if let Some(mut source) = options.source.clone() {
+        options.overrule(&mut source);
+        without_memory(&plane, &mut source)?;
+        let changes = Plan::new(&plane, &source)?.prepare()?.apply(&mut plane, &devices)?;
         report(&changes);
     }
-    // What was said at the command line counts more than the file.
     if let Some(mode) = options.mode {
         match plane.set_mode(mode) {
             Err(error @ dataplane::Error::Stopped) => warn!("{}", describe(&error.into())),
@@ -249,6 +262,23 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         info!(interfaces = interfaces.join(", "), "detached");
     } else if daemon.view().now.interfaces.iter().any(|interface| interface.protected.attached.is_some()) {
         info!("the filter stays attached; `floodwall detach` takes it off");
+    }
+    Ok(())
+}
+
+/// Where what is sent is not remembered, as before kernel 6.6, the file's word for what needs that is passed over at the start:
+/// better the rest of it than no daemon.
+fn without_memory(plane: &Dataplane, source: &mut Source) -> dataplane::Result<()> {
+    let Some(policy) = &mut source.configuration.policy else { return Ok(()) };
+    let without = plane.not_remembered()?.join(", ");
+    for reason in NEED_MEMORY.into_iter().filter(|_| !without.is_empty()) {
+        if policy.remove(&ReasonLabel(reason)).is_some() {
+            error!(
+                interfaces = without,
+                reason = reason.label(),
+                "what is sent is not remembered; the file's policy is passed over"
+            );
+        }
     }
     Ok(())
 }
