@@ -163,8 +163,11 @@ impl Configuration {
             }
         }
         fn map<K: Ord, V>(of: &mut Option<BTreeMap<K, V>>, later: Option<BTreeMap<K, V>>, take: impl Fn(&mut V, V)) {
-            for (key, later) in later.unwrap_or_default() {
-                match of.get_or_insert_default().entry(key) {
+            // Also where it has no keys: then the section is all at its defaults.
+            let Some(later) = later else { return };
+            let of = of.get_or_insert_default();
+            for (key, later) in later {
+                match of.entry(key) {
                     Entry::Vacant(place) => drop(place.insert(later)),
                     Entry::Occupied(mut place) => take(place.get_mut(), later),
                 }
