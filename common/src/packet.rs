@@ -14,6 +14,7 @@ use crate::reason::Reason;
 use crate::verifier::{again, forget, opaque};
 
 pub(crate) mod ends;
+pub use ends::addresses;
 pub mod fast;
 pub(crate) mod traits;
 

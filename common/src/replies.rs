@@ -137,6 +137,11 @@ impl Conversation {
         Self::of_claim(&Ends::read(frame)?, |port| amplifiers.has(port))
     }
 
+    /// What a frame that has come in is part of, if this host has begun it. `None` where nobody can have, and of later fragments.
+    pub fn of_received(frame: Frame<'_>) -> Option<Self> {
+        Self::of_answer(&Ends::read(frame)?)
+    }
+
     #[inline(always)]
     pub(crate) fn of_claim(ends: &Ends<'_>, is_amplifier: impl FnOnce(u16) -> bool) -> Option<Self> {
         let header = ends.transport.peek::<8>()?;

@@ -3,84 +3,17 @@
 pub mod live;
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
-use pcap_file::pcap::PcapReader;
-use pcap_file::pcapng::{Block, PcapNgReader};
+use anyhow::{Context as _, Result};
+pub use floodwall::replay::{Captured, files};
 
-/// A frame, and when it was seen.
-#[derive(Clone, Debug)]
-pub struct Captured {
-    /// Since the Unix epoch.
-    pub at: Duration,
-    /// Its bytes.
-    pub frame: Vec<u8>,
-}
-
-/// The captures among files and directories.
+/// The frames of a capture. Where it ends in the middle of a packet, that is said.
 ///
 /// # Errors
-/// Where there is none.
-pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for path in paths {
-        if path.is_dir() {
-            for entry in path.read_dir()? {
-                files.push(entry?.path());
-            }
-        } else {
-            files.push(path.clone());
-        }
-    }
-    let is_capture = |path: &PathBuf| path.extension().is_some_and(|end| end == "pcap" || end == "pcapng");
-    files.retain(is_capture);
-    files.sort();
-    ensure!(!files.is_empty(), "no file there ends with .pcap or .pcapng");
-    Ok(files)
-}
-
-/// The frames of a capture.
-///
-/// # Errors
-/// Where it is none, or not of Ethernet frames.
+/// Where it is none.
 pub fn read(path: &Path) -> Result<Vec<Captured>> {
-    /// What a pcapng file begins with, in either byte order. Names do not tell.
-    const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
-    let mut file = BufReader::new(File::open(path)?);
-    let mut frames = Vec::new();
-    if file.fill_buf()?.starts_with(&PCAPNG) {
-        let mut reader = PcapNgReader::new(file)?;
-        while let Some(block) = reader.next_block() {
-            match block {
-                Ok(Block::EnhancedPacket(packet)) => {
-                    frames.push(Captured { at: packet.timestamp, frame: packet.data.into_owned() });
-                }
-                Ok(_) => {}
-                Err(error) => return cut_off(path, frames, error),
-            }
-        }
-    } else {
-        let mut reader = PcapReader::new(file)?;
-        ensure!(reader.header().datalink == pcap_file::DataLink::ETHERNET, "not of Ethernet frames");
-        while let Some(packet) = reader.next_packet() {
-            match packet {
-                Ok(packet) => frames.push(Captured { at: packet.timestamp, frame: packet.data.into_owned() }),
-                Err(error) => return cut_off(path, frames, error),
-            }
-        }
-    }
-    Ok(frames)
-}
-
-/// Many published captures end in the middle of a packet: what was whole is played, and that is said.
-fn cut_off(path: &Path, frames: Vec<Captured>, error: pcap_file::PcapError) -> Result<Vec<Captured>> {
-    ensure!(!frames.is_empty(), error);
-    eprintln!("{}: ends after {} packets: {error}", path.display(), frames.len());
-    Ok(frames)
+    floodwall::replay::read(path, |text| eprintln!("{text}"))
 }
 
 /// Source and destination of an IP frame, behind up to two VLAN tags.

@@ -1,6 +1,6 @@
 //! The two ends of a packet and its transport header, for what has to know more than the source: off the common path.
 
-use super::{Chain, MAX_VLAN_TAGS, Walk, ether_type, ipv4_header_length, is_extension, is_vlan, protocol};
+use super::{Chain, MAX_VLAN_TAGS, Source, Walk, ether_type, ipv4_header_length, is_extension, is_vlan, protocol};
 use crate::frame::{Cursor, Frame, be, raw};
 use crate::verifier::forget;
 
@@ -15,6 +15,30 @@ pub(crate) struct Ends<'a> {
     pub(crate) is_v6: bool,
     /// What follows the IP headers.
     pub(crate) transport: Cursor<'a>,
+}
+
+/// The addresses of an IP packet, of later fragments too. For whoever looks at packets from outside, and has to know which way
+/// one goes.
+pub fn addresses(frame: Frame<'_>) -> Option<(Source, Source)> {
+    let mut cursor = frame.cursor();
+    let mut ether_type = raw!(u16, cursor.take::<14>()?, 12);
+    let mut tags = 0;
+    while is_vlan(ether_type) && tags < MAX_VLAN_TAGS {
+        ether_type = raw!(u16, cursor.take::<4>()?, 2);
+        tags += 1;
+    }
+    match ether_type {
+        ether_type::IPV4 => {
+            let header = cursor.take::<20>()?;
+            Some((Source::V4(be!(u32, header, 12)), Source::V4(be!(u32, header, 16))))
+        }
+        ether_type::IPV6 => {
+            let header = cursor.take::<40>()?;
+            let source = Source::V6(be!(u64, header, 8), be!(u64, header, 16));
+            Some((source, Source::V6(be!(u64, header, 24), be!(u64, header, 32))))
+        }
+        _ => None,
+    }
 }
 
 impl<'a> Ends<'a> {

@@ -1,5 +1,6 @@
 //! The JSON of signatures.
 
+use std::fmt::{Display, Formatter};
 use std::time::UNIX_EPOCH;
 
 use floodwall_common::clock::Moment;
@@ -85,6 +86,25 @@ pub struct SignatureFields {
     /// Bytes of the payload: `d9ff????@0`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
+}
+
+impl Display for SignatureFields {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let named = [
+            ("family", &self.family),
+            ("proto", &self.protocol),
+            ("src-port", &self.source_ports),
+            ("dst-port", &self.destination_ports),
+            ("length", &self.length),
+            ("hops", &self.hops),
+            ("flags", &self.flags),
+            ("options", &self.options),
+            ("fragment", &self.fragment),
+            ("payload", &self.payload),
+        ];
+        let words = named.iter().filter_map(|(name, value)| value.as_ref().map(|value| format!("{name}={value}")));
+        f.write_str(&words.collect::<Vec<_>>().join(" "))
+    }
 }
 
 impl SignatureView {

@@ -47,6 +47,39 @@ pub(super) struct Global {
     pub(super) json: bool,
 }
 
+/// What `replay` takes.
+#[derive(Debug, Args)]
+pub(super) struct Replay {
+    /// Capture files (pcap, pcapng), or directories of them
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// A protected address; may be given several times. Without it, the one that most packets go to
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) protect: Vec<IpAddr>,
+    /// max: as fast as it can; 1: as it was, 10: ten times as fast
+    #[arg(long, default_value = "max", value_name = "FACTOR")]
+    pub(super) speed: Speed,
+    /// Only say what goes on, and do nothing about it
+    #[arg(long)]
+    pub(super) advise: bool,
+}
+
+/// How fast a capture is replayed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Speed(pub(super) Option<f64>);
+
+impl std::str::FromStr for Speed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse::<f64>() {
+            _ if text == "max" => Ok(Self(None)),
+            Ok(factor) if factor.is_finite() && factor > 0.0 => Ok(Self(Some(factor))),
+            _ => Err("neither max nor a number above 0".to_owned()),
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Protect interfaces: the daemon
@@ -113,6 +146,8 @@ pub(super) enum Verb {
         /// An IPv4 or IPv6 address
         source: IpAddr,
     },
+    /// What the packet path and detection say of a capture, in virtual time; nothing is loaded or sent
+    Replay(Replay),
     /// What Prometheus would scrape
     Metrics,
     /// What stands in the way of protecting an interface, and what mends it

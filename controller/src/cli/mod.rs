@@ -5,6 +5,7 @@ mod backend;
 mod client;
 mod config;
 mod lists;
+mod replay;
 mod services;
 mod show;
 mod signatures;
@@ -117,6 +118,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
             let explanation = Backend::daemon(global).await?.get(&path).await?;
             print(global, &explanation, show::explain)?;
         }
+        Verb::Replay(options) => replay::run(global, &options)?,
         Verb::Doctor { interfaces } => return doctor(global, interfaces).await,
         Verb::Config(verb) => return config::run(global, &verb),
         Verb::History { number } => {

@@ -7,8 +7,7 @@ use floodwall_common::limits::Per;
 
 use crate::api::{
     AmplifiersView, CookiesView, CoveringEntry, EntryView, ExplainView, Flow, HistoryView, InterfaceStatus, LimitView,
-    LimitsView, ListView, PolicyView, RateView, Reloaded, ServicesView, SignatureFields, SignatureView, SignaturesView,
-    Status, TopView,
+    LimitsView, ListView, PolicyView, RateView, Reloaded, ServicesView, SignatureView, SignaturesView, Status, TopView,
 };
 use crate::doctor::{Diagnosis, Severity};
 use crate::snapshot::unix_s;
@@ -249,7 +248,7 @@ pub(super) fn signatures(view: &SignaturesView) -> String {
             signature.packets.to_string(),
             signature.bytes.to_string(),
             signature_ends_in(signature),
-            signature_fields(&signature.fields),
+            signature.fields.to_string(),
             signature.reason.clone(),
         ]);
     }
@@ -262,23 +261,6 @@ fn signature_ends_in(signature: &SignatureView) -> String {
         (false, None) => "never".to_owned(),
         (false, Some(seconds)) => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
     }
-}
-
-fn signature_fields(fields: &SignatureFields) -> String {
-    let named = [
-        ("family", &fields.family),
-        ("proto", &fields.protocol),
-        ("src-port", &fields.source_ports),
-        ("dst-port", &fields.destination_ports),
-        ("length", &fields.length),
-        ("hops", &fields.hops),
-        ("flags", &fields.flags),
-        ("options", &fields.options),
-        ("fragment", &fields.fragment),
-        ("payload", &fields.payload),
-    ];
-    let words = named.iter().filter_map(|(name, value)| value.as_ref().map(|value| format!("{name}={value}")));
-    words.collect::<Vec<_>>().join(" ")
 }
 
 /// `floodwall allow list`, `floodwall deny list`.

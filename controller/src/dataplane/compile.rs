@@ -50,7 +50,7 @@ pub(super) fn apply(
 
 /// Says at each kind what its packets are asked beside the packets per second of their source: what nobody has armed is
 /// not asked. Every change of the configuration ends with this.
-pub(super) fn ask_what_is_armed(config: &mut Config) {
+pub(crate) fn ask_what_is_armed(config: &mut Config) {
     let drops = config.drops;
     let has_lists = !config.lists.is_empty();
     let has_cookies = config.cookies.mode != CookieMode::Off as u32;
@@ -76,7 +76,7 @@ pub(super) fn ask_what_is_armed(config: &mut Config) {
 }
 
 /// The configuration of a first start: monitor mode, default limits, empty lists, secrets drawn anew.
-pub(super) fn first_config(machine: Machine) -> Result<Config> {
+pub(crate) fn first_config(machine: Machine) -> Result<Config> {
     let random = || -> Result<u64> {
         getrandom::u64().map_err(|error| Error::system("draw random numbers", io::Error::other(error.to_string())))
     };

@@ -55,7 +55,8 @@ pub use services::{Service, caps_of};
 pub use signatures::{CompiledSignatures, Signature};
 pub use sys::{TestRun, TestRunResult, test_run};
 
-use compile::{apply, ask_what_is_armed, first_config};
+use compile::apply;
+pub(crate) use compile::{ask_what_is_armed, first_config};
 use lists::Tries;
 use maps::{Shape, shapes};
 use programs::{Constants, Variant};

@@ -199,7 +199,7 @@ impl Player {
         let host = protected(&captured)?;
         let to_server = [&topology.target()?.mac[..], &[2, 0, 0, 0, 0, sender]].concat();
         let (mut frames, mut at, mut last) = (Vec::new(), Duration::ZERO, None);
-        for Captured { at: seen, mut frame } in captured {
+        for Captured { at: seen, mut frame, .. } in captured {
             let Some(received) = ends(&frame).and_then(|(from, to)| match () {
                 () if to == host => Some(true),
                 () if from == host => Some(false),

@@ -1,0 +1,257 @@
+//! What the packets of the last second have in common: numbers that a flood cannot keep where customers have them.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use floodwall_common::packet::Source;
+
+use super::handshakes::{Followed, Handshakes};
+use super::observed::{Group, Observed, Tuple, is_amplifier};
+
+/// How far it looks back.
+pub const WINDOW_NS: u64 = 1_000_000_000;
+/// Packets that are kept at most: whatever comes, the cost is bounded.
+const CAPACITY: usize = 1 << 16;
+/// Peers that are remembered as spoken with.
+const PEERS: usize = 1 << 16;
+/// Good packets that are kept, and of how many one is.
+const GOOD: usize = 1 << 13;
+const ONE_GOOD_OF: usize = 8;
+
+/// The packets of one group.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Aggregate {
+    /// How many in the window, with those that the samples stand for.
+    pub packets: f64,
+    /// Samples of them.
+    pub samples: usize,
+    /// A second.
+    pub per_second: f64,
+    /// Share of all packets in the window.
+    pub share: f64,
+    /// Different sources among the samples.
+    pub sources: usize,
+    /// Samples of a source, on average.
+    pub per_source: f64,
+    /// Entropy of the sources by the most that it could be: 0 is one source, 1 is a new one for each packet.
+    pub entropy: f64,
+    /// The source that sends most, and its share.
+    pub top_source: Option<(Source, f64)>,
+    /// The source port that most come from, and their share.
+    pub source_port: Option<(u16, f64)>,
+    /// The destination port that most go to, and their share.
+    pub destination_port: Option<(u16, f64)>,
+    /// The share of the most frequent length.
+    pub one_length: f64,
+    /// The share from ports of known amplifiers.
+    pub from_amplifiers: f64,
+    /// The share of SYNs without TCP options.
+    pub bare: f64,
+    /// The share of SYN-ACKs.
+    pub syn_acks: f64,
+    /// The share with headers that contradict themselves.
+    pub malformed: f64,
+    /// The share from ends that this host has not spoken with; `None` where that cannot be known.
+    pub strangers: Option<f64>,
+}
+
+/// What a verdict is made from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Features {
+    /// All packets of the window, a second.
+    pub per_second: f64,
+    /// By group.
+    pub groups: [Aggregate; Group::ALL.len()],
+    /// Connections begun in the last seconds.
+    pub handshakes: Handshakes,
+}
+
+impl Features {
+    /// Those of a group.
+    pub fn of(&self, group: Group) -> &Aggregate {
+        &self.groups[group as usize]
+    }
+}
+
+/// The packets of the last second.
+#[derive(Default)]
+pub struct Window {
+    packets: VecDeque<(Group, Observed)>,
+    followed: Followed,
+    peers: HashSet<u64>,
+    /// Who has sent UDP replies lately, and when: their later fragments are of these.
+    repliers: HashMap<u64, u64>,
+    /// Some of what came while nothing was going on, from all of the last minutes.
+    good: VecDeque<Observed>,
+    good_seen: usize,
+}
+
+impl Window {
+    /// Takes a packet in.
+    pub fn take(&mut self, packet: Observed) {
+        self.followed.take(&packet);
+        if packet.is_known == Some(true) && (self.peers.len() < PEERS || self.peers.contains(&packet.source.key())) {
+            self.peers.insert(packet.source.key());
+        }
+        if self.packets.len() >= CAPACITY {
+            self.packets.pop_front();
+        }
+        let group = self.group(&packet);
+        self.packets.push_back((group, packet));
+    }
+
+    /// The packets that it holds, and what each is part of.
+    pub fn packets(&self) -> impl Iterator<Item = &(Group, Observed)> {
+        self.packets.iter()
+    }
+
+    /// What came while nothing was going on.
+    pub fn good(&self) -> &VecDeque<Observed> {
+        &self.good
+    }
+
+    /// Keeps a packet that has been in the window for all of its time, and nothing was found.
+    fn keep(&mut self, packet: Observed) {
+        self.good_seen += 1;
+        if self.good_seen.is_multiple_of(ONE_GOOD_OF) {
+            if self.good.len() >= GOOD {
+                self.good.pop_front();
+            }
+            self.good.push_back(packet);
+        }
+    }
+
+    /// What a packet is part of. A later fragment is of what its source has sent before.
+    fn group(&mut self, packet: &Observed) -> Group {
+        let (group, key) = (packet.group(), packet.source.key());
+        let is_recent = |at_ns: &u64| packet.at_ns.saturating_sub(*at_ns) < WINDOW_NS;
+        match group {
+            Group::UdpReplies if self.repliers.len() < CAPACITY => {
+                self.repliers.insert(key, packet.at_ns);
+                group
+            }
+            Group::Fragments if self.repliers.get(&key).is_some_and(is_recent) => Group::UdpReplies,
+            _ => group,
+        }
+    }
+
+    /// What they have in common. Lets go of those that are too old; where nothing is going on, some of them stay as what is good.
+    /// `is_answered` tells whether this host has sent anything on a connection, where that is seen.
+    pub fn features(&mut self, now_ns: u64, is_quiet: bool, is_answered: Option<&dyn Fn(&Tuple) -> bool>) -> Features {
+        self.repliers.retain(|_, at_ns| now_ns.saturating_sub(*at_ns) < WINDOW_NS);
+        while let Some((_, packet)) = self.packets.front().copied() {
+            if now_ns.saturating_sub(packet.at_ns) <= WINDOW_NS {
+                break;
+            }
+            self.packets.pop_front();
+            if is_quiet {
+                self.keep(packet);
+            }
+        }
+        self.followed.expire(now_ns);
+        let mut counts: [Counts; Group::ALL.len()] = Default::default();
+        for (group, packet) in &self.packets {
+            counts[*group as usize].take(packet, self.is_stranger(packet));
+        }
+        let all: f64 = counts.iter().map(|counts| counts.packets).sum();
+        Features {
+            per_second: all / (WINDOW_NS as f64 / 1e9),
+            groups: counts.map(|counts| counts.aggregate(all)),
+            handshakes: self.followed.shares(now_ns, is_answered),
+        }
+    }
+
+    /// Whether this host has not spoken with the end that it is from, nor that end begun a connection. Of the first packet to a
+    /// service nobody can say: `None`.
+    fn is_stranger(&self, packet: &Observed) -> Option<bool> {
+        let is_known = match packet.ports {
+            // Whoever is spoken with otherwise is no stranger.
+            None => packet.is_known.map(|_| self.peers.contains(&packet.source.key())),
+            Some(_) => packet.is_known,
+        }?;
+        let has_begun = || packet.tuple().is_some_and(|tuple| self.followed.has_begun(&tuple));
+        match is_known || has_begun() {
+            false if packet.is_to_service => None,
+            is_known => Some(!is_known),
+        }
+    }
+}
+
+/// What is counted of a group.
+#[derive(Default)]
+struct Counts {
+    packets: f64,
+    samples: usize,
+    by_source: HashMap<(u64, u64), (Option<Source>, f64)>,
+    source_ports: HashMap<u16, f64>,
+    destination_ports: HashMap<u16, f64>,
+    lengths: HashMap<u16, f64>,
+    ported: f64,
+    from_amplifiers: f64,
+    bare: f64,
+    syn_acks: f64,
+    malformed: f64,
+    strangers: f64,
+    judged: f64,
+}
+
+impl Counts {
+    fn take(&mut self, packet: &Observed, is_stranger: Option<bool>) {
+        let weight = f64::from(packet.weight);
+        let when = |is: bool| if is { weight } else { 0.0 };
+        self.packets += weight;
+        self.samples += 1;
+        // An IPv6 source is its /64.
+        let key = (packet.source.key(), packet.source.family() as u64);
+        let of_source = self.by_source.entry(key).or_default();
+        of_source.0.get_or_insert(packet.source);
+        of_source.1 += weight;
+        if let Some((from, to)) = packet.ports {
+            *self.source_ports.entry(from).or_default() += weight;
+            *self.destination_ports.entry(to).or_default() += weight;
+            self.ported += weight;
+            self.from_amplifiers += when(is_amplifier(from));
+        }
+        *self.lengths.entry(packet.length).or_default() += weight;
+        self.bare += when(packet.layout == 0);
+        self.syn_acks += when(packet.is_syn_ack());
+        self.malformed += when(packet.is_malformed);
+        if let Some(is_stranger) = is_stranger {
+            self.judged += weight;
+            self.strangers += when(is_stranger);
+        }
+    }
+
+    fn aggregate(self, all: f64) -> Aggregate {
+        if self.samples == 0 {
+            return Aggregate::default();
+        }
+        let part = |weight: f64| weight / self.packets;
+        let entropy: f64 = self.by_source.values().map(|(_, weight)| -part(*weight) * part(*weight).log2()).sum();
+        let most = (self.samples as f64).log2();
+        let top = self.by_source.values().max_by(|a, b| a.1.total_cmp(&b.1));
+        Aggregate {
+            packets: self.packets,
+            samples: self.samples,
+            per_second: self.packets / (WINDOW_NS as f64 / 1e9),
+            share: self.packets / all,
+            sources: self.by_source.len(),
+            per_source: self.samples as f64 / self.by_source.len() as f64,
+            entropy: if most > 0.0 { (entropy / most).min(1.0) } else { 0.0 },
+            top_source: top.and_then(|(source, weight)| Some(((*source)?, part(*weight)))),
+            source_port: top_of(&self.source_ports).map(|(port, weight)| (port, part(weight))),
+            destination_port: top_of(&self.destination_ports).map(|(port, weight)| (port, part(weight))),
+            one_length: top_of(&self.lengths).map_or(0.0, |(_, weight)| part(weight)),
+            from_amplifiers: self.from_amplifiers / self.ported.max(1.0),
+            bare: part(self.bare),
+            syn_acks: part(self.syn_acks),
+            malformed: part(self.malformed),
+            // A share of few of them says nothing of the rest.
+            strangers: (self.judged * 2.0 >= self.packets).then(|| self.strangers / self.judged),
+        }
+    }
+}
+
+fn top_of(counts: &HashMap<u16, f64>) -> Option<(u16, f64)> {
+    let top = counts.iter().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(a.0)));
+    top.map(|(value, weight)| (*value, *weight))
+}

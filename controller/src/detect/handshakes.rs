@@ -1,0 +1,182 @@
+//! Which of the connections that are begun are completed, and which are tried again. Followed by their tuples, in bounded
+//! memory; a connection counts once it is old enough to tell, as one that was begun a moment ago is not yet an abandoned one.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::observed::{Group, Observed, Tuple};
+
+/// Connections that are followed at most: of more, the oldest are let go.
+const CAPACITY: usize = 1 << 16;
+/// How long one is followed after its last SYN: clients wait 1, 2, 4, 8 s from one to the next, and none of these begins anew.
+const FOLLOWED_NS: u64 = 20_000_000_000;
+/// How long ago those began that shares are of.
+const RECENT_NS: u64 = 4_000_000_000;
+/// How old it has to be to count as completed or not: longer than a round trip.
+const ANSWERED_NS: u64 = 500_000_000;
+/// When a client whose SYN was not answered sends it again: all systems of today do after one second.
+const RETRY_NS: std::ops::Range<u64> = 700_000_000..1_500_000_000;
+/// How long a network has to be known to be that of a regular client, and for how long it stays one.
+const HISTORY_NS: u64 = 10_000_000_000;
+const REGULAR_NS: u64 = 3_600_000_000_000;
+/// Connections that a share is of at least.
+const ENOUGH: usize = 20;
+
+/// Shares of the connections begun in the last seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Handshakes {
+    /// Connections that are old enough to tell.
+    pub begun: usize,
+    /// Of these, the share that was completed.
+    pub completed: Option<f64>,
+    /// Of these, the share that this host answered; `None` where it is not seen what it sends.
+    pub answered: Option<f64>,
+    /// Of those answered, the share that was completed.
+    pub acknowledged: Option<f64>,
+    /// Of those not completed, the share whose SYN came again after a second.
+    pub retried: Option<f64>,
+    /// Completed connections of the last second.
+    pub completed_per_second: f64,
+    /// The most that one source has completed of these.
+    pub most_of_one_source: f64,
+    /// Whether that source was a client before; `None` while nobody was there long enough.
+    pub is_regular: Option<bool>,
+}
+
+struct Connection {
+    begun_ns: u64,
+    last_syn_ns: u64,
+    is_answered: Option<bool>,
+    completed_ns: Option<u64>,
+    is_retried: bool,
+}
+
+/// The connections that are followed.
+#[derive(Default)]
+pub(super) struct Followed {
+    connections: HashMap<Tuple, Connection>,
+    order: VecDeque<(u64, Tuple)>,
+    /// Networks that have completed a connection: when first, and when last.
+    regulars: HashMap<u64, (u64, u64)>,
+}
+
+impl Followed {
+    /// Takes a packet in. Those that stand for others are no use: the rest of their connection was not seen.
+    pub(super) fn take(&mut self, packet: &Observed) {
+        if packet.weight != 1 {
+            return;
+        }
+        let Some(tuple) = packet.tuple() else { return };
+        match packet.group() {
+            Group::Syn => self.syn(tuple, packet.at_ns),
+            Group::Tcp if packet.acknowledges() => {
+                if let Some(connection) = self.connections.get_mut(&tuple)
+                    && connection.completed_ns.is_none()
+                {
+                    connection.completed_ns = Some(packet.at_ns);
+                    self.remember(prefix(&tuple.source), packet.at_ns);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn syn(&mut self, tuple: Tuple, at_ns: u64) {
+        if let Some(connection) = self.connections.get_mut(&tuple) {
+            connection.is_retried |= RETRY_NS.contains(&at_ns.saturating_sub(connection.begun_ns));
+            connection.last_syn_ns = at_ns;
+            return;
+        }
+        if self.connections.len() >= CAPACITY
+            && let Some((_, oldest)) = self.order.pop_front()
+        {
+            self.connections.remove(&oldest);
+        }
+        let begun = Connection {
+            begun_ns: at_ns,
+            last_syn_ns: at_ns,
+            is_answered: None,
+            completed_ns: None,
+            is_retried: false,
+        };
+        self.connections.insert(tuple, begun);
+        self.order.push_back((at_ns, tuple));
+    }
+
+    fn remember(&mut self, network: u64, at_ns: u64) {
+        if self.regulars.len() < CAPACITY || self.regulars.contains_key(&network) {
+            self.regulars.entry(network).or_insert((at_ns, at_ns)).1 = at_ns;
+        }
+    }
+
+    /// Whether this connection was begun while it was looked at.
+    pub(super) fn has_begun(&self, tuple: &Tuple) -> bool {
+        self.connections.contains_key(tuple)
+    }
+
+    /// Lets go of what is too old.
+    pub(super) fn expire(&mut self, now_ns: u64) {
+        while let Some((queued_ns, tuple)) = self.order.front().copied() {
+            if now_ns.saturating_sub(queued_ns) <= FOLLOWED_NS {
+                break;
+            }
+            self.order.pop_front();
+            match self.connections.get(&tuple).map(|connection| connection.last_syn_ns) {
+                Some(last_ns) if last_ns > queued_ns => self.order.push_back((last_ns, tuple)),
+                _ => drop(self.connections.remove(&tuple)),
+            }
+        }
+        self.regulars.retain(|_, (_, last_ns)| now_ns.saturating_sub(*last_ns) < REGULAR_NS);
+    }
+
+    /// What they say. `is_answered` tells whether this host has sent anything on a connection, where that is seen.
+    pub(super) fn shares(&mut self, now_ns: u64, is_answered: Option<&dyn Fn(&Tuple) -> bool>) -> Handshakes {
+        let (mut old, mut completed, mut unanswered, mut retried, mut recent) = (0, 0, 0, 0, 0);
+        let (mut answered, mut acknowledged) = (0, 0);
+        let mut by_source: HashMap<(u64, u64), u32> = HashMap::new();
+        for (tuple, connection) in &mut self.connections {
+            if connection.completed_ns.is_some_and(|at| now_ns.saturating_sub(at) < 1_000_000_000) {
+                recent += 1;
+                *by_source.entry(tuple.source).or_default() += 1;
+            }
+            let age = now_ns.saturating_sub(connection.begun_ns);
+            if !(ANSWERED_NS..RECENT_NS).contains(&age) {
+                continue;
+            }
+            let is_completed = connection.completed_ns.is_some();
+            old += 1;
+            completed += usize::from(is_completed);
+            if let Some(is_answered) = is_answered {
+                let is_answered = *connection.is_answered.get_or_insert_with(|| is_answered(tuple));
+                answered += usize::from(is_answered);
+                acknowledged += usize::from(is_answered && is_completed);
+            }
+            // Of those tried again it is known at once, of the others only when the time for that has passed.
+            let is_abandoned = !is_completed && (age >= RETRY_NS.end || connection.is_retried);
+            unanswered += usize::from(is_abandoned);
+            retried += usize::from(is_abandoned && connection.is_retried);
+        }
+        let most = by_source.iter().max_by_key(|(source, count)| (**count, **source));
+        let has_history = self.regulars.values().any(|(first_ns, _)| now_ns.saturating_sub(*first_ns) >= HISTORY_NS);
+        let was_there = |source: &(u64, u64)| {
+            let first = self.regulars.get(&prefix(source)).map(|(first_ns, _)| *first_ns);
+            first.is_some_and(|first_ns| now_ns.saturating_sub(first_ns) >= HISTORY_NS)
+        };
+        let share = |part: usize, all: usize| (all >= ENOUGH).then(|| part as f64 / all as f64);
+        Handshakes {
+            begun: old,
+            completed: share(completed, old),
+            retried: share(retried, unanswered),
+            answered: is_answered.and_then(|_| share(answered, old)),
+            acknowledged: is_answered.and_then(|_| share(acknowledged, answered)),
+            completed_per_second: f64::from(recent),
+            most_of_one_source: most.map_or(0.0, |(_, count)| f64::from(*count)),
+            is_regular: most.filter(|_| has_history).map(|(source, _)| was_there(source)),
+        }
+    }
+}
+
+/// The /24 or /48 of a source.
+const fn prefix(source: &(u64, u64)) -> u64 {
+    // The upper half of an IPv6 address is never as small as an IPv4 address.
+    if source.0 >> 32 == 0 { source.0 >> 8 } else { source.0 >> 16 }
+}

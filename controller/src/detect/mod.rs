@@ -1,0 +1,277 @@
+//! What is going on: an attack, and of which kind, or not. Of structure, not of volume: volume only says whether to look.
+//!
+//! [`detect`] is a function of the features of the last second and of what is usual. [`Detector`] feeds it, and keeps a
+//! verdict from flapping.
+
+mod evidence;
+mod features;
+mod handshakes;
+mod observed;
+
+pub use evidence::Vector;
+use evidence::{Case, Demand, Weighed, weigh, weigh_demand};
+pub use features::{Aggregate, Features, WINDOW_NS, Window};
+pub use handshakes::Handshakes;
+pub use observed::{Group, Host, Observed, Tuple, amplifier_name};
+
+/// How often it is asked.
+pub const TICK_NS: u64 = 100_000_000;
+/// From here on it is called an attack.
+const SURE: f64 = 0.8;
+/// How long an attack has to be over before it is called over: the next pulse is the same attack.
+const HOLD_NS: u64 = 10_000_000_000;
+/// Packets in a second of which nothing can be said.
+const ENOUGH: usize = 40;
+/// Reasons that are told.
+const REASONS: usize = 3;
+
+/// What is going on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Nothing out of the ordinary.
+    #[default]
+    Normal,
+    /// More customers than usual.
+    Surge,
+    /// Customers, more than can be served.
+    Overload,
+    /// A few clients that ask far more than they mean to.
+    Misconfiguration,
+    /// A flood.
+    Attack,
+    /// A flood, and more customers than usual behind it.
+    Mixed,
+}
+
+impl Verdict {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Normal, Self::Surge, Self::Overload, Self::Misconfiguration, Self::Attack, Self::Mixed];
+
+    /// The name that leaves the process.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Surge => "surge",
+            Self::Overload => "overload",
+            Self::Misconfiguration => "misconfiguration",
+            Self::Attack => "attack",
+            Self::Mixed => "mixed",
+        }
+    }
+
+    /// Whether a flood is part of it.
+    pub const fn is_attack(self) -> bool {
+        matches!(self, Self::Attack | Self::Mixed)
+    }
+}
+
+/// A verdict, and why.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Assessment {
+    /// What is going on.
+    pub verdict: Verdict,
+    /// The kinds of flood that are going on, the largest first.
+    pub vectors: Vec<Vector>,
+    /// How sure that is, from 0 to 1.
+    pub confidence: f64,
+    /// The strongest reasons, in words.
+    pub reasons: Vec<String>,
+}
+
+/// What there usually is.
+pub trait Usually {
+    /// Packets of a group in a second; `None` while nobody knows.
+    fn packets(&self, group: Group) -> Option<f64>;
+    /// Connections completed in a second; `None` while nobody knows.
+    fn connections(&self) -> Option<f64>;
+}
+
+/// What goes on by the features of the last second, and by what is usual.
+pub fn detect(features: &Features, usually: &impl Usually) -> Assessment {
+    let (flood, doubt) = detect_flood(features, usually);
+    let has_flood_of_syns = flood.as_ref().is_some_and(|flood| flood.vectors.contains(&Vector::SynFlood));
+    let demand = detect_demand(features, usually, has_flood_of_syns);
+    match (flood, demand) {
+        (Some(flood), Some((Verdict::Surge | Verdict::Overload, _, weighed))) => {
+            let mut reasons = flood.reasons;
+            reasons.truncate(REASONS - 1);
+            reasons.extend(loudest(&weighed, 1));
+            Assessment { verdict: Verdict::Mixed, reasons, ..flood }
+        }
+        (Some(flood), _) => flood,
+        (None, Some((verdict, confidence, weighed))) => {
+            Assessment { verdict, vectors: Vec::new(), confidence, reasons: loudest(&weighed, REASONS) }
+        }
+        (None, None) => Assessment { confidence: 1.0 - doubt, ..Assessment::default() },
+    }
+}
+
+/// The floods that go on; else, how near it is to one.
+fn detect_flood(features: &Features, usually: &impl Usually) -> (Option<Assessment>, f64) {
+    let mut found: Vec<(Vector, f64, Vec<Weighed>)> = Vec::new();
+    let mut doubt: f64 = 0.0;
+    for vector in Vector::ALL {
+        let group = features.of(vector.group());
+        if group.samples < ENOUGH || group.per_second < vector.wakes_at() {
+            continue;
+        }
+        let growth = match vector {
+            Vector::HttpFlood => growth(features.handshakes.completed_per_second, usually.connections()),
+            _ => growth(group.per_second, usually.packets(vector.group())),
+        };
+        let (confidence, weighed) = weigh(vector, &Case { features, group, growth });
+        if confidence >= SURE {
+            found.push((vector, confidence, weighed));
+        } else {
+            doubt = doubt.max(confidence);
+        }
+    }
+    let volume = |vector: Vector| features.of(vector.group()).per_second;
+    found.sort_by(|a, b| volume(b.0).total_cmp(&volume(a.0)));
+    let attack = found.first().map(|(_, confidence, weighed)| Assessment {
+        verdict: Verdict::Attack,
+        vectors: found.iter().map(|(vector, ..)| *vector).collect(),
+        confidence: *confidence,
+        reasons: loudest(weighed, REASONS),
+    });
+    (attack, doubt)
+}
+
+/// What customers do, where that is out of the ordinary.
+fn detect_demand(
+    features: &Features,
+    usually: &impl Usually,
+    has_flood_of_syns: bool,
+) -> Option<(Verdict, f64, Vec<Weighed>)> {
+    let mut features = features.clone();
+    if has_flood_of_syns {
+        // Only what is completed is of customers then: who they are among the rest nobody can say.
+        features.groups[Group::Syn as usize].bare = 0.0;
+        features.handshakes = Handshakes { completed: Some(1.0), answered: None, retried: None, ..features.handshakes };
+    }
+    let features = &features;
+    let group = features.of(Group::Syn);
+    if group.samples < ENOUGH / 2 {
+        return None;
+    }
+    let growth = growth(features.handshakes.completed_per_second, usually.connections());
+    let case = Case { features, group, growth };
+    // Without knowing what is usual nobody can say that it is more.
+    let known = |demand: &Demand| growth.is_some() || *demand == Demand::Overload;
+    let weighed = Demand::ALL.into_iter().filter(known).map(|demand| {
+        let verdict = match demand {
+            Demand::Surge => Verdict::Surge,
+            Demand::Overload => Verdict::Overload,
+            Demand::Misconfiguration => Verdict::Misconfiguration,
+        };
+        let (confidence, weighed) = weigh_demand(demand, &case);
+        (verdict, confidence, weighed)
+    });
+    weighed.filter(|(_, confidence, _)| *confidence >= SURE).max_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+/// How many times as many as usual. A host that is idle is not woken by a handful.
+fn growth(present: f64, usual: Option<f64>) -> Option<f64> {
+    usual.map(|usual| present / usual.max(20.0))
+}
+
+/// The lines that speak loudest for it.
+fn loudest(weighed: &[Weighed], count: usize) -> Vec<String> {
+    let mut loudest: Vec<_> = weighed.iter().filter(|line| line.weight > 0.0).collect();
+    loudest.sort_by(|a, b| b.weight.total_cmp(&a.weight));
+    loudest.into_iter().take(count).map(|line| line.words.clone()).collect()
+}
+
+/// What is usual: packets per second of each group, as they slowly change while nothing is going on.
+#[derive(Default)]
+struct Usual {
+    per_second: [f64; Group::ALL.len()],
+    connections: f64,
+    learned_ns: u64,
+}
+
+impl Usual {
+    /// What takes this long to be known.
+    const ENOUGH_NS: u64 = 10_000_000_000;
+    /// How slowly it follows.
+    const TIME_NS: f64 = 60e9;
+
+    fn learn(&mut self, features: &Features) {
+        // Quick at first, then slow.
+        let share = TICK_NS as f64 / (self.learned_ns as f64 + TICK_NS as f64).min(Self::TIME_NS);
+        for (usual, group) in self.per_second.iter_mut().zip(&features.groups) {
+            *usual += (group.per_second - *usual) * share;
+        }
+        self.connections += (features.handshakes.completed_per_second - self.connections) * share;
+        self.learned_ns += TICK_NS;
+    }
+
+    fn known(&self, value: f64) -> Option<f64> {
+        (self.learned_ns >= Self::ENOUGH_NS).then_some(value)
+    }
+}
+
+impl Usually for Usual {
+    fn packets(&self, group: Group) -> Option<f64> {
+        self.known(self.per_second[group as usize])
+    }
+
+    fn connections(&self) -> Option<f64> {
+        self.known(self.connections)
+    }
+}
+
+/// Watches what comes in.
+#[derive(Default)]
+pub struct Detector {
+    window: Window,
+    usual: Usual,
+    present: Assessment,
+    last_sign_ns: u64,
+}
+
+impl Detector {
+    /// Takes a packet in.
+    pub fn observe(&mut self, packet: Observed) {
+        self.window.take(packet);
+    }
+
+    /// The packets of the last second.
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// What is going on now. To be asked every [`TICK_NS`].
+    pub fn assess(&mut self, now_ns: u64, host: &impl Host) -> (&Assessment, Features) {
+        let is_quiet = self.present.verdict == Verdict::Normal;
+        let has_sent = |tuple: &Tuple| host.has_sent(tuple.into());
+        let is_answered = |tuple: &Tuple| has_sent(tuple) == Some(true);
+        let sees_sent = has_sent(&Tuple { source: (0, 0), ports: (0, 0) }).is_some();
+        let is_answered: Option<&dyn Fn(&Tuple) -> bool> = if sees_sent { Some(&is_answered) } else { None };
+        let features = self.window.features(now_ns, is_quiet, is_answered);
+        let found = detect(&features, &self.usual);
+        if found.verdict != Verdict::Normal {
+            self.last_sign_ns = now_ns;
+        }
+        let was_attack = self.present.verdict.is_attack();
+        if found.verdict.is_attack() {
+            // The vectors of one attack add up: a flood that turns to another is still the same.
+            let before = std::mem::take(&mut self.present.vectors);
+            self.present = found;
+            let more: Vec<_> = before.into_iter().filter(|vector| !self.present.vectors.contains(vector)).collect();
+            self.present.vectors.extend(more);
+        } else {
+            let is_over = now_ns.saturating_sub(self.last_sign_ns) >= HOLD_NS;
+            let is_quiet = self.present.verdict == Verdict::Normal;
+            if is_over || is_quiet || (found.verdict != Verdict::Normal && !was_attack) {
+                self.present = found;
+            }
+        }
+        if self.present.verdict == Verdict::Normal {
+            self.usual.learn(&features);
+        }
+        (&self.present, features)
+    }
+}

@@ -1,0 +1,186 @@
+//! What detection knows of a packet: fields of its headers, and whether this host has spoken with whom it claims to be from.
+
+use floodwall_common::packet::{Frame, Parsed, Source, parse};
+use floodwall_common::reason::Reason;
+use floodwall_common::replies::{AMPLIFIERS, Conversation};
+use floodwall_common::signatures::{Fragment, Layout, Traits};
+
+const FIN_SYN_RST_ACK: u8 = 0x17;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+
+/// What a packet is part of. Each kind of flood has one in which it shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Group {
+    /// Connection attempts.
+    Syn,
+    /// SYN-ACKs and resets that answer nothing, as far as is known.
+    TcpReplies,
+    /// All other TCP.
+    Tcp,
+    /// UDP from ports that amplifiers answer from, and that answers nothing, as far as is known.
+    UdpReplies,
+    /// All other UDP.
+    Udp,
+    /// ICMP and ICMPv6.
+    Icmp,
+    /// Later fragments.
+    Fragments,
+    /// Other protocols, and IP too broken to have one.
+    Other,
+}
+
+impl Group {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 8] =
+        [Self::Syn, Self::TcpReplies, Self::Tcp, Self::UdpReplies, Self::Udp, Self::Icmp, Self::Fragments, Self::Other];
+
+    /// What its packets are called in a sentence.
+    pub const fn noun(self) -> &'static str {
+        match self {
+            Self::Syn => "SYNs",
+            Self::TcpReplies => "TCP replies",
+            Self::Tcp => "TCP segments",
+            Self::UdpReplies => "UDP replies",
+            Self::Udp => "UDP packets",
+            Self::Icmp => "ICMP packets",
+            Self::Fragments => "fragments",
+            Self::Other => "packets of other protocols",
+        }
+    }
+}
+
+/// The two ends of a TCP connection, seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    /// The other end.
+    pub source: (u64, u64),
+    /// Its port, then ours.
+    pub ports: (u16, u16),
+}
+
+impl From<&Tuple> for Conversation {
+    fn from(tuple: &Tuple) -> Self {
+        Self { peer: tuple.source, ports: tuple.ports, protocol: TCP }
+    }
+}
+
+/// A packet that came in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Observed {
+    /// When, in nanoseconds.
+    pub at_ns: u64,
+    /// Packets that it stands for.
+    pub weight: u32,
+    /// Whom it claims to be from.
+    pub source: Source,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Which part of the packet this is.
+    pub fragment: Fragment,
+    /// Source and destination port, where it has some.
+    pub ports: Option<(u16, u16)>,
+    /// TCP flags.
+    pub flags: Option<u8>,
+    /// Layout of the TCP options; zero for none.
+    pub layout: Layout,
+    /// Time to live.
+    pub hops: u8,
+    /// Length of the IP packet.
+    pub length: u16,
+    /// Its headers contradict themselves.
+    pub is_malformed: bool,
+    /// Whether this host has spoken with that end; `None` where that cannot be known.
+    pub is_known: Option<bool>,
+    /// It goes to a UDP port on which this host answers whoever asks.
+    pub is_to_service: bool,
+}
+
+/// What this host knows of those that a packet may be from.
+pub trait Host {
+    /// Whether it has sent anything in this conversation lately; `None` where what it sends is not seen.
+    fn has_sent(&self, conversation: Conversation) -> Option<bool>;
+    /// Whether it answers whoever asks on this UDP port.
+    fn serves_udp(&self, port: u16) -> bool;
+}
+
+impl Observed {
+    /// What a frame tells. `None` where it is not IP, or its IP header is malformed.
+    pub fn of(frame: Frame<'_>, at_ns: u64, weight: u32, host: &impl Host) -> Option<Self> {
+        let Parsed::Packet(packet) = parse(frame) else { return None };
+        let traits = Traits::read(frame)?;
+        let nothing = Conversation { peer: packet.source.halves(), ports: (0, 0), protocol: traits.protocol };
+        let is_known = host.has_sent(Conversation::of_received(frame).unwrap_or(nothing));
+        let is_to_service = traits.protocol == UDP && traits.ports().is_some_and(|(_, port)| host.serves_udp(port));
+        Some(Self {
+            at_ns,
+            weight,
+            source: packet.source,
+            protocol: traits.protocol,
+            fragment: traits.fragment,
+            ports: traits.ports(),
+            flags: traits.flags(),
+            layout: traits.layout().unwrap_or(0),
+            hops: traits.hops,
+            length: traits.length,
+            is_malformed: !matches!(packet.finding, Reason::Passed | Reason::Tunnel),
+            is_known,
+            is_to_service,
+        })
+    }
+
+    /// What it is part of.
+    pub fn group(&self) -> Group {
+        if self.fragment == Fragment::Later {
+            return Group::Fragments;
+        }
+        let answers_nothing = self.is_known != Some(true);
+        match (self.protocol, self.flags.map(|flags| flags & FIN_SYN_RST_ACK), self.ports) {
+            (TCP, Some(flags), _) if flags & (SYN | ACK) == SYN => Group::Syn,
+            (TCP, Some(flags), _) if answers_nothing && is_reply(flags) => Group::TcpReplies,
+            (TCP, ..) => Group::Tcp,
+            (UDP, _, Some((from, _))) if answers_nothing && !self.is_to_service && is_amplifier(from) => {
+                Group::UdpReplies
+            }
+            (UDP, ..) => Group::Udp,
+            (ICMP | ICMPV6, ..) => Group::Icmp,
+            _ => Group::Other,
+        }
+    }
+
+    /// The connection that it is part of.
+    pub fn tuple(&self) -> Option<Tuple> {
+        Some(Tuple { source: self.source.halves(), ports: self.ports? })
+    }
+
+    /// Whether it is a SYN, a segment that acknowledges, or neither.
+    pub fn acknowledges(&self) -> bool {
+        self.flags.is_some_and(|flags| flags & (SYN | RST | ACK) == ACK)
+    }
+
+    /// Whether it is a SYN-ACK.
+    pub fn is_syn_ack(&self) -> bool {
+        self.flags.is_some_and(|flags| flags & (SYN | ACK) == SYN | ACK)
+    }
+}
+
+const fn is_reply(flags: u8) -> bool {
+    flags & RST != 0 || flags & (SYN | ACK) == SYN | ACK
+}
+
+/// Whether floods are known that come from this UDP port.
+pub(super) fn is_amplifier(port: u16) -> bool {
+    AMPLIFIERS.iter().any(|(known, _)| *known == port)
+}
+
+/// The name of what answers from this UDP port.
+pub fn amplifier_name(port: u16) -> Option<&'static str> {
+    AMPLIFIERS.iter().find(|(known, _)| *known == port).map(|(_, name)| *name)
+}

@@ -1,0 +1,149 @@
+//! Captured traffic, as it is read from files: pcap and pcapng, of Ethernet, of bare IP, of Linux "any" devices.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use pcap_file::pcap::PcapReader;
+use pcap_file::pcapng::{Block, PcapNgReader};
+use pcap_file::{DataLink, PcapError};
+
+/// A frame, and when it was seen.
+#[derive(Clone, Debug)]
+pub struct Captured {
+    /// Since the Unix epoch.
+    pub at: Duration,
+    /// How long it was on the wire.
+    pub bytes: u32,
+    /// What was kept of it.
+    pub frame: Vec<u8>,
+}
+
+/// The captures among files and directories.
+///
+/// # Errors
+/// Where there is none.
+pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            for entry in path.read_dir()? {
+                files.push(entry?.path());
+            }
+        } else {
+            files.push(path.clone());
+        }
+    }
+    let is_capture = |path: &PathBuf| path.extension().is_some_and(|end| end == "pcap" || end == "pcapng");
+    files.retain(is_capture);
+    files.sort();
+    ensure!(!files.is_empty(), "no file there ends with .pcap or .pcapng");
+    Ok(files)
+}
+
+/// The frames of a capture, by their time. Of a file that ends in the middle of a packet, those before it: published captures
+/// often do. Why it ended is said to `cut_off`.
+///
+/// # Errors
+/// Where it is no capture, or of a link that is not known here.
+pub fn read(path: &Path, cut_off: impl FnOnce(&str)) -> Result<Vec<Captured>> {
+    /// What a pcapng file begins with, in either byte order. Names do not tell.
+    const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+    let name = || path.display().to_string();
+    let mut file = BufReader::new(File::open(path).with_context(name)?);
+    let is_pcapng = file.fill_buf().with_context(name)?.starts_with(&PCAPNG);
+    let mut frames = Vec::new();
+    let ended = if is_pcapng { read_pcapng(file, &mut frames) } else { read_pcap(file, &mut frames) };
+    match ended {
+        Ok(()) => {}
+        Err(error) if !frames.is_empty() && error.is::<PcapError>() => {
+            cut_off(&format!("{}: ends after {} packets: {error}", path.display(), frames.len()));
+        }
+        Err(error) => return Err(error.context(format!("{}: no capture that can be read", path.display()))),
+    }
+    frames.sort_by_key(|captured: &Captured| captured.at);
+    Ok(frames)
+}
+
+fn read_pcap(file: BufReader<File>, frames: &mut Vec<Captured>) -> Result<()> {
+    let mut reader = PcapReader::new(file)?;
+    let link = Link::of(reader.header().datalink)?;
+    while let Some(packet) = reader.next_packet() {
+        let packet = packet?;
+        frames.extend(link.captured(packet.timestamp, packet.orig_len, &packet.data));
+    }
+    Ok(())
+}
+
+fn read_pcapng(file: BufReader<File>, frames: &mut Vec<Captured>) -> Result<()> {
+    let mut reader = PcapNgReader::new(file)?;
+    let mut links = Vec::new();
+    while let Some(block) = reader.next_block() {
+        match block? {
+            Block::SectionHeader(_) => links.clear(),
+            Block::InterfaceDescription(interface) => links.push(Link::of(interface.linktype)?),
+            Block::EnhancedPacket(packet) => {
+                let link: Option<&Link> = links.get(packet.interface_id as usize);
+                let link = link.context("a packet of an interface that the file does not describe")?;
+                frames.extend(link.captured(packet.timestamp, packet.original_len, &packet.data));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What stands before the IP header.
+#[derive(Clone, Copy)]
+enum Link {
+    Ethernet,
+    /// Nothing.
+    Ip,
+    /// So many bytes, of which two at this place are an EtherType.
+    Cooked {
+        length: usize,
+        ether_type: usize,
+    },
+    /// Four bytes that say nothing that the IP header does not.
+    Loopback,
+}
+
+impl Link {
+    fn of(link: DataLink) -> Result<Self> {
+        Ok(match link {
+            DataLink::ETHERNET => Self::Ethernet,
+            DataLink::RAW | DataLink::IPV4 | DataLink::IPV6 | DataLink::Unknown(12 | 14) => Self::Ip,
+            DataLink::LINUX_SLL => Self::Cooked { length: 16, ether_type: 14 },
+            DataLink::Unknown(276) => Self::Cooked { length: 20, ether_type: 0 },
+            DataLink::NULL | DataLink::LOOP => Self::Loopback,
+            other => bail!("link type {other:?} is not known here: Ethernet, raw IP, Linux cooked and loopback are"),
+        })
+    }
+
+    /// The packet as a frame of Ethernet: without addresses where the file has none. `None` where it is cut off before IP.
+    fn captured(self, at: Duration, bytes: u32, data: &[u8]) -> Option<Captured> {
+        let (ether_type, ip) = match self {
+            Self::Ethernet => return Some(Captured { at, bytes: bytes.max(data.len() as u32), frame: data.to_vec() }),
+            Self::Cooked { length, ether_type } => {
+                (data.get(ether_type..ether_type + 2)?.try_into().ok()?, data.get(length..)?)
+            }
+            Self::Ip => (ether_type_of(data)?, data),
+            Self::Loopback => (ether_type_of(data.get(4..)?)?, data.get(4..)?),
+        };
+        let mut frame = vec![0; 12];
+        frame.extend::<[u8; 2]>(ether_type);
+        frame.extend(ip);
+        let cut = (bytes as usize).saturating_sub(data.len());
+        Some(Captured { at, bytes: (frame.len() + cut) as u32, frame })
+    }
+}
+
+fn ether_type_of(ip: &[u8]) -> Option<[u8; 2]> {
+    match ip.first()? >> 4 {
+        4 => Some([0x08, 0x00]),
+        6 => Some([0x86, 0xdd]),
+        _ => None,
+    }
+}

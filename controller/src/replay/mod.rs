@@ -1,0 +1,300 @@
+//! A capture in virtual time: the packet path and detection as they are shipped, over the packets of a file, as fast as they
+//! can. Nothing is loaded into a kernel, and nothing is sent.
+
+mod capture;
+mod maps;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+pub use capture::{Captured, files, read};
+use floodwall_common::clock::Moment;
+use floodwall_common::packet::{Frame, Source, addresses};
+use floodwall_common::reason::{Reason, Verdict as Fate};
+use floodwall_common::replies::Conversation;
+pub use maps::Maps;
+
+use crate::detect::{Assessment, Detector, Host, Observed, TICK_NS, Verdict};
+use crate::respond::{Measure, apply, respond};
+
+/// When the virtual clock begins: late enough for nothing in empty maps to look recent.
+const BEGIN_NS: u64 = 100_000_000_000_000;
+
+/// Peers that a UDP port has to have sent to: it is one on which the host answers whoever asks.
+const SERVES: usize = 16;
+const UDP: u8 = 17;
+
+/// How a capture is looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The addresses that are protected; empty for the one that most packets go to.
+    pub protect: Vec<IpAddr>,
+    /// Only say what is going on, and do nothing about it.
+    pub advise: bool,
+    /// How many times as fast as it was; `None` for as fast as it can.
+    pub speed: Option<f64>,
+}
+
+/// A change of the verdict.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Line {
+    /// Seconds since the first packet.
+    pub t: f64,
+    /// What is going on from then on.
+    pub verdict: Verdict,
+    /// The kind of flood, where it is one; the largest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vector: Option<&'static str>,
+    /// All kinds that are going on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub vectors: Vec<&'static str>,
+    /// From 0 to 1.
+    pub confidence: f64,
+    /// The strongest reasons, in words.
+    pub reasons: Vec<String>,
+    /// What is done about it.
+    pub actions: Vec<String>,
+    /// Packets dropped or answered until then.
+    pub dropped: u64,
+    /// Packets passed until then.
+    pub passed: u64,
+}
+
+/// What has happened in the whole capture.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Summary {
+    /// The protected addresses.
+    pub protected: Vec<String>,
+    /// Packets that came in.
+    pub packets: u64,
+    /// Packets that the protected host sent.
+    pub sent: u64,
+    /// How long the capture is, in seconds.
+    pub duration_s: f64,
+    /// The verdicts seen, and the first time of each, in seconds.
+    pub verdicts: BTreeMap<&'static str, f64>,
+    /// The kinds of flood seen, and the first time of each, in seconds.
+    pub vectors: BTreeMap<&'static str, f64>,
+    /// Packets dropped or answered.
+    pub dropped: u64,
+    /// Packets passed.
+    pub passed: u64,
+    /// Packets dropped or answered, by reason.
+    pub dropped_by_reason: BTreeMap<&'static str, u64>,
+    /// Packets passed, by reason.
+    pub passed_by_reason: BTreeMap<&'static str, u64>,
+}
+
+/// Replays a capture; each change of the verdict is told to `tell`.
+///
+/// # Errors
+/// Where the file cannot be read, or no packet in it is IP.
+pub fn replay(
+    path: &Path,
+    options: &Options,
+    mut warn: impl FnMut(&str),
+    mut tell: impl FnMut(&Line) -> Result<()>,
+) -> Result<Summary> {
+    let captured = read(path, &mut warn)?;
+    let first = captured.first().with_context(|| format!("{}: no packets in it", path.display()))?.at;
+    let protected = Protected::of(&captured, &options.protect)?;
+    let mut stage = Stage {
+        maps: Maps::new()?,
+        detector: Detector::default(),
+        measures: Vec::new(),
+        sees_sent: captured.iter().any(|captured| protected.direction(captured.frame()) == Some(Direction::Out)),
+        asked: HashMap::new(),
+        advise: options.advise,
+        summary: Summary { protected: protected.names(), ..Summary::default() },
+        told: Assessment::default(),
+    };
+    stage.summary.verdicts.insert(Verdict::Normal.label(), 0.0);
+    let mut next_tick_ns = TICK_NS;
+    let begun = Instant::now();
+    for captured in &captured {
+        let at_ns = (captured.at - first).as_nanos() as u64;
+        if let Some(speed) = options.speed {
+            let due = Duration::from_secs_f64(at_ns as f64 / 1e9 / speed);
+            std::thread::sleep(due.saturating_sub(begun.elapsed()));
+        }
+        // Nothing happens in long gaps, but that verdicts end.
+        while next_tick_ns <= at_ns {
+            stage.tick(next_tick_ns, &mut tell)?;
+            next_tick_ns += TICK_NS;
+        }
+        match protected.direction(captured.frame()) {
+            Some(Direction::In) => stage.receive(captured.frame(), at_ns),
+            Some(Direction::Out) => stage.send(captured.frame(), at_ns),
+            None => {}
+        }
+        stage.summary.duration_s = at_ns as f64 / 1e9;
+    }
+    stage.tick(next_tick_ns, &mut tell)?;
+    Ok(stage.summary)
+}
+
+struct Stage {
+    maps: Maps,
+    detector: Detector,
+    measures: Vec<Measure>,
+    sees_sent: bool,
+    /// Whom the host has sent UDP to from each of its ports.
+    asked: HashMap<u16, HashSet<(u64, u64)>>,
+    advise: bool,
+    summary: Summary,
+    told: Assessment,
+}
+
+impl Stage {
+    fn send(&mut self, frame: Frame<'_>, at_ns: u64) {
+        self.summary.sent += 1;
+        self.maps.sent(frame, Moment::from_ns(BEGIN_NS + at_ns));
+        if let Some(Conversation { peer, ports: (_, ours), protocol: UDP }) = Conversation::of_sent(frame) {
+            let peers = self.asked.entry(ours).or_default();
+            if peers.len() < SERVES {
+                peers.insert(peer);
+            }
+        }
+    }
+
+    fn receive(&mut self, frame: Frame<'_>, at_ns: u64) {
+        let now = Moment::from_ns(BEGIN_NS + at_ns);
+        let (reason, _, fate) = self.maps.judge(frame, now);
+        let host = Seen { maps: &self.maps, now, sees_sent: self.sees_sent, asked: &self.asked };
+        if let Some(packet) = Observed::of(frame, at_ns, 1, &host) {
+            self.detector.observe(packet);
+        }
+        self.count(reason, fate);
+    }
+
+    fn count(&mut self, reason: Reason, fate: Fate) {
+        let summary = &mut self.summary;
+        summary.packets += 1;
+        let (all, by_reason) = match fate {
+            Fate::Pass => (&mut summary.passed, &mut summary.passed_by_reason),
+            Fate::Drop | Fate::Answer => (&mut summary.dropped, &mut summary.dropped_by_reason),
+        };
+        *all += 1;
+        *by_reason.entry(reason.label()).or_default() += 1;
+    }
+
+    fn tick(&mut self, at_ns: u64, tell: &mut impl FnMut(&Line) -> Result<()>) -> Result<()> {
+        let now = Moment::from_ns(BEGIN_NS + at_ns);
+        let host = Seen { maps: &self.maps, now, sees_sent: self.sees_sent, asked: &self.asked };
+        let (assessment, features) = self.detector.assess(at_ns, &host);
+        let assessment = assessment.clone();
+        let measures = respond(&assessment, &features, self.detector.window());
+        let is_new = |measure: &Measure| !self.measures.iter().any(|present| present.is_like(measure));
+        let new: Vec<_> = measures.into_iter().filter(is_new).collect();
+        let has_changed = assessment.verdict != self.told.verdict || assessment.vectors != self.told.vectors;
+        if !has_changed && new.is_empty() {
+            return Ok(());
+        }
+        let t = at_ns as f64 / 1e9;
+        self.summary.verdicts.entry(assessment.verdict.label()).or_insert(t);
+        for vector in &assessment.vectors {
+            self.summary.vectors.entry(vector.label()).or_insert(t);
+        }
+        let actions = new.iter().map(ToString::to_string).collect();
+        self.measures.extend(new);
+        if !self.advise {
+            apply(&self.measures, &mut self.maps)?;
+        }
+        let vectors: Vec<_> = assessment.vectors.iter().map(|vector| vector.label()).collect();
+        tell(&Line {
+            t,
+            verdict: assessment.verdict,
+            vector: vectors.first().copied(),
+            vectors,
+            confidence: (assessment.confidence * 1_000.0).round() / 1_000.0,
+            reasons: assessment.reasons.clone(),
+            actions,
+            dropped: self.summary.dropped,
+            passed: self.summary.passed,
+        })?;
+        self.told = assessment;
+        Ok(())
+    }
+}
+
+/// What the capture shows of the protected host.
+struct Seen<'a> {
+    maps: &'a Maps,
+    now: Moment,
+    sees_sent: bool,
+    asked: &'a HashMap<u16, HashSet<(u64, u64)>>,
+}
+
+impl Host for Seen<'_> {
+    fn has_sent(&self, conversation: Conversation) -> Option<bool> {
+        self.sees_sent.then(|| self.maps.has_sent(conversation, self.now))
+    }
+
+    fn serves_udp(&self, port: u16) -> bool {
+        self.asked.get(&port).is_some_and(|peers| peers.len() >= SERVES)
+    }
+}
+
+impl Captured {
+    fn frame(&self) -> Frame<'_> {
+        Frame::cut(&self.frame, self.bytes)
+    }
+}
+
+/// Which way a frame goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    In,
+    Out,
+}
+
+/// The addresses that are protected.
+struct Protected(Vec<Source>);
+
+impl Protected {
+    /// Those that are asked for, or the one that most packets go to.
+    fn of(captured: &[Captured], asked: &[IpAddr]) -> Result<Self> {
+        if !asked.is_empty() {
+            return Ok(Self(asked.iter().copied().map(source_of).collect()));
+        }
+        let mut counts: HashMap<(u64, u64), (Source, u64)> = HashMap::new();
+        for (_, destination) in captured.iter().filter_map(|captured| addresses(captured.frame())) {
+            counts.entry(destination.halves()).or_insert((destination, 0)).1 += 1;
+        }
+        let most = counts.into_values().max_by_key(|(destination, count)| (*count, destination.halves()));
+        Ok(Self(vec![most.context("no packet in it is IP")?.0]))
+    }
+
+    fn direction(&self, frame: Frame<'_>) -> Option<Direction> {
+        let (source, destination) = addresses(frame)?;
+        if self.0.contains(&destination) {
+            Some(Direction::In)
+        } else {
+            self.0.contains(&source).then_some(Direction::Out)
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.iter().map(|source| address_of(*source).to_string()).collect()
+    }
+}
+
+fn source_of(address: IpAddr) -> Source {
+    match address {
+        IpAddr::V4(address) => Source::V4(address.into()),
+        IpAddr::V6(address) => {
+            let bits = u128::from(address);
+            Source::V6((bits >> 64) as u64, bits as u64)
+        }
+    }
+}
+
+fn address_of(source: Source) -> IpAddr {
+    match source {
+        Source::V4(address) => IpAddr::V4(address.into()),
+        Source::V6(upper, lower) => IpAddr::V6((u128::from(upper) << 64 | u128::from(lower)).into()),
+    }
+}
