@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::configuration::Change;
 use crate::dataplane::{AttachMode, Cell, Listed};
 use crate::history;
-use crate::snapshot::{Interface, Snapshot};
+use crate::snapshot::{Interface, Situation, Snapshot};
 
 mod armed;
 mod signatures;
@@ -62,6 +62,9 @@ pub struct Status {
     /// Reasons that drop because somebody has armed them.
     #[serde(default)]
     pub armed: Vec<String>,
+    /// What goes on, by detection; null without a daemon.
+    #[serde(default)]
+    pub situation: Option<Situation>,
 }
 
 /// An interface in a [`Status`].
@@ -134,6 +137,7 @@ impl Status {
             samples_lost: now.samples_lost.iter().sum(),
             generation: now.generation,
             armed: armed(now),
+            situation: now.situation.clone(),
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod doctor;
 pub mod exit;
 pub mod explain;
 pub mod history;
+pub mod incident;
 pub mod metrics;
 pub mod prefixes;
 pub mod replay;

@@ -9,6 +9,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::dataplane::{AttachMode, Cell};
+use crate::detect::{self, Vector};
 use crate::snapshot::{Snapshot, class_of};
 
 /// The content type of [`render`].
@@ -20,7 +21,7 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 /// Where a metric is misnamed: a bug that the tests catch.
 pub fn render(snapshot: &Snapshot) -> prometheus::Result<String> {
     let registry = Registry::new();
-    let families = [traffic(snapshot)?, limits(snapshot)?, state(snapshot)?, tables(snapshot)?];
+    let families = [traffic(snapshot)?, limits(snapshot)?, state(snapshot)?, situation(snapshot)?, tables(snapshot)?];
     for collector in families.into_iter().flatten() {
         registry.register(collector)?;
     }
@@ -142,6 +143,28 @@ fn state(snapshot: &Snapshot) -> Collectors {
     let abi = floodwall_common::abi::ABI_VERSION.to_string();
     build.with_label_values(&[env!("CARGO_PKG_VERSION"), &abi]).set(1);
     Ok(vec![Box::new(mode), Box::new(attached), Box::new(egress), Box::new(degraded), Box::new(build)])
+}
+
+fn situation(snapshot: &Snapshot) -> Collectors {
+    let verdict = gauge("floodwall_verdict", "1 for what goes on, by detection.", &["verdict"])?;
+    let attack = gauge("floodwall_attack_active", "1 for each kind of flood that goes on.", &["vector"])?;
+    let none: [&str; 0] = [];
+    let sure = Opts::new("floodwall_verdict_confidence_ratio", "How sure that is, from 0 to 1.");
+    let sure = GaugeVec::new(sure, &none)?;
+    let measures =
+        gauge("floodwall_automatic_measures", "Measures that detection has armed and that are in force.", &none)?;
+    // Without a daemon nobody looks.
+    if let Some(situation) = &snapshot.situation {
+        for each in detect::Verdict::ALL {
+            verdict.with_label_values(&[each.label()]).set(i64::from(each == situation.verdict));
+        }
+        for each in Vector::ALL {
+            attack.with_label_values(&[each.label()]).set(i64::from(situation.vectors.contains(&each)));
+        }
+        sure.with_label_values(&none).set(situation.confidence);
+        measures.with_label_values(&none).set(situation.measures as i64);
+    }
+    Ok(vec![Box::new(verdict), Box::new(attack), Box::new(sure), Box::new(measures)])
 }
 
 fn tables(snapshot: &Snapshot) -> Collectors {

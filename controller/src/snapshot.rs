@@ -11,6 +11,8 @@ use floodwall_common::lists::{List, MAX_ENTRIES};
 use floodwall_common::reason::{DropSet, Reason, Verdict};
 
 use crate::dataplane::{self, Cell, Dataplane, Device, Protected, caps_of, limits_of, monotonic_ns};
+use crate::detect::{self, Vector};
+use serde::{Deserialize, Serialize};
 
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +67,23 @@ pub struct ListSize {
     pub entries: usize,
 }
 
+/// What goes on, by detection.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Situation {
+    /// What it is.
+    pub verdict: detect::Verdict,
+    /// The kinds of flood, the largest first.
+    pub vectors: Vec<Vector>,
+    /// How sure that is, from 0 to 1.
+    pub confidence: f64,
+    /// The strongest reasons, in words.
+    pub reasons: Vec<String>,
+    /// The incident that is open.
+    pub incident: Option<String>,
+    /// Measures that are in force by themselves.
+    pub measures: usize,
+}
+
 /// The dataplane at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -98,6 +117,8 @@ pub struct Snapshot {
     pub samples_lost: [u64; SAMPLE_STREAMS],
     /// One packet in so many is sampled, by stream.
     pub sample_every: [u32; SAMPLE_STREAMS],
+    /// What goes on; `None` without a daemon.
+    pub situation: Option<Situation>,
 }
 
 impl Snapshot {
@@ -129,6 +150,7 @@ impl Snapshot {
             source_capacity,
             samples_lost: dataplane.sample_counts().lost,
             sample_every: [config.sampling.every(0), config.sampling.every(1)],
+            situation: None,
         })
     }
 

@@ -15,7 +15,7 @@ pub(super) use self::armed::{AddService, AddSignature, Service, Signature};
 use crate::api::DEFAULT_SOCKET;
 use crate::configuration::Quantity;
 use crate::talkers::By;
-use crate::{history, prefixes};
+use crate::{history, prefixes, respond};
 
 /// Drops floods at the NIC.
 #[derive(Debug, Parser)]
@@ -146,6 +146,9 @@ pub(super) enum Verb {
         /// An IPv4 or IPv6 address
         source: IpAddr,
     },
+    /// What went on: the record of each attack, surge and overload, as texts to send
+    #[command(subcommand)]
+    Incident(Incident),
     /// What the packet path and detection say of a capture, in virtual time; nothing is loaded or sent
     Replay(Replay),
     /// What Prometheus would scrape
@@ -207,9 +210,53 @@ pub(super) struct Run {
     /// Take the filter off again when stopped
     #[arg(long)]
     pub(super) detach_on_exit: bool,
+    /// What to do about an attack that is found: off, advise, or act (the default): arm the narrowest mechanism for ten minutes
+    #[arg(long, value_enum)]
+    pub(super) respond: Option<respond::Policy>,
     /// Log as JSON
     #[arg(long)]
     pub(super) log_json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Incident {
+    /// Show all of them, the latest last
+    List,
+    /// Show one
+    Show {
+        /// Its name; without it, the latest
+        id: Option<String>,
+    },
+    /// Write something into the timeline of the one that goes on
+    Note {
+        /// What
+        text: String,
+    },
+    /// Say that somebody looks after the one that goes on
+    Ack,
+    /// Say that the one that goes on is over
+    Resolve,
+    /// Print one as a text to send
+    Export {
+        /// Its name; without it, the latest
+        id: Option<String>,
+        /// Which text
+        #[arg(long, value_enum, default_value_t = Text::Markdown)]
+        format: Text,
+    },
+}
+
+/// A text that an incident makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Text {
+    /// A draft of the postmortem
+    Markdown,
+    /// A request to the provider
+    IspRequest,
+    /// A notice to customers
+    CustomerNotice,
+    /// The record itself
+    Json,
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,7 @@ mod args;
 mod backend;
 mod client;
 mod config;
+mod incident;
 mod lists;
 mod replay;
 mod services;
@@ -118,6 +119,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
             let explanation = Backend::daemon(global).await?.get(&path).await?;
             print(global, &explanation, show::explain)?;
         }
+        Verb::Incident(verb) => incident::run(global, verb).await?,
         Verb::Replay(options) => replay::run(global, &options)?,
         Verb::Doctor { interfaces } => return doctor(global, interfaces).await,
         Verb::Config(verb) => return config::run(global, &verb),
@@ -175,6 +177,7 @@ async fn start(global: &Global, options: Run) -> anyhow::Result<Exit> {
     daemon::run(daemon::Options {
         interfaces,
         allow_generic: options.allow_generic || file.allow_generic == Some(true),
+        respond: options.respond.or(file.respond).unwrap_or_default(),
         history: global.history.clone(),
         file: global.config.clone(),
         source,

@@ -9,24 +9,26 @@ use crate::api::{
     AmplifiersView, CookiesView, CoveringEntry, EntryView, ExplainView, Flow, HistoryView, InterfaceStatus, LimitView,
     LimitsView, ListView, PolicyView, RateView, Reloaded, ServicesView, SignatureView, SignaturesView, Status, TopView,
 };
+use crate::detect::Verdict;
 use crate::doctor::{Diagnosis, Severity};
+use crate::snapshot::Situation;
 use crate::snapshot::unix_s;
 
 /// A table: columns as wide as their widest cell, numbers to the right.
-struct Table {
+pub(super) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    fn new(head: &[&str]) -> Self {
+    pub(super) fn new(head: &[&str]) -> Self {
         Self { rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()] }
     }
 
-    fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
 
-    fn render(&self) -> String {
+    pub(super) fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -90,6 +92,9 @@ fn ago(since_unix_s: u64) -> String {
 /// `floodwall status`.
 pub(super) fn status(status: &Status) -> String {
     let mut text = headline(status) + "\n";
+    if let Some(situation) = status.situation.as_ref().filter(|situation| situation.verdict != Verdict::Normal) {
+        text += &going(situation);
+    }
     for interface in &status.interfaces {
         text += &interface_block(interface);
     }
@@ -106,6 +111,20 @@ pub(super) fn status(status: &Status) -> String {
     }
     if !status.daemon {
         text += "\nno daemon runs: this is read from the pinned maps, which go on filtering. Start it: floodwall run\n";
+    }
+    text
+}
+
+fn going(situation: &Situation) -> String {
+    let vectors: Vec<_> = situation.vectors.iter().map(|vector| vector.label()).collect();
+    let of = if vectors.is_empty() { String::new() } else { format!(": {}", vectors.join(", ")) };
+    let verdict = situation.verdict.label().to_uppercase();
+    let mut text = format!("\n{verdict}{of} ({:.0} % sure)\n", situation.confidence * 100.0);
+    for reason in &situation.reasons {
+        let _ = writeln!(text, "  - {reason}");
+    }
+    if let Some(incident) = &situation.incident {
+        let _ = writeln!(text, "  more: floodwall incident show {incident}");
     }
     text
 }

@@ -21,6 +21,7 @@ pub use read::{DEFAULT_PATH, Origins, Source};
 pub use save::save_limit;
 
 use crate::api::{RateView, ServiceView};
+use crate::respond::Policy;
 
 /// Where metrics are served unless somebody says otherwise.
 pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9557);
@@ -47,6 +48,10 @@ pub struct Configuration {
     /// How to log. Default: text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogFormat>,
+    /// What is done about an attack that is found: `act` arms the narrowest mechanism for ten minutes at a time, `advise` says what
+    /// it would do, `off` does nothing. Default: act. In monitor mode nothing is dropped, whatever is armed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub respond: Option<Policy>,
     /// Limits by class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<BTreeMap<LimitLabel, Limit>>,

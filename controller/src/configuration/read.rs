@@ -186,6 +186,7 @@ impl Configuration {
         value(&mut self.metrics, later.metrics);
         value(&mut self.metrics_public, later.metrics_public);
         value(&mut self.log, later.log);
+        value(&mut self.respond, later.respond);
         map(&mut self.limits, later.limits, Limit::take);
         map(&mut self.policy, later.policy, |of, later| *of = later);
         // A service is named whole: its ports have to be.

@@ -22,6 +22,7 @@ use crate::api::{
 };
 use crate::dataplane::{self, monotonic_ns};
 use crate::exit::{Exit, Failure, describe, exit_of};
+use crate::incident::{self, Incident, IncidentChange};
 use crate::talkers::By;
 use crate::{control, explain, metrics};
 
@@ -55,6 +56,8 @@ pub(super) fn control(daemon: Arc<Daemon>) -> Router {
     let lists = Router::new().route("/api/v1/lists/{list}", post(change_list)).layer(list_body);
     reads()
         .route("/api/v1/history", get(history_of))
+        .route("/api/v1/incidents", get(incidents).post(change_incident))
+        .route("/api/v1/incidents/{id}", get(incident))
         .merge(writes.layer(DefaultBodyLimit::max(BODY_BYTES)))
         .merge(lists)
         .layer(middleware::from_fn(check_version))
@@ -352,4 +355,48 @@ async fn detach(
     }
     changed(&daemon, &who, format!("detach {}", detached.join(", "))).await?;
     Ok(Json(detached))
+}
+
+async fn incidents(State(daemon): Shared) -> Answer<Vec<Incident>> {
+    let open = daemon.incident().clone();
+    let mut all = blocking(daemon, |daemon| Ok(daemon.store().all()?)).await?;
+    // What is in memory is newer.
+    if let Some(open) = open {
+        all.retain(|incident| incident.id != open.id);
+        all.push(open);
+    }
+    Ok(Json(all))
+}
+
+async fn incident(State(daemon): Shared, Path(id): Path<String>) -> Answer<Incident> {
+    if let Some(open) = daemon.incident().as_ref().filter(|open| open.id == id) {
+        return Ok(Json(open.clone()));
+    }
+    let name = id.clone();
+    let found = blocking(daemon, move |daemon| Ok(daemon.store().load(&name)?)).await?;
+    let none = || Failure::new(Exit::Usage, format!("no incident '{id}'")).hint("floodwall incident list");
+    Ok(Json(found.ok_or_else(none)?))
+}
+
+async fn change_incident(
+    State(daemon): Shared,
+    axum::Extension(who): Who,
+    Json(change): Json<IncidentChange>,
+) -> Answer<Incident> {
+    let by = who.entry(String::new()).user;
+    let changed = {
+        let mut open = daemon.incident();
+        let none = || Failure::new(Exit::Usage, "no incident goes on").hint("floodwall incident list");
+        let incident = open.as_mut().ok_or_else(none)?;
+        match change {
+            IncidentChange::Note(text) => incident.note(&by, &text),
+            IncidentChange::Ack => {
+                incident.state = incident::State::Acknowledged;
+                incident.note(&by, "acknowledged");
+            }
+            IncidentChange::Resolve => incident.resolve(&by, "resolved"),
+        }
+        incident.clone()
+    };
+    Ok(Json(changed))
 }

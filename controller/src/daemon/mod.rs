@@ -3,10 +3,12 @@
 //! It drops nothing itself: that is the kernel half's, which goes on where this ends. Stopping it, cleanly or not, leaves
 //! the protection as it is; only `--detach-on-exit` and `floodwall detach` take it off.
 
+mod detection;
 mod http;
 mod sampling;
 mod server;
 mod service_manager;
+mod stack;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -22,12 +24,15 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
+use self::detection::{Automatic, Watch};
 use self::service_manager::Alive;
 use crate::api::{Reloaded, SCHEMA_VERSION};
 use crate::configuration::{Change, DEFAULT_PATH, Plan, ReasonLabel, Source};
 use crate::dataplane::{self, Dataplane, Device, MadeOf, NEED_MEMORY, Outcome, Pins, SampleReader, monotonic_ns};
 use crate::exit::{Exit, Failure, describe};
 use crate::history;
+use crate::incident::{Incident, Store};
+use crate::respond::Policy;
 use crate::snapshot::{ListSizes, Snapshot};
 use crate::talkers::Talkers;
 
@@ -55,6 +60,8 @@ pub struct Options {
     pub metrics: Option<SocketAddr>,
     /// Take the filter off again at the end.
     pub detach_on_exit: bool,
+    /// What is done about what goes on.
+    pub respond: Policy,
     /// Where it is written who changed what.
     pub history: PathBuf,
     /// The configuration file, if one was named; else the usual one, where it is there.
@@ -81,6 +88,7 @@ impl Options {
             ("metrics", before.metrics != now.metrics),
             ("metrics_public", before.metrics_public != now.metrics_public),
             ("log", before.log != now.log),
+            ("respond", before.respond != now.respond),
         ];
         changed.into_iter().filter(|(_, changed)| *changed).map(|(what, _)| what.to_owned()).collect()
     }
@@ -94,6 +102,11 @@ pub(crate) struct Daemon {
     options: Options,
     /// Known until the lists change or an entry ends: counting them is a walk.
     list_sizes: Mutex<Option<ListSizes>>,
+    /// The incident that is open.
+    incident: Mutex<Option<Incident>>,
+    store: Store,
+    automatic: Automatic,
+    devices: Mutex<Vec<Device>>,
 }
 
 /// The last snapshots.
@@ -112,6 +125,28 @@ impl Daemon {
 
     pub(crate) fn talkers(&self) -> MutexGuard<'_, Talkers> {
         self.talkers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The incident that is open.
+    pub(crate) fn incident(&self) -> MutexGuard<'_, Option<Incident>> {
+        self.incident.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The records of all incidents.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Writes a record. Where that cannot be done, the incident goes on in memory.
+    fn save(&self, incident: &Incident) {
+        if let Err(error) = self.store.save(incident) {
+            warn!(%error, incident = incident.id, "the record cannot be written");
+        }
+    }
+
+    /// The network devices, as they were seen last.
+    fn devices(&self) -> Vec<Device> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn view(&self) -> View {
@@ -184,7 +219,8 @@ impl Daemon {
 
     /// Takes a snapshot now: after a change, so that who made it sees it.
     pub(crate) async fn refresh(&self) -> dataplane::Result<()> {
-        let snapshot = self.snapshot(&dataplane::devices().await?)?;
+        let mut snapshot = self.snapshot(&dataplane::devices().await?)?;
+        snapshot.situation.clone_from(&self.view().now.situation);
         self.views.send_modify(|view| view.now = Arc::new(snapshot));
         Ok(())
     }
@@ -238,7 +274,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         views,
         options: options.clone(),
         list_sizes: Mutex::default(),
+        incident: Mutex::default(),
+        store: Store::beside(&options.history),
+        automatic: Automatic::beside(&options.history),
+        devices: Mutex::new(devices),
     });
+    daemon.automatic.take_back(&daemon);
     let control = server::Control::new(control, Arc::clone(&daemon));
     info!(socket = %options.socket.display(), mode = mode.label(), "ready");
     if mode == Mode::Stopped {
@@ -382,19 +423,24 @@ impl StopSignals {
 }
 
 /// The loop: samples, snapshot, sampling rate. A failure is logged once, and the loop goes on: the kernel half does.
-async fn watch_dataplane(daemon: &Daemon, mut samples: SampleReader) {
+async fn watch_dataplane(daemon: &Arc<Daemon>, mut samples: SampleReader) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut history: VecDeque<Arc<Snapshot>> = VecDeque::with_capacity(HISTORY);
-    let mut devices = Vec::new();
+    let mut devices = daemon.devices();
+    let mut watch = Watch::new();
     let mut failing = false;
     let mut alive = Alive::new();
     for tick in 0u64.. {
         ticks.tick().await;
-        drain(daemon, &mut samples);
+        watch.look_around(&daemon.dataplane());
+        drain(daemon, &mut samples, &mut watch);
         if tick % DEVICE_TICKS == 0 {
             match dataplane::devices().await {
-                Ok(seen) => devices = seen,
+                Ok(seen) => {
+                    devices = seen;
+                    daemon.devices.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&devices);
+                }
                 Err(error) => warn!(%error, "cannot see the network devices"),
             }
         }
@@ -403,9 +449,10 @@ async fn watch_dataplane(daemon: &Daemon, mut samples: SampleReader) {
             warn!(%error, "cannot tell whether what is sent is remembered");
         }
         match daemon.snapshot(&devices) {
-            Ok(snapshot) => {
+            Ok(mut snapshot) => {
                 failing = false;
                 alive.beat(&snapshot);
+                snapshot.situation = Some(watch.tick(daemon, &snapshot));
                 publish(daemon, &mut history, snapshot);
             }
             Err(error) if !failing => {
@@ -417,9 +464,13 @@ async fn watch_dataplane(daemon: &Daemon, mut samples: SampleReader) {
     }
 }
 
-fn drain(daemon: &Daemon, samples: &mut SampleReader) {
+fn drain(daemon: &Daemon, samples: &mut SampleReader, watch: &mut Watch) {
+    let every = daemon.view().now.sample_every;
     let mut talkers = daemon.talkers();
-    samples.drain(|sample| talkers.push(sample));
+    samples.drain(|sample, frame| {
+        watch.observe(&sample, frame, every);
+        talkers.push(sample);
+    });
     talkers.expire(monotonic_ns());
     daemon.dataplane().flush_logs();
 }

@@ -11,8 +11,9 @@ use crate::snapshot::{Count, Snapshot};
 const TARGET_PER_SECOND: f64 = 2_000.0;
 /// Samples a second that a CPU may write of each stream, however wrong the interval is.
 const BUDGET_PER_SECOND: u32 = 1_000;
-/// One in so many even when little comes in: a flood begins at this interval, and its first packets pay for it.
-const SMALLEST_INTERVAL: u32 = 8;
+/// Every one where little comes in, so that connections can be followed. A flood begins at this interval: its first packets find
+/// the budget used up, and cost a look at it.
+const SMALLEST_INTERVAL: u32 = 1;
 
 /// Follows the traffic between two snapshots. What cannot be written is tried again at the next one.
 pub(super) fn tune(dataplane: &mut Dataplane, before: &Snapshot, now: &Snapshot) {

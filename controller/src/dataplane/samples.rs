@@ -39,26 +39,29 @@ impl SampleReader {
         Self { ring }
     }
 
-    /// Hands what is in the ring to `each`. A record that is none of ours is skipped.
-    pub fn drain(&mut self, each: impl FnMut(Sample)) {
-        std::iter::from_fn(|| self.ring.next().map(|record| decode(&record))).flatten().for_each(each);
+    /// Hands what is in the ring to `each`, with the head of its frame. A record that is none of ours is skipped.
+    pub fn drain(&mut self, mut each: impl FnMut(Sample, Frame<'_>)) {
+        while let Some(record) = self.ring.next() {
+            decode(&record, &mut each);
+        }
     }
 }
 
-fn decode(record: &[u8]) -> Option<Sample> {
+fn decode(record: &[u8], each: &mut impl FnMut(Sample, Frame<'_>)) -> Option<()> {
     if record.len() < size_of::<abi::Sample>() {
         return None;
     }
     // SAFETY: long enough, integers only, and read without regard to alignment.
     let raw: abi::Sample = unsafe { record.as_ptr().cast::<abi::Sample>().read_unaligned() };
     let head = raw.head.get(..usize::from(raw.head_bytes))?;
-    let source = match parse(Frame::cut(head, raw.frame_bytes)) {
+    let frame = Frame::cut(head, raw.frame_bytes);
+    let source = match parse(frame) {
         Parsed::Packet(packet) => Some(packet.source),
         Parsed::Settled(..) => None,
     };
     let reason = Reason::from_index(raw.reason)?;
     let drops = |stopped: bool| reason.carried_out(stopped) == Verdict::Drop;
-    Some(Sample {
+    let sample = Sample {
         monotonic_ns: raw.monotonic_ns,
         weight: raw.weight,
         frame_bytes: raw.frame_bytes,
@@ -68,5 +71,7 @@ fn decode(record: &[u8]) -> Option<Sample> {
         drops: drops(raw.stream == 1),
         dropped: drops(raw.verdict == 1),
         source,
-    })
+    };
+    each(sample, frame);
+    Some(())
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use floodwall_common::packet::Source;
 
 use super::handshakes::{Followed, Handshakes};
-use super::observed::{Group, Observed, Tuple, is_amplifier};
+use super::observed::{Group, Observed, Rates, Tuple, is_amplifier};
 
 /// How far it looks back.
 pub const WINDOW_NS: u64 = 1_000_000_000;
@@ -14,8 +14,8 @@ const CAPACITY: usize = 1 << 16;
 /// Peers that are remembered as spoken with.
 const PEERS: usize = 1 << 16;
 /// Good packets that are kept, and of how many one is.
-const GOOD: usize = 1 << 13;
-const ONE_GOOD_OF: usize = 8;
+const GOOD: usize = 1 << 14;
+const ONE_GOOD_OF: usize = 4;
 
 /// The packets of one group.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -50,6 +50,8 @@ pub struct Aggregate {
     pub syn_acks: f64,
     /// The share with headers that contradict themselves.
     pub malformed: f64,
+    /// The share that is dropped already, or would be in enforce mode.
+    pub held: f64,
     /// The share from ends that this host has not spoken with; `None` where that cannot be known.
     pub strangers: Option<f64>,
 }
@@ -66,6 +68,20 @@ pub struct Features {
 }
 
 impl Features {
+    /// Takes volumes from exact counts, and only the shares within a class from the sample.
+    pub(super) fn scale(&mut self, rates: &Rates) {
+        let mut sampled: Rates = Default::default();
+        for group in Group::ALL {
+            sampled[group.class() as usize] += self.groups[group as usize].packets;
+        }
+        self.per_second = rates.iter().sum();
+        for group in Group::ALL {
+            let (of, class) = (&mut self.groups[group as usize], group.class() as usize);
+            of.per_second = rates[class] * of.packets / sampled[class].max(1.0);
+            of.share = of.per_second / self.per_second.max(1.0);
+        }
+    }
+
     /// Those of a group.
     pub fn of(&self, group: Group) -> &Aggregate {
         &self.groups[group as usize]
@@ -190,6 +206,7 @@ struct Counts {
     bare: f64,
     syn_acks: f64,
     malformed: f64,
+    held: f64,
     strangers: f64,
     judged: f64,
 }
@@ -215,6 +232,7 @@ impl Counts {
         self.bare += when(packet.layout == 0);
         self.syn_acks += when(packet.is_syn_ack());
         self.malformed += when(packet.is_malformed);
+        self.held += when(packet.is_held);
         if let Some(is_stranger) = is_stranger {
             self.judged += weight;
             self.strangers += when(is_stranger);
@@ -245,6 +263,7 @@ impl Counts {
             bare: part(self.bare),
             syn_acks: part(self.syn_acks),
             malformed: part(self.malformed),
+            held: part(self.held),
             // A share of few of them says nothing of the rest.
             strangers: (self.judged * 2.0 >= self.packets).then(|| self.strangers / self.judged),
         }

@@ -12,10 +12,8 @@ pub use evidence::Vector;
 use evidence::{Case, Demand, Weighed, weigh, weigh_demand};
 pub use features::{Aggregate, Features, WINDOW_NS, Window};
 pub use handshakes::Handshakes;
-pub use observed::{Group, Host, Observed, Tuple, amplifier_name};
+pub use observed::{Group, Host, Observed, Rates, Tuple};
 
-/// How often it is asked.
-pub const TICK_NS: u64 = 100_000_000;
 /// From here on it is called an attack.
 const SURE: f64 = 0.8;
 /// How long an attack has to be over before it is called over: the next pulse is the same attack.
@@ -198,14 +196,14 @@ impl Usual {
     /// How slowly it follows.
     const TIME_NS: f64 = 60e9;
 
-    fn learn(&mut self, features: &Features) {
+    fn learn(&mut self, features: &Features, elapsed_ns: u64) {
         // Quick at first, then slow.
-        let share = TICK_NS as f64 / (self.learned_ns as f64 + TICK_NS as f64).min(Self::TIME_NS);
+        let share = elapsed_ns as f64 / (self.learned_ns as f64 + elapsed_ns as f64).min(Self::TIME_NS);
         for (usual, group) in self.per_second.iter_mut().zip(&features.groups) {
             *usual += (group.per_second - *usual) * share;
         }
         self.connections += (features.handshakes.completed_per_second - self.connections) * share;
-        self.learned_ns += TICK_NS;
+        self.learned_ns += elapsed_ns;
     }
 
     fn known(&self, value: f64) -> Option<f64> {
@@ -230,6 +228,7 @@ pub struct Detector {
     usual: Usual,
     present: Assessment,
     last_sign_ns: u64,
+    asked_ns: u64,
 }
 
 impl Detector {
@@ -243,14 +242,24 @@ impl Detector {
         &self.window
     }
 
-    /// What is going on now. To be asked every [`TICK_NS`].
+    /// What is going on now. To be asked several times a second.
     pub fn assess(&mut self, now_ns: u64, host: &impl Host) -> (&Assessment, Features) {
+        let elapsed_ns = now_ns.saturating_sub(self.asked_ns).clamp(1, WINDOW_NS);
+        self.asked_ns = now_ns;
         let is_quiet = self.present.verdict == Verdict::Normal;
         let has_sent = |tuple: &Tuple| host.has_sent(tuple.into());
         let is_answered = |tuple: &Tuple| has_sent(tuple) == Some(true);
         let sees_sent = has_sent(&Tuple { source: (0, 0), ports: (0, 0) }).is_some();
         let is_answered: Option<&dyn Fn(&Tuple) -> bool> = if sees_sent { Some(&is_answered) } else { None };
-        let features = self.window.features(now_ns, is_quiet, is_answered);
+        let mut features = self.window.features(now_ns, is_quiet, is_answered);
+        if let Some(rates) = host.rates() {
+            features.scale(&rates);
+        }
+        if features.handshakes.completed.is_none()
+            && let Some(stack) = host.stack()
+        {
+            features.handshakes = Handshakes { retried: features.handshakes.retried, ..stack };
+        }
         let found = detect(&features, &self.usual);
         if found.verdict != Verdict::Normal {
             self.last_sign_ns = now_ns;
@@ -270,7 +279,7 @@ impl Detector {
             }
         }
         if self.present.verdict == Verdict::Normal {
-            self.usual.learn(&features);
+            self.usual.learn(&features, elapsed_ns);
         }
         (&self.present, features)
     }

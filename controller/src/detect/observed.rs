@@ -1,5 +1,7 @@
 //! What detection knows of a packet: fields of its headers, and whether this host has spoken with whom it claims to be from.
 
+use super::handshakes::Handshakes;
+use floodwall_common::class::Class;
 use floodwall_common::packet::{Frame, Parsed, Source, parse};
 use floodwall_common::reason::Reason;
 use floodwall_common::replies::{AMPLIFIERS, Conversation};
@@ -42,17 +44,15 @@ impl Group {
     pub const ALL: [Self; 8] =
         [Self::Syn, Self::TcpReplies, Self::Tcp, Self::UdpReplies, Self::Udp, Self::Icmp, Self::Fragments, Self::Other];
 
-    /// What its packets are called in a sentence.
-    pub const fn noun(self) -> &'static str {
+    /// The class that its packets are counted in.
+    pub const fn class(self) -> Class {
         match self {
-            Self::Syn => "SYNs",
-            Self::TcpReplies => "TCP replies",
-            Self::Tcp => "TCP segments",
-            Self::UdpReplies => "UDP replies",
-            Self::Udp => "UDP packets",
-            Self::Icmp => "ICMP packets",
-            Self::Fragments => "fragments",
-            Self::Other => "packets of other protocols",
+            Self::Syn => Class::TcpSyn,
+            Self::TcpReplies | Self::Tcp => Class::Tcp,
+            Self::UdpReplies | Self::Udp => Class::Udp,
+            Self::Icmp => Class::Icmp,
+            Self::Fragments => Class::Fragment,
+            Self::Other => Class::Other,
         }
     }
 }
@@ -101,7 +101,12 @@ pub struct Observed {
     pub is_known: Option<bool>,
     /// It goes to a UDP port on which this host answers whoever asks.
     pub is_to_service: bool,
+    /// It is dropped, or would be in enforce mode.
+    pub is_held: bool,
 }
+
+/// Packets a second of each class, by its number.
+pub type Rates = [f64; Class::ALL.len()];
 
 /// What this host knows of those that a packet may be from.
 pub trait Host {
@@ -109,11 +114,19 @@ pub trait Host {
     fn has_sent(&self, conversation: Conversation) -> Option<bool>;
     /// Whether it answers whoever asks on this UDP port.
     fn serves_udp(&self, port: u16) -> bool;
+    /// Packets a second of each class, counted one by one, for where the packets seen are a sample.
+    fn rates(&self) -> Option<Rates> {
+        None
+    }
+    /// What the host's own stack says of connections, for where too few are sampled to be followed.
+    fn stack(&self) -> Option<Handshakes> {
+        None
+    }
 }
 
 impl Observed {
     /// What a frame tells. `None` where it is not IP, or its IP header is malformed.
-    pub fn of(frame: Frame<'_>, at_ns: u64, weight: u32, host: &impl Host) -> Option<Self> {
+    pub fn of(frame: Frame<'_>, at_ns: u64, weight: u32, is_held: bool, host: &impl Host) -> Option<Self> {
         let Parsed::Packet(packet) = parse(frame) else { return None };
         let traits = Traits::read(frame)?;
         let nothing = Conversation { peer: packet.source.halves(), ports: (0, 0), protocol: traits.protocol };
@@ -133,6 +146,7 @@ impl Observed {
             is_malformed: !matches!(packet.finding, Reason::Passed | Reason::Tunnel),
             is_known,
             is_to_service,
+            is_held,
         })
     }
 
@@ -178,9 +192,4 @@ const fn is_reply(flags: u8) -> bool {
 /// Whether floods are known that come from this UDP port.
 pub(super) fn is_amplifier(port: u16) -> bool {
     AMPLIFIERS.iter().any(|(known, _)| *known == port)
-}
-
-/// The name of what answers from this UDP port.
-pub fn amplifier_name(port: u16) -> Option<&'static str> {
-    AMPLIFIERS.iter().find(|(known, _)| *known == port).map(|(_, name)| *name)
 }

@@ -17,9 +17,11 @@ use floodwall_common::reason::{Reason, Verdict as Fate};
 use floodwall_common::replies::Conversation;
 pub use maps::Maps;
 
-use crate::detect::{Assessment, Detector, Host, Observed, TICK_NS, Verdict};
-use crate::respond::{Measure, apply, respond};
+use crate::detect::{Assessment, Detector, Host, Observed, Verdict};
+use crate::respond::{InForce, apply, missing, respond};
 
+/// How often it is asked what goes on.
+const TICK_NS: u64 = 100_000_000;
 /// When the virtual clock begins: late enough for nothing in empty maps to look recent.
 const BEGIN_NS: u64 = 100_000_000_000_000;
 
@@ -104,7 +106,7 @@ pub fn replay(
     let mut stage = Stage {
         maps: Maps::new()?,
         detector: Detector::default(),
-        measures: Vec::new(),
+        in_force: Vec::new(),
         sees_sent: captured.iter().any(|captured| protected.direction(captured.frame()) == Some(Direction::Out)),
         asked: HashMap::new(),
         advise: options.advise,
@@ -139,7 +141,7 @@ pub fn replay(
 struct Stage {
     maps: Maps,
     detector: Detector,
-    measures: Vec<Measure>,
+    in_force: Vec<InForce>,
     sees_sent: bool,
     /// Whom the host has sent UDP to from each of its ports.
     asked: HashMap<u16, HashSet<(u64, u64)>>,
@@ -164,7 +166,7 @@ impl Stage {
         let now = Moment::from_ns(BEGIN_NS + at_ns);
         let (reason, _, fate) = self.maps.judge(frame, now);
         let host = Seen { maps: &self.maps, now, sees_sent: self.sees_sent, asked: &self.asked };
-        if let Some(packet) = Observed::of(frame, at_ns, 1, &host) {
+        if let Some(packet) = Observed::of(frame, at_ns, 1, fate != Fate::Pass, &host) {
             self.detector.observe(packet);
         }
         self.count(reason, fate);
@@ -187,8 +189,7 @@ impl Stage {
         let (assessment, features) = self.detector.assess(at_ns, &host);
         let assessment = assessment.clone();
         let measures = respond(&assessment, &features, self.detector.window());
-        let is_new = |measure: &Measure| !self.measures.iter().any(|present| present.is_like(measure));
-        let new: Vec<_> = measures.into_iter().filter(is_new).collect();
+        let new = missing(measures, &self.in_force, at_ns);
         let has_changed = assessment.verdict != self.told.verdict || assessment.vectors != self.told.vectors;
         if !has_changed && new.is_empty() {
             return Ok(());
@@ -199,9 +200,9 @@ impl Stage {
             self.summary.vectors.entry(vector.label()).or_insert(t);
         }
         let actions = new.iter().map(ToString::to_string).collect();
-        self.measures.extend(new);
+        self.in_force.extend(new.into_iter().map(|measure| InForce { measure, since_ns: at_ns, until_ns: u64::MAX }));
         if !self.advise {
-            apply(&self.measures, &mut self.maps)?;
+            apply(&self.in_force, &mut self.maps)?;
         }
         let vectors: Vec<_> = assessment.vectors.iter().map(|vector| vector.label()).collect();
         tell(&Line {

@@ -3,6 +3,7 @@
 mod signature;
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::Result;
 use floodwall_common::abi::Counter;
@@ -12,12 +13,45 @@ use floodwall_common::signatures::Action;
 pub use signature::Found;
 
 use crate::dataplane::Signature;
-use crate::detect::{Assessment, Features, Group, Vector, Window};
+use crate::detect::{Assessment, Features, Vector, WINDOW_NS, Window};
 use crate::replay::Maps;
 use crate::signatures::fields_of;
 
 /// Signatures of its own at the same time.
 const SIGNATURES: usize = 8;
+/// How long it takes until all packets are judged by what was armed.
+const SETTLE_NS: u64 = 200_000_000;
+
+/// What is done about what goes on.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// Nothing; it is told what goes on.
+    Off,
+    /// It is told what would be done.
+    Advise,
+    /// It is done, for ten minutes at a time.
+    #[default]
+    Act,
+}
+
+/// What the signature for a vector is called: by its kind and its shape, as there may be several.
+pub fn automatic_name(vector: Vector, found: &Found) -> String {
+    let mut hasher = DefaultHasher::new();
+    format!("{:?}", found.shape).hash(&mut hasher);
+    format!("auto-{}-{:04x}", vector.label(), hasher.finish() & 0xffff)
+}
 
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,14 +64,32 @@ pub enum Measure {
     Signature(Vector, Found),
 }
 
-impl Measure {
-    /// Whether both do the same about the same: a signature of a vector is not replaced by one a little different.
-    pub fn is_like(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Signature(of, _), Self::Signature(of_other, _)) => of == of_other,
-            _ => self == other,
+/// A measure in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InForce {
+    /// Which.
+    pub measure: Measure,
+    /// Since when, in nanoseconds.
+    pub since_ns: u64,
+    /// Until when.
+    pub until_ns: u64,
+}
+
+/// Of what is proposed, that which is not there yet. Another signature of one vector only once the window has nothing left of
+/// before the last one, and only so many.
+pub fn missing(proposed: Vec<Measure>, in_force: &[InForce], now_ns: u64) -> Vec<Measure> {
+    let is_due = |measure: &Measure| match measure {
+        Measure::Signature(vector, _) => {
+            let of_vector = |present: &&InForce| matches!(&present.measure, Measure::Signature(of, _) if of == vector);
+            let is_settled = |present: &InForce| now_ns.saturating_sub(present.since_ns) > WINDOW_NS + SETTLE_NS;
+            let signatures =
+                in_force.iter().filter(|present| matches!(present.measure, Measure::Signature(..))).count();
+            in_force.iter().filter(of_vector).all(is_settled) && signatures < SIGNATURES
         }
-    }
+        _ => true,
+    };
+    let is_there = |measure: &Measure| in_force.iter().any(|present| present.measure == *measure);
+    proposed.into_iter().filter(|measure| !is_there(measure) && is_due(measure)).collect()
 }
 
 impl fmt::Display for Measure {
@@ -60,15 +112,15 @@ impl fmt::Display for Measure {
 ///
 /// # Errors
 /// Where they cannot be compiled.
-pub fn apply(measures: &[Measure], maps: &mut Maps) -> Result<()> {
+pub fn apply(in_force: &[InForce], maps: &mut Maps) -> Result<()> {
     let mut signatures = Vec::new();
-    for measure in measures {
+    for InForce { measure, .. } in in_force {
         match measure {
             Measure::Drop(reason) => maps.set_policy(*reason, Fate::Drop),
             Measure::Cookies => maps.set_cookies(CookieMode::Always),
             Measure::Signature(vector, found) if signatures.len() < SIGNATURES => signatures.push(Signature {
                 number: Some(signatures.len()),
-                name: format!("auto-{}", vector.label()),
+                name: automatic_name(*vector, found),
                 shape: found.shape,
                 action: Action::Drop,
                 until: None,
@@ -82,19 +134,24 @@ pub fn apply(measures: &[Measure], maps: &mut Maps) -> Result<()> {
     maps.set_signatures(&signatures)
 }
 
-/// What to do: the narrowest mechanism for each kind of flood that goes on.
+/// The share of a flood that is held already where nothing more has to be done.
+const HELD: f64 = 0.8;
+
+/// What to do: the narrowest mechanism for each kind of flood that goes on and is not held by limits already.
 pub fn respond(assessment: &Assessment, features: &Features, window: &Window) -> Vec<Measure> {
     let signature = |vector: Vector| {
         let found = signature::find(window, vector.group());
         found.map(|found| Measure::Signature(vector, found))
     };
     let mut measures = Vec::new();
-    for vector in &assessment.vectors {
+    let loose = |vector: &&Vector| {
+        let group = features.of(vector.group());
+        group.samples > 0 && group.held < HELD
+    };
+    for vector in assessment.vectors.iter().filter(loose) {
         match vector {
             Vector::SynFlood => {
-                if features.of(Group::Syn).bare > 0.5 {
-                    measures.push(Measure::Drop(Reason::BareSyn));
-                }
+                measures.extend(signature::bare_syns(features, window).map(|found| Measure::Signature(*vector, found)));
                 measures.push(Measure::Cookies);
             }
             Vector::TcpReflection | Vector::Amplification => measures.push(Measure::Drop(Reason::UnsolicitedReply)),

@@ -2,7 +2,11 @@
 
 use floodwall_common::signatures::{Layout, Range, Shape};
 
-use crate::detect::{Group, Observed, Window};
+use crate::detect::{Features, Group, Observed, Window};
+
+const TCP: u16 = 6;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
 
 /// The share of the flood that has a field in common.
 const COMMON: f64 = 0.9;
@@ -68,22 +72,22 @@ impl Field {
 
 /// Finds one for the packets of a group. `None` where they have too little in common, or all of it with good traffic.
 pub(super) fn find(window: &Window, group: Group) -> Option<Found> {
-    let is_strange = |packet: &Observed| packet.is_known != Some(true);
+    // What is held already needs no other.
+    let is_strange = |packet: &Observed| packet.is_known != Some(true) && !packet.is_held;
     let flood: Vec<_> =
         window.packets().filter(|(of, packet)| *of == group && is_strange(packet)).map(|(_, packet)| packet).collect();
-    let first = flood.first()?;
     let protocol = most(flood.iter().map(|packet| u64::from(packet.protocol)))?;
     let fragment = most(flood.iter().map(|packet| packet.fragment as u64))?;
-    let mut shape = Shape {
-        protocol: protocol as u16,
-        families: 1 << first.source.family() as u8,
-        fragments: 1 << fragment,
-        ..Shape::ANY
-    };
+    // Of one family where nearly all of it is, else of both.
+    let family = most(flood.iter().map(|packet| packet.source.family() as u64))?;
+    let of_family = flood.iter().filter(|packet| packet.source.family() as u64 == family).count();
+    let is_of_one = of_family as f64 >= COMMON * flood.len() as f64;
+    let families = if is_of_one { 1 << family } else { Shape::ANY.families };
+    let mut shape = Shape { protocol: protocol as u16, families, fragments: 1 << fragment, ..Shape::ANY };
     let begins = |packet: &&Observed| {
         u64::from(packet.protocol) == protocol
             && packet.fragment as u64 == fragment
-            && packet.source.family() == first.source.family()
+            && families >> packet.source.family() as u8 & 1 == 1
     };
     let mut left: Vec<_> = flood.iter().copied().filter(begins).collect();
     let good = window.good();
@@ -122,6 +126,15 @@ pub(super) fn find(window: &Window, group: Group) -> Option<Found> {
         collateral,
         measured_on: good.len(),
     })
+}
+
+/// That of SYNs without TCP options, where most SYNs have none and no good one was seen.
+pub(super) fn bare_syns(features: &Features, window: &Window) -> Option<Found> {
+    let shape = Shape { protocol: TCP, flags: SYN, flags_mask: SYN | ACK, asks_layout: 1, ..Shape::ANY };
+    let (covers, good) = (features.of(Group::Syn).bare, window.good());
+    let is_bare = |packet: &&Observed| packet.group() == Group::Syn && packet.layout == 0;
+    let collateral = good.iter().filter(is_bare).count() as f64 / good.len().max(1) as f64;
+    (covers > 0.5 && collateral <= COLLATERAL).then_some(Found { shape, covers, collateral, measured_on: good.len() })
 }
 
 /// Whether it asks more than a protocol, whole or in fragments.

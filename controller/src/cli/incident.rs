@@ -1,0 +1,94 @@
+//! `floodwall incident`.
+
+use super::args::{Global, Incident, Text};
+use super::backend::Backend;
+use super::client::Client;
+use super::print;
+use crate::exit::{Exit, Failure};
+use crate::incident::{self, IncidentChange, Store, customer_notice, isp_request, postmortem, utc};
+
+pub(super) async fn run(global: &Global, verb: Incident) -> anyhow::Result<()> {
+    match verb {
+        Incident::List => print(global, &all(global).await?, |all| list(all)),
+        Incident::Show { id } => print(global, &one(global, id).await?, show),
+        Incident::Note { text } => change(global, &IncidentChange::Note(text)).await,
+        Incident::Ack => change(global, &IncidentChange::Ack).await,
+        Incident::Resolve => change(global, &IncidentChange::Resolve).await,
+        Incident::Export { id, format } => {
+            let incident = one(global, id).await?;
+            let global = Global { json: global.json || format == Text::Json, ..global.clone() };
+            print(&global, &incident, |incident| match format {
+                Text::Markdown | Text::Json => postmortem(incident),
+                Text::IspRequest => isp_request(incident),
+                Text::CustomerNotice => customer_notice(incident),
+            })
+        }
+    }
+}
+
+async fn change(global: &Global, change: &IncidentChange) -> anyhow::Result<()> {
+    let changed: incident::Incident = Backend::daemon(global).await?.post("/api/v1/incidents", change).await?;
+    print(global, &changed, show)
+}
+
+async fn all(global: &Global) -> anyhow::Result<Vec<incident::Incident>> {
+    match Client::connect(&global.socket).await? {
+        Some(client) => client.get("/api/v1/incidents").await,
+        None => Ok(Store::beside(&global.history).all()?),
+    }
+}
+
+async fn one(global: &Global, id: Option<String>) -> anyhow::Result<incident::Incident> {
+    let all = all(global).await?;
+    let found = match &id {
+        None => all.into_iter().next_back(),
+        Some(id) => all.into_iter().find(|incident| incident.id == *id),
+    };
+    found.ok_or_else(|| {
+        let text = id.map_or_else(|| "there was no incident".to_owned(), |id| format!("no incident '{id}'"));
+        Failure::new(Exit::Usage, text).hint("floodwall incident list").into()
+    })
+}
+
+fn list(all: &[incident::Incident]) -> String {
+    if all.is_empty() {
+        return "there was no incident\n".to_owned();
+    }
+    let mut table = super::show::Table::new(&["incident", "state", "verdict", "kinds", "began", "peak packets/s"]);
+    for incident in all {
+        let vectors: Vec<_> = incident.vectors.iter().map(|vector| vector.label()).collect();
+        table.row([
+            incident.id.clone(),
+            incident.state.label().to_owned(),
+            incident.verdict.label().to_owned(),
+            vectors.join(", "),
+            utc(incident.began_unix_ms),
+            format!("{:.0}", incident.peak_packets_per_second),
+        ]);
+    }
+    table.render()
+}
+
+fn show(incident: &incident::Incident) -> String {
+    let vectors: Vec<_> = incident.vectors.iter().map(|vector| vector.label()).collect();
+    let mut text = format!(
+        "{}  {}  {} {}\n  {:.0} % sure, peak {:.0} packets/s, {} dropped, {} passed\n  detected after {:.1} s",
+        incident.id,
+        incident.state.label(),
+        incident.verdict.label(),
+        vectors.join(", "),
+        incident.confidence * 100.0,
+        incident.peak_packets_per_second,
+        incident.dropped,
+        incident.passed,
+        incident.seconds_to(incident.detected_unix_ms),
+    );
+    if let Some(at) = incident.mitigated_unix_ms {
+        text += &format!(", first measure after {:.1} s", incident.seconds_to(at));
+    }
+    text += "\n\n";
+    for event in &incident.timeline {
+        text += &format!("  {}  {:<10} {}\n", utc(event.unix_ms), event.by, event.what);
+    }
+    text
+}

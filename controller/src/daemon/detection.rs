@@ -1,0 +1,474 @@
+//! Detection at work: what was sampled goes in, a verdict comes out, and what it calls for is armed, written down, and taken back
+//! when its time is up.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use floodwall_common::abi::{Counter, SAMPLE_STREAMS};
+use floodwall_common::class::Class;
+use floodwall_common::config::Mode;
+use floodwall_common::cookie::CookieMode;
+use floodwall_common::packet::Frame;
+use floodwall_common::reason::{Reason, Verdict as Fate};
+use floodwall_common::replies::Conversation;
+use floodwall_common::signatures::Action;
+use tracing::{error, info, warn};
+
+use super::Daemon;
+use super::stack::{Stack, udp_services};
+use crate::api::CookiesChange;
+use crate::control;
+use crate::dataplane::{self, Clock, Dataplane, Sample, SentReader, Signature, cookies_of, monotonic_ns};
+use crate::detect::{Assessment, Detector, Features, Handshakes, Host, Observed, Rates, Verdict};
+use crate::exit::describe;
+use crate::history;
+use crate::incident::{Incident, State, now_ms};
+use crate::respond::{InForce, Measure, Policy, automatic_name, missing, respond};
+use crate::snapshot::{Situation, Snapshot};
+
+/// How long a measure stays after the last sign: the next pulse finds it in force.
+const STAYS: Duration = Duration::from_secs(600);
+/// Where less than this is left of it and the attack goes on, it is prolonged.
+const PROLONGED_BELOW: Duration = Duration::from_secs(300);
+/// How often the host's ports are asked.
+const PORTS_EVERY_NS: u64 = 1_000_000_000;
+/// How often a record is written while nothing but its numbers changes.
+const SAVED_EVERY_NS: u64 = 5_000_000_000;
+/// Sources and targets that a record names.
+const NAMED: usize = 5;
+/// What cookies are called in the file of what is armed.
+const COOKIES: &str = "cookies";
+/// What has to have come of the usual for a first sign.
+const RESTLESS: f64 = 2.0;
+
+/// What detection may ask of this host.
+struct Live {
+    sent: Option<SentReader>,
+    clock: Option<Clock>,
+    udp: HashSet<u16>,
+    rates: Option<Rates>,
+    stack: Option<Handshakes>,
+}
+
+impl Host for Live {
+    fn has_sent(&self, conversation: Conversation) -> Option<bool> {
+        Some(self.sent.as_ref()?.has_sent(conversation, self.clock?))
+    }
+
+    fn serves_udp(&self, port: u16) -> bool {
+        self.udp.contains(&port)
+    }
+
+    fn rates(&self) -> Option<Rates> {
+        self.rates
+    }
+
+    fn stack(&self) -> Option<Handshakes> {
+        self.stack
+    }
+}
+
+/// Detection at work.
+pub(super) struct Watch {
+    detector: Detector,
+    live: Live,
+    ports_at_ns: u64,
+    stack_then: (Stack, u64, f64, f64),
+    classes_then: (Vec<u64>, u64),
+    usual_per_second: f64,
+    restless_since_ms: Option<u64>,
+    in_force: Vec<InForce>,
+    refused: Vec<InForce>,
+    counted_then: (u64, u64),
+    /// Length of the timeline that was written last, and when.
+    saved: (usize, u64),
+}
+
+impl Watch {
+    pub(super) fn new() -> Self {
+        Self {
+            detector: Detector::default(),
+            live: Live { sent: None, clock: None, udp: HashSet::new(), rates: None, stack: None },
+            ports_at_ns: 0,
+            stack_then: (Stack::read(), monotonic_ns(), 0.0, 0.0),
+            classes_then: (Vec::new(), 0),
+            usual_per_second: 0.0,
+            restless_since_ms: None,
+            in_force: Vec::new(),
+            refused: Vec::new(),
+            counted_then: (0, 0),
+            saved: (0, 0),
+        }
+    }
+
+    /// Before samples are taken in: what this host knows now.
+    pub(super) fn look_around(&mut self, dataplane: &Dataplane) {
+        let sees_sent = dataplane.not_remembered().is_ok_and(|without| without.is_empty());
+        match (sees_sent, &self.live.sent) {
+            (false, _) => self.live.sent = None,
+            (true, None) => self.live.sent = dataplane.sent_reader().ok(),
+            (true, Some(_)) => {}
+        }
+        self.live.clock = dataplane.clock().ok();
+        let now_ns = monotonic_ns();
+        if now_ns.saturating_sub(self.ports_at_ns) >= PORTS_EVERY_NS {
+            self.ports_at_ns = now_ns;
+            self.live.udp = udp_services();
+        }
+    }
+
+    /// Takes a sample in, of which one in so many is taken of each stream. What a used-up budget has left to a sample is too much
+    /// for one: volumes are counted elsewhere.
+    pub(super) fn observe(&mut self, sample: &Sample, frame: Frame<'_>, every: [u32; SAMPLE_STREAMS]) {
+        let weight = sample.weight.min(2 * every[usize::from(sample.drops)]).max(1);
+        if let Some(packet) = Observed::of(frame, sample.monotonic_ns, weight, sample.drops, &self.live) {
+            self.detector.observe(packet);
+        }
+    }
+
+    /// What goes on now. Arms what it calls for, and keeps the record.
+    pub(super) fn tick(&mut self, daemon: &Arc<Daemon>, snapshot: &Snapshot) -> Situation {
+        self.ask_stack(snapshot);
+        self.count(snapshot);
+        let (assessment, features) = self.detector.assess(snapshot.taken_ns, &self.live);
+        let assessment = assessment.clone();
+        self.notice_restlessness(&features, &assessment);
+        self.keep_record(daemon, snapshot, &assessment, &features);
+        if snapshot.mode != Mode::Stopped {
+            self.respond(daemon, &assessment, &features);
+        }
+        self.withdraw(daemon);
+        let incident = daemon.incident().as_ref().map(|incident| incident.id.clone());
+        Situation {
+            verdict: assessment.verdict,
+            vectors: assessment.vectors,
+            confidence: assessment.confidence,
+            reasons: assessment.reasons,
+            incident,
+            measures: self.in_force.len(),
+        }
+    }
+
+    /// Packets of each class since the last time.
+    fn count(&mut self, snapshot: &Snapshot) {
+        let of_class = |class: &Class| {
+            let is = |cell: &dataplane::Cell| cell.kind.parts().is_some_and(|(_, of)| of == *class);
+            snapshot.interfaces.iter().map(|interface| interface.sum(is).packets).sum::<u64>()
+        };
+        let now = Class::ALL.iter().map(of_class).collect::<Vec<_>>();
+        let (then, then_ns) = std::mem::replace(&mut self.classes_then, (now.clone(), snapshot.taken_ns));
+        let seconds = snapshot.taken_ns.saturating_sub(then_ns) as f64 / 1e9;
+        if then.len() == now.len() && seconds > 0.0 {
+            self.live.rates =
+                Some(std::array::from_fn(|class| now[class].saturating_sub(then[class]) as f64 / seconds));
+        }
+    }
+
+    fn ask_stack(&mut self, snapshot: &Snapshot) {
+        let passed = |is: fn(Class) -> bool| {
+            let of_class = |cell: &dataplane::Cell| cell.kind.parts().is_some_and(|(_, class)| is(class));
+            let passes = |cell: &dataplane::Cell| cell.verdict == Fate::Pass && of_class(cell);
+            snapshot.interfaces.iter().map(|interface| interface.sum(passes).packets).sum::<u64>() as f64
+        };
+        let syns = passed(|class| class == Class::TcpSyn);
+        let tcp = passed(|class| matches!(class, Class::TcpSyn | Class::Tcp));
+        let (then, then_ns, syns_then, tcp_then) = self.stack_then;
+        // A connection takes a round trip to be completed: over less than a second too many would be on their way.
+        let seconds = snapshot.taken_ns.saturating_sub(then_ns) as f64 / 1e9;
+        if seconds >= 1.0 {
+            let now = Stack::read();
+            self.live.stack = now.handshakes(then, seconds, syns - syns_then, tcp - tcp_then);
+            self.stack_then = (now, snapshot.taken_ns, syns, tcp);
+        }
+    }
+
+    /// An incident begins where traffic began to be more than usual, not where it is understood.
+    fn notice_restlessness(&mut self, features: &Features, assessment: &Assessment) {
+        let is_restless = features.per_second > RESTLESS * self.usual_per_second.max(100.0);
+        match (is_restless, self.restless_since_ms) {
+            (true, None) => self.restless_since_ms = Some(now_ms()),
+            (false, _) => self.restless_since_ms = None,
+            (true, Some(_)) => {}
+        }
+        if assessment.verdict == Verdict::Normal {
+            self.usual_per_second += (features.per_second - self.usual_per_second) / 100.0;
+        }
+    }
+
+    fn keep_record(&mut self, daemon: &Arc<Daemon>, snapshot: &Snapshot, found: &Assessment, features: &Features) {
+        let counted = counts(snapshot);
+        let mut open = daemon.incident();
+        match (&mut *open, found.verdict) {
+            (None, Verdict::Normal) => {}
+            (None, _) => {
+                let began = self.restless_since_ms.unwrap_or_else(now_ms);
+                let mut incident = Incident::new(began, found);
+                let reasons = found.reasons.join("; ");
+                warn!(incident = incident.id, verdict = found.verdict.label(), reasons, "something goes on");
+                self.counted_then = counted;
+                note_peak(&mut incident, &self.detector, features);
+                *open = Some(incident);
+            }
+            (Some(incident), Verdict::Normal) => {
+                incident.resolve("detection", "nothing out of the ordinary for ten seconds");
+                info!(incident = incident.id, "over");
+            }
+            (Some(incident), _) => incident.found(found),
+        }
+        let Some(incident) = &mut *open else { return };
+        incident.dropped = counted.0.saturating_sub(self.counted_then.0);
+        incident.passed = counted.1.saturating_sub(self.counted_then.1);
+        incident.enforced |= snapshot.mode == Mode::Enforce;
+        if features.per_second > incident.peak_packets_per_second {
+            note_peak(incident, &self.detector, features);
+        }
+        let is_over = incident.state == State::Resolved;
+        let is_due = snapshot.taken_ns.saturating_sub(self.saved.1) >= SAVED_EVERY_NS;
+        if is_over || is_due || incident.timeline.len() != self.saved.0 {
+            self.saved = (incident.timeline.len(), snapshot.taken_ns);
+            daemon.save(incident);
+        }
+        if is_over {
+            *open = None;
+        }
+    }
+
+    /// Arms what the verdict calls for, or only says so.
+    fn respond(&mut self, daemon: &Arc<Daemon>, assessment: &Assessment, features: &Features) {
+        if daemon.options.respond == Policy::Off || !assessment.verdict.is_attack() {
+            return;
+        }
+        let until_ns = monotonic_ns() + STAYS.as_nanos() as u64;
+        // What is in force stays while the attack goes on, also where it is what holds it.
+        let prolonged_ns = PROLONGED_BELOW.as_nanos() as u64;
+        for present in self.in_force.iter_mut().filter(|present| present.until_ns < until_ns - prolonged_ns) {
+            match arm(daemon, &present.measure) {
+                Ok(_) => present.until_ns = until_ns,
+                Err(failed) => error!(error = describe(&failed), "cannot be prolonged"),
+            }
+        }
+        let now_ns = monotonic_ns();
+        let proposed = respond(assessment, features, self.detector.window());
+        for measure in missing(proposed, &[&self.in_force[..], &self.refused[..]].concat(), now_ns) {
+            let refused = InForce { measure: measure.clone(), since_ns: now_ns, until_ns };
+            let words = measure.to_string();
+            if daemon.options.respond == Policy::Advise {
+                info!(measure = words, "advised");
+                note(daemon, &format!("advised: {words}"));
+                self.refused.push(refused);
+                continue;
+            }
+            match arm(daemon, &measure) {
+                Ok(true) => {
+                    warn!(measure = words, for_s = STAYS.as_secs(), "armed");
+                    daemon.record(&history::Entry::of_this_process("detection", format!("armed: {words}")));
+                    if let Some(incident) = &mut *daemon.incident() {
+                        incident.acted(&words);
+                    }
+                    self.in_force.push(InForce { measure, since_ns: now_ns, until_ns });
+                }
+                Ok(false) => {
+                    note(daemon, &format!("in force by the operator already: {words}"));
+                    self.refused.push(refused);
+                }
+                Err(failed) => {
+                    error!(measure = words, error = describe(&failed), "cannot be armed");
+                    note(daemon, &format!("could not be armed: {words}: {}", describe(&failed)));
+                    self.refused.push(refused);
+                }
+            }
+        }
+    }
+
+    /// Takes back what has been in force for long enough since the last sign.
+    fn withdraw(&mut self, daemon: &Arc<Daemon>) {
+        let now_ns = monotonic_ns();
+        for ended in self.in_force.extract_if(.., |measure| measure.until_ns <= now_ns) {
+            let words = ended.measure.to_string();
+            match disarm(daemon, &ended.measure) {
+                Ok(()) => {
+                    info!(measure = words, "withdrawn");
+                    daemon.record(&history::Entry::of_this_process("detection", format!("withdrawn: {words}")));
+                }
+                Err(failed) => error!(measure = words, error = describe(&failed), "cannot be withdrawn"),
+            }
+        }
+        if daemon.incident().is_none() {
+            self.refused.clear();
+        }
+    }
+}
+
+fn note(daemon: &Daemon, what: &str) {
+    if let Some(incident) = &mut *daemon.incident() {
+        incident.note("response", what);
+    }
+}
+
+/// Packets that drop, in monitor mode too, and those that pass.
+fn counts(snapshot: &Snapshot) -> (u64, u64) {
+    let drops = |cell: &dataplane::Cell| cell.reason.verdict(snapshot.drops) != Fate::Pass;
+    let sum = |pick: &dyn Fn(&dataplane::Cell) -> bool| -> u64 {
+        snapshot.interfaces.iter().map(|interface| interface.sum(pick).packets).sum()
+    };
+    (sum(&drops), sum(&|cell| !drops(cell)))
+}
+
+/// Keeps what was seen in the worst second.
+fn note_peak(incident: &mut Incident, detector: &Detector, features: &Features) {
+    incident.peak_packets_per_second = features.per_second;
+    let mut sources = HashMap::<String, f64>::new();
+    let mut targets = HashMap::<String, f64>::new();
+    let groups: Vec<_> = incident.vectors.iter().map(|vector| vector.group()).collect();
+    let mut all = 0.0;
+    for (_, packet) in detector.window().packets().filter(|(group, _)| groups.is_empty() || groups.contains(group)) {
+        let weight = f64::from(packet.weight);
+        all += weight;
+        *sources.entry(crate::talkers::source_name(packet.source)).or_default() += weight;
+        let port = packet.ports.map_or_else(String::new, |(_, port)| format!(" port {port}"));
+        *targets.entry(format!("{}{port}", protocol_name(packet.protocol))).or_default() += weight;
+    }
+    incident.source_count = sources.len();
+    incident.sources = most(sources, all);
+    incident.targets =
+        most(targets, all).into_iter().filter(|(_, share)| *share >= 0.05).map(|(name, _)| name).collect();
+}
+
+fn protocol_name(protocol: u8) -> String {
+    match protocol {
+        1 => "ICMP".to_owned(),
+        6 => "TCP".to_owned(),
+        17 => "UDP".to_owned(),
+        58 => "ICMPv6".to_owned(),
+        other => format!("IP protocol {other}"),
+    }
+}
+
+fn most(weights: HashMap<String, f64>, all: f64) -> Vec<(String, f64)> {
+    let mut shares: Vec<_> = weights.into_iter().map(|(name, weight)| (name, weight / all)).collect();
+    shares.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    shares.truncate(NAMED);
+    shares
+}
+
+/// Puts a measure in force, or prolongs it. `false` where the operator has done the same already: then it is his.
+fn arm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<bool> {
+    let mut dataplane = daemon.dataplane();
+    match measure {
+        Measure::Drop(reason) => {
+            if dataplane.config()?.drops.has(*reason) {
+                return Ok(false);
+            }
+            if dataplane::NEED_MEMORY.contains(reason) {
+                let without = dataplane.not_remembered()?;
+                anyhow::ensure!(without.is_empty(), "what leaves through {} is not remembered", without.join(", "));
+            }
+            dataplane.set_policy(*reason, Fate::Drop)?;
+        }
+        Measure::Cookies => {
+            if cookies_of(&dataplane.config()?).0 != CookieMode::Off {
+                return Ok(false);
+            }
+            let change = CookiesChange { mode: CookieMode::Auto.label().to_owned(), answers: None };
+            control::set_cookies(&mut dataplane, &change, &daemon.devices())?;
+        }
+        Measure::Signature(vector, found) => {
+            let clock = dataplane.clock()?;
+            let generation = dataplane.config()?.generation;
+            let name = automatic_name(*vector, found);
+            let mut wanted = dataplane.signatures()?;
+            wanted.retain(|signature| signature.is_live(clock.now()) && signature.name != name);
+            wanted.push(Signature {
+                number: None,
+                name,
+                shape: found.shape,
+                action: Action::Drop,
+                until: Some(clock.after(STAYS)),
+                added: std::time::SystemTime::now(),
+                note: "automatic".to_owned(),
+                hits: Counter::default(),
+            });
+            dataplane.install_signatures(&wanted, generation)?;
+        }
+    }
+    drop(dataplane);
+    daemon.automatic.set(measure, true);
+    Ok(true)
+}
+
+/// Takes a measure back.
+fn disarm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<()> {
+    let mut dataplane = daemon.dataplane();
+    match measure {
+        Measure::Drop(reason) => {
+            dataplane.set_policy(*reason, Fate::Pass)?;
+        }
+        // Whoever has chosen another mode meanwhile wants that.
+        Measure::Cookies if cookies_of(&dataplane.config()?).0 != CookieMode::Auto => {}
+        Measure::Cookies => {
+            let change = CookiesChange { mode: CookieMode::Off.label().to_owned(), answers: None };
+            control::set_cookies(&mut dataplane, &change, &daemon.devices())?;
+        }
+        // It ends by itself.
+        Measure::Signature(..) => {}
+    }
+    drop(dataplane);
+    daemon.automatic.set(measure, false);
+    Ok(())
+}
+
+/// The measures in force that do not end by themselves, kept in a file for the daemon that comes after this one.
+pub(super) struct Automatic {
+    path: PathBuf,
+}
+
+impl Automatic {
+    pub(super) fn beside(history: &Path) -> Self {
+        Self { path: history.with_file_name("automatic.json") }
+    }
+
+    fn read(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    fn set(&self, measure: &Measure, in_force: bool) {
+        let label = match measure {
+            Measure::Drop(reason) => reason.label(),
+            Measure::Cookies => COOKIES,
+            Measure::Signature(..) => return,
+        };
+        let mut labels = self.read();
+        labels.retain(|other| other != label);
+        if in_force {
+            labels.push(label.to_owned());
+        }
+        if let Err(error) = self.write(&labels) {
+            warn!(%error, path = %self.path.display(), "what is armed cannot be written down");
+        }
+    }
+
+    fn write(&self, labels: &[String]) -> std::io::Result<()> {
+        if let Some(directory) = self.path.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        let aside = self.path.with_extension("new");
+        std::fs::write(&aside, serde_json::to_string(labels)?)?;
+        std::fs::rename(aside, &self.path)
+    }
+
+    /// Takes back what a daemon before this one had armed: what still goes on is found again in a moment.
+    pub(super) fn take_back(&self, daemon: &Daemon) {
+        for label in self.read() {
+            let measure =
+                if label == COOKIES { Some(Measure::Cookies) } else { Reason::from_label(&label).map(Measure::Drop) };
+            let Some(measure) = measure else { continue };
+            match disarm(daemon, &measure) {
+                Ok(()) => info!(measure = measure.to_string(), "withdrawn: armed by a daemon before this one"),
+                Err(failed) => error!(measure = measure.to_string(), error = describe(&failed), "cannot be withdrawn"),
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Incidents: what went on, from the first sign to the end, as a record that people and machines read afterwards.
+//!
+//! A file for each, written whole and put in place by one rename; the daemon is the only writer while it runs.
+
+mod texts;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+pub use texts::{customer_notice, isp_request, postmortem};
+
+use crate::detect::{Assessment, Vector, Verdict};
+
+/// Version of the record.
+const SCHEMA_VERSION: u32 = 1;
+/// Events that a record has at most: the latest are left out, and that is said.
+const EVENTS: usize = 1_000;
+
+/// Where an incident stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It goes on.
+    #[default]
+    Open,
+    /// It goes on, and somebody looks after it.
+    Acknowledged,
+    /// It is over.
+    Resolved,
+}
+
+impl State {
+    /// The name that leaves the process.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Acknowledged => "acknowledged",
+            Self::Resolved => "resolved",
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, in milliseconds of the Unix epoch.
+    pub unix_ms: u64,
+    /// Detection, response, or the name of a person.
+    pub by: String,
+    /// What.
+    pub what: String,
+}
+
+/// An incident.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    /// Version of this shape.
+    pub schema_version: u32,
+    /// Its name: when it began, in UTC.
+    pub id: String,
+    /// Where it stands.
+    pub state: State,
+    /// What goes on, or went on last.
+    pub verdict: Verdict,
+    /// The kinds of flood.
+    pub vectors: Vec<Vector>,
+    /// How sure that was at the most.
+    pub confidence: f64,
+    /// The strongest reasons, in words.
+    pub reasons: Vec<String>,
+    /// First sign, in milliseconds of the Unix epoch.
+    pub began_unix_ms: u64,
+    /// First verdict.
+    pub detected_unix_ms: u64,
+    /// First measure.
+    pub mitigated_unix_ms: Option<u64>,
+    /// Last sign.
+    pub ended_unix_ms: Option<u64>,
+    /// The most packets in a second.
+    pub peak_packets_per_second: f64,
+    /// Packets dropped or answered while it went on; in monitor mode those that would have been.
+    pub dropped: u64,
+    /// Packets passed while it went on.
+    pub passed: u64,
+    /// Drops were real.
+    pub enforced: bool,
+    /// What the flood was for: protocol and port, the most frequent first.
+    pub targets: Vec<String>,
+    /// Where most of it claimed to come from, with its share of the packets.
+    pub sources: Vec<(String, f64)>,
+    /// Different sources among the samples of the worst second.
+    pub source_count: usize,
+    /// What was done.
+    pub actions: Vec<String>,
+    /// What happened, in its order.
+    pub timeline: Vec<Event>,
+}
+
+/// What a person does with the incident that goes on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum IncidentChange {
+    /// Writes this into its timeline.
+    Note(String),
+    /// Looks after it.
+    Ack,
+    /// Says that it is over.
+    Resolve,
+}
+
+/// Milliseconds of the Unix epoch.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// A moment in UTC, as people write it.
+pub fn utc(unix_ms: u64) -> String {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + std::time::Duration::from_millis(unix_ms)).to_string()
+}
+
+impl Incident {
+    /// One that begins, with what was found.
+    pub fn new(began_unix_ms: u64, assessment: &Assessment) -> Self {
+        let now = now_ms();
+        let id = utc(now).replace([':', '-'], "").replace('T', "-").replace('Z', "");
+        let mut incident =
+            Self { schema_version: SCHEMA_VERSION, id, began_unix_ms, detected_unix_ms: now, ..Self::default() };
+        incident.note_at(began_unix_ms, "detection", "first sign");
+        incident.found(assessment);
+        incident
+    }
+
+    /// Takes in what is found now; says so in the timeline where it is something else than before.
+    pub fn found(&mut self, assessment: &Assessment) {
+        let new: Vec<_> = assessment.vectors.iter().filter(|vector| !self.vectors.contains(vector)).collect();
+        if self.verdict != assessment.verdict || !new.is_empty() {
+            let vectors: Vec<_> = assessment.vectors.iter().map(|vector| vector.label()).collect();
+            let of = if vectors.is_empty() { String::new() } else { format!(" ({})", vectors.join(", ")) };
+            let (verdict, sure) = (assessment.verdict.label(), assessment.confidence * 100.0);
+            self.note("detection", &format!("{verdict}{of}, {sure:.0} % sure: {}", assessment.reasons.join("; ")));
+            self.reasons.clone_from(&assessment.reasons);
+        }
+        // An attack stays one in the record, whatever comes after it.
+        if !self.verdict.is_attack() || assessment.verdict.is_attack() {
+            self.verdict = assessment.verdict;
+        }
+        self.vectors.extend(new);
+        self.confidence = self.confidence.max(assessment.confidence);
+    }
+
+    /// Writes a measure down.
+    pub fn acted(&mut self, what: &str) {
+        self.mitigated_unix_ms.get_or_insert_with(now_ms);
+        self.actions.push(what.to_owned());
+        self.note("response", what);
+    }
+
+    /// Writes something into the timeline.
+    pub fn note(&mut self, by: &str, what: &str) {
+        self.note_at(now_ms(), by, what);
+    }
+
+    fn note_at(&mut self, unix_ms: u64, by: &str, what: &str) {
+        if self.timeline.len() < EVENTS {
+            let what = if self.timeline.len() == EVENTS - 1 { "the record is full" } else { what };
+            self.timeline.push(Event { unix_ms, by: by.to_owned(), what: what.to_owned() });
+        }
+    }
+
+    /// Ends it.
+    pub fn resolve(&mut self, by: &str, what: &str) {
+        self.state = State::Resolved;
+        self.ended_unix_ms.get_or_insert_with(now_ms);
+        self.note(by, what);
+    }
+
+    /// Seconds from the first sign to a moment.
+    pub fn seconds_to(&self, unix_ms: u64) -> f64 {
+        unix_ms.saturating_sub(self.began_unix_ms) as f64 / 1e3
+    }
+}
+
+/// The records, a file each.
+#[derive(Clone, Debug)]
+pub struct Store {
+    directory: PathBuf,
+}
+
+impl Store {
+    /// Those beside a history.
+    pub fn beside(history: &Path) -> Self {
+        Self { directory: history.parent().unwrap_or(Path::new(".")).join("incidents") }
+    }
+
+    fn path(&self, id: &str) -> Option<PathBuf> {
+        // Nobody leaves the directory by a name.
+        let is_plain = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        is_plain.then(|| self.directory.join(format!("{id}.json")))
+    }
+
+    /// Writes one, whole or not at all.
+    ///
+    /// # Errors
+    /// Where it cannot be written; the one before stays.
+    pub fn save(&self, incident: &Incident) -> io::Result<()> {
+        let path = self.path(&incident.id).ok_or(io::ErrorKind::InvalidInput)?;
+        fs::create_dir_all(&self.directory)?;
+        let aside = path.with_extension("new");
+        let mut text = serde_json::to_string_pretty(incident)?;
+        text.push('\n');
+        fs::write(&aside, text)?;
+        fs::rename(aside, path)
+    }
+
+    /// One of them; `None` where there is none of this name.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn load(&self, id: &str) -> io::Result<Option<Incident>> {
+        let Some(path) = self.path(id) else { return Ok(None) };
+        match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => Ok(Some(serde_json::from_slice(&read?)?)),
+        }
+    }
+
+    /// All of them, the latest last. What is no record is left out.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read; where it is not there, there were none.
+    pub fn all(&self) -> io::Result<Vec<Incident>> {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut names: Vec<_> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        names.sort();
+        let ids = names.iter().filter_map(|name| name.strip_suffix(".json"));
+        Ok(ids.filter_map(|id| self.load(id).ok().flatten()).collect())
+    }
+}

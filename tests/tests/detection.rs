@@ -1,0 +1,123 @@
+//! Detection on real packets: a flood beside clients is named, in words, and what it calls for is armed and holds it; the
+//! record of it is a postmortem.
+
+use std::time::{Duration, Instant};
+
+use floodwall_tests::daemon::{Daemon, Place, packets, run_verb, status, wait_for};
+use floodwall_tests::flood::Flood;
+use floodwall_tests::topology::{PROTECTED, Topology};
+use floodwall_tests::traffic::{Clients, Servers, finish};
+use serde_json::Value;
+
+const RATE: u64 = 100_000;
+
+struct Scene {
+    topology: Topology,
+    place: Place,
+    _daemon: Daemon,
+    _servers: Servers,
+}
+
+impl Scene {
+    fn new(arguments: &[&str]) -> Self {
+        let (topology, place) = (Topology::new(4).unwrap(), Place::new().unwrap());
+        let arguments = [&["--interface", PROTECTED, "--mode", "enforce"], arguments].concat();
+        let daemon = Daemon::start(&topology.server, &place, &arguments).unwrap();
+        let servers = Servers::start(&topology.server, &topology.servers()).unwrap();
+        Self { topology, place, _daemon: daemon, _servers: servers }
+    }
+
+    fn clients(&self, duration: Duration) -> Clients {
+        Clients {
+            servers: self.topology.servers(),
+            sources: self.topology.clients.clone(),
+            requests_per_second: 200,
+            cpu: 1,
+            duration,
+        }
+    }
+
+    fn verb(&self, words: &str) -> String {
+        run_verb(&self.topology.server, &self.place, words).unwrap()
+    }
+
+    fn situation(&self) -> Value {
+        status(&self.topology.server, &self.place).unwrap()["situation"].clone()
+    }
+}
+
+#[test]
+fn a_flood_from_random_sources_is_named_held_and_written_down() {
+    let scene = Scene::new(&["--respond", "act"]);
+    let clients = scene.clients(Duration::from_secs(26)).start(&scene.topology.world).unwrap();
+    wait_for("enough of what is good", || {
+        let passed = packets(&status(&scene.topology.server, &scene.place).unwrap(), "pass", "passed");
+        (passed > 8_000).then_some(())
+    })
+    .unwrap();
+    assert_eq!(scene.situation()["verdict"], "normal", "{}", scene.situation());
+    let flood = Flood::udp(1 << 20, RATE, Duration::from_secs(8));
+    let begun = Instant::now();
+    let flood = flood.start(&scene.topology.world, scene.topology.target().unwrap(), 0).unwrap();
+    let situation = wait_for("the verdict", || {
+        let situation = scene.situation();
+        (situation["verdict"] == "attack" && situation["measures"] != 0).then_some(situation)
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}\n{}", scene.situation(), scene.verb("incident list --json")));
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}: {situation}");
+    assert_eq!(situation["vectors"][0], "udp-flood", "{situation}");
+    assert_eq!(situation["reasons"].as_array().unwrap().len(), 3, "{situation}");
+    let sent = flood.join().unwrap().unwrap();
+    let seen = finish(clients).unwrap();
+    let dropped = packets(&status(&scene.topology.server, &scene.place).unwrap(), "drop", "signature");
+    let due = sent.packets() as f64 * (1.0 - took.as_secs_f64() / sent.seconds - 0.05);
+    assert!(dropped as f64 > due, "{dropped} of {} dropped, verdict after {took:?}", sent.packets());
+    assert!(seen.tcp.share() >= 0.99, "TCP: {} of {}", seen.tcp.answered, seen.tcp.asked);
+    let signatures = scene.verb("signature list");
+    assert!(signatures.contains("auto-udp-flood"), "{signatures}");
+    // Over after ten quiet seconds.
+    let incident = wait_for("the end of the incident", || {
+        let incidents: Value = serde_json::from_str(&scene.verb("incident list --json")).unwrap();
+        let incident = incidents[0].clone();
+        (incident["state"] == "resolved").then_some(incident)
+    })
+    .unwrap();
+    assert_eq!(incident["verdict"], "attack", "{incident}");
+    assert!(incident["peak_packets_per_second"].as_f64().unwrap() > RATE as f64 / 4.0, "{incident}");
+    assert!(incident["timeline"].as_array().unwrap().len() >= 4, "{incident}");
+    let draft = scene.verb("incident export");
+    for part in [
+        "## Issue Summary",
+        "## Duration",
+        "## Impact",
+        "## Root Cause",
+        "## Timeline",
+        "## Resolution",
+        "## Corrective and Preventative Measures",
+        "udp-flood",
+        "| response | drop signature",
+    ] {
+        assert!(draft.contains(part), "{part}:\n{draft}");
+    }
+    assert!(scene.verb("incident export --format isp-request").contains("UDP port"), "{draft}");
+    assert!(scene.verb("incident export --format customer-notice").contains("not from customers"));
+    assert!(scene.verb("history").contains("armed: drop signature"));
+}
+
+#[test]
+fn advice_is_given_and_nothing_armed() {
+    let scene = Scene::new(&["--respond", "advise"]);
+    let flood = Flood::udp(1 << 20, RATE, Duration::from_secs(10));
+    let flood = flood.start(&scene.topology.world, scene.topology.target().unwrap(), 0).unwrap();
+    wait_for("the verdict", || (scene.situation()["verdict"] == "attack").then_some(()))
+        .unwrap_or_else(|error| panic!("{error}: {}\n{}", scene.situation(), scene.verb("incident list --json")));
+    scene.verb("incident note called-the-provider");
+    scene.verb("incident ack");
+    flood.join().unwrap().unwrap();
+    let incidents: Value = serde_json::from_str(&scene.verb("incident list --json")).unwrap();
+    let timeline = incidents[0]["timeline"].to_string();
+    assert!(timeline.contains("called-the-provider") && timeline.contains("acknowledged"), "{timeline}");
+    assert_eq!(packets(&status(&scene.topology.server, &scene.place).unwrap(), "drop", "signature"), 0);
+    assert_eq!(scene.situation()["measures"], 0);
+}
