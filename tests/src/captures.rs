@@ -1,6 +1,8 @@
 //! Captured traffic, as it is read from files.
 
 pub mod live;
+pub mod made;
+pub mod packets;
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! What the end-to-end tests, the lab and the benches share.
 
+pub mod arrivals;
 pub mod bench;
 pub mod captures;
 pub mod daemon;

@@ -1,6 +1,8 @@
 //! Detection on real packets: a flood beside clients is named, in words, and what it calls for is armed and holds it; the
 //! record of it is a postmortem.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of tests fail as the tests do: by a panic")]
+
 use std::time::{Duration, Instant};
 
 use floodwall_tests::daemon::{Daemon, Place, packets, run_verb, status, wait_for};

@@ -11,6 +11,9 @@ use super::observed::{Group, Observed, Rates, Tuple, is_amplifier};
 pub const WINDOW_NS: u64 = 1_000_000_000;
 /// Packets that are kept at most: whatever comes, the cost is bounded.
 const CAPACITY: usize = 1 << 16;
+/// Samples of a group that its sources are counted among: of all of them, as many reflectors would look like an exchange as soon as
+/// they send enough.
+const SPREAD: usize = 1 << 12;
 /// Peers that are remembered as spoken with.
 const PEERS: usize = 1 << 16;
 /// Good packets that are kept, and of how many one is.
@@ -28,7 +31,7 @@ pub struct Aggregate {
     pub per_second: f64,
     /// Share of all packets in the window.
     pub share: f64,
-    /// Different sources among the samples.
+    /// Different sources among the latest samples.
     pub sources: usize,
     /// Samples of a source, on average.
     pub per_source: f64,
@@ -165,7 +168,7 @@ impl Window {
         }
         self.followed.expire(now_ns);
         let mut counts: [Counts; Group::ALL.len()] = Default::default();
-        for (group, packet) in &self.packets {
+        for (group, packet) in self.packets.iter().rev() {
             counts[*group as usize].take(packet, self.is_stranger(packet));
         }
         let all: f64 = counts.iter().map(|counts| counts.packets).sum();
@@ -198,6 +201,8 @@ struct Counts {
     packets: f64,
     samples: usize,
     by_source: HashMap<(u64, u64), (Option<Source>, f64)>,
+    /// Packets that sources are counted among.
+    spread: f64,
     source_ports: HashMap<u16, f64>,
     destination_ports: HashMap<u16, f64>,
     lengths: HashMap<u16, f64>,
@@ -217,11 +222,14 @@ impl Counts {
         let when = |is: bool| if is { weight } else { 0.0 };
         self.packets += weight;
         self.samples += 1;
-        // An IPv6 source is its /64.
-        let key = (packet.source.key(), packet.source.family() as u64);
-        let of_source = self.by_source.entry(key).or_default();
-        of_source.0.get_or_insert(packet.source);
-        of_source.1 += weight;
+        if self.samples <= SPREAD {
+            // An IPv6 source is its /64.
+            let key = (packet.source.key(), packet.source.family() as u64);
+            let of_source = self.by_source.entry(key).or_default();
+            of_source.0.get_or_insert(packet.source);
+            of_source.1 += weight;
+            self.spread += weight;
+        }
         if let Some((from, to)) = packet.ports {
             *self.source_ports.entry(from).or_default() += weight;
             *self.destination_ports.entry(to).or_default() += weight;
@@ -244,8 +252,11 @@ impl Counts {
             return Aggregate::default();
         }
         let part = |weight: f64| weight / self.packets;
-        let entropy: f64 = self.by_source.values().map(|(_, weight)| -part(*weight) * part(*weight).log2()).sum();
-        let most = (self.samples as f64).log2();
+        let of_spread = |weight: f64| weight / self.spread;
+        let parts = self.by_source.values().map(|(_, weight)| of_spread(*weight));
+        let entropy: f64 = parts.map(|part| -part * part.log2()).sum();
+        let spread = self.samples.min(SPREAD) as f64;
+        let most = spread.log2();
         let top = self.by_source.values().max_by(|a, b| a.1.total_cmp(&b.1));
         Aggregate {
             packets: self.packets,
@@ -253,9 +264,9 @@ impl Counts {
             per_second: self.packets / (WINDOW_NS as f64 / 1e9),
             share: self.packets / all,
             sources: self.by_source.len(),
-            per_source: self.samples as f64 / self.by_source.len() as f64,
+            per_source: spread / self.by_source.len() as f64,
             entropy: if most > 0.0 { (entropy / most).min(1.0) } else { 0.0 },
-            top_source: top.and_then(|(source, weight)| Some(((*source)?, part(*weight)))),
+            top_source: top.and_then(|(source, weight)| Some(((*source)?, of_spread(*weight)))),
             source_port: top_of(&self.source_ports).map(|(port, weight)| (port, part(weight))),
             destination_port: top_of(&self.destination_ports).map(|(port, weight)| (port, part(weight))),
             one_length: top_of(&self.lengths).map_or(0.0, |(_, weight)| part(weight)),

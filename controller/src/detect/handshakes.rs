@@ -2,10 +2,11 @@
 //! memory; a connection counts once it is old enough to tell, as one that was begun a moment ago is not yet an abandoned one.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher as _;
 
 use super::observed::{Group, Observed, Tuple};
 
-/// Connections that are followed at most: of more, the oldest are let go.
+/// Connections that are followed at most: of more, only those of one tuple in two, four, eight, are.
 const CAPACITY: usize = 1 << 16;
 /// How long one is followed after its last SYN: clients wait 1, 2, 4, 8 s from one to the next, and none of these begins anew.
 const FOLLOWED_NS: u64 = 20_000_000_000;
@@ -55,6 +56,8 @@ struct Connection {
 pub(super) struct Followed {
     connections: HashMap<Tuple, Connection>,
     order: VecDeque<(u64, Tuple)>,
+    /// Bits that are zero in the hash of a tuple that is followed.
+    thinned: u64,
     /// Networks that have completed a connection: when first, and when last.
     regulars: HashMap<u64, (u64, u64)>,
 }
@@ -86,10 +89,11 @@ impl Followed {
             connection.last_syn_ns = at_ns;
             return;
         }
-        if self.connections.len() >= CAPACITY
-            && let Some((_, oldest)) = self.order.pop_front()
-        {
-            self.connections.remove(&oldest);
+        if self.connections.len() >= CAPACITY {
+            self.thin_out();
+        }
+        if !self.follows(&tuple) {
+            return;
         }
         let begun = Connection {
             begun_ns: at_ns,
@@ -100,6 +104,19 @@ impl Followed {
         };
         self.connections.insert(tuple, begun);
         self.order.push_back((at_ns, tuple));
+    }
+
+    fn follows(&self, tuple: &Tuple) -> bool {
+        self.connections.hasher().hash_one(tuple) & self.thinned == 0
+    }
+
+    /// Lets go of every other connection. Were it the oldest, a large flood would leave none that is old enough to tell.
+    fn thin_out(&mut self) {
+        self.thinned = self.thinned << 1 | 1;
+        let order = std::mem::take(&mut self.order);
+        self.order = order.into_iter().filter(|(_, tuple)| self.follows(tuple)).collect();
+        let (hasher, thinned) = (self.connections.hasher().clone(), self.thinned);
+        self.connections.retain(|tuple, _| hasher.hash_one(tuple) & thinned == 0);
     }
 
     fn remember(&mut self, network: u64, at_ns: u64) {
@@ -124,6 +141,9 @@ impl Followed {
                 Some(last_ns) if last_ns > queued_ns => self.order.push_back((last_ns, tuple)),
                 _ => drop(self.connections.remove(&tuple)),
             }
+        }
+        if self.connections.len() < CAPACITY / 4 {
+            self.thinned >>= 1;
         }
         self.regulars.retain(|_, (_, last_ns)| now_ns.saturating_sub(*last_ns) < REGULAR_NS);
     }
@@ -168,7 +188,7 @@ impl Followed {
             retried: share(retried, unanswered),
             answered: is_answered.and_then(|_| share(answered, old)),
             acknowledged: is_answered.and_then(|_| share(acknowledged, answered)),
-            completed_per_second: f64::from(recent),
+            completed_per_second: f64::from(recent) * (self.thinned + 1) as f64,
             most_of_one_source: most.map_or(0.0, |(_, count)| f64::from(*count)),
             is_regular: most.filter(|_| has_history).map(|(source, _)| was_there(source)),
         }
@@ -179,4 +199,34 @@ impl Followed {
 const fn prefix(source: &(u64, u64)) -> u64 {
     // The upper half of an IPv6 address is never as small as an IPv4 address.
     if source.0 >> 32 == 0 { source.0 >> 8 } else { source.0 >> 16 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn tuple(number: u32) -> Tuple {
+        Tuple { source: (u64::from(number), 0), ports: (40_000, 443) }
+    }
+
+    /// A larger flood than can be followed is told from customers all the same, and is forgotten afterwards.
+    #[test]
+    fn of_more_than_can_be_followed_some_are() {
+        let mut followed = Followed::default();
+        let per_second = 3 * CAPACITY as u32;
+        for number in 0..per_second {
+            followed.syn(tuple(number), u64::from(number) * SECOND / u64::from(per_second));
+        }
+        assert!(followed.connections.len() <= CAPACITY, "{}", followed.connections.len());
+        followed.expire(SECOND);
+        let seen = followed.shares(SECOND, Some(&|_| true));
+        assert!(seen.begun > CAPACITY / 8, "{seen:?}");
+        assert_eq!((seen.completed, seen.acknowledged), (Some(0.0), Some(0.0)), "{seen:?}");
+        for tick in 0..40 {
+            followed.expire(30 * SECOND + tick * SECOND / 10);
+        }
+        assert_eq!((followed.connections.len(), followed.order.len(), followed.thinned), (0, 0, 0));
+    }
 }

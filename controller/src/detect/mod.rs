@@ -278,7 +278,8 @@ impl Detector {
                 self.present = found;
             }
         }
-        if self.present.verdict == Verdict::Normal {
+        // What may be a flood that grows slowly is not taken for usual.
+        if self.present.verdict == Verdict::Normal && self.present.confidence > 0.5 {
             self.usual.learn(&features, elapsed_ns);
         }
         (&self.present, features)

@@ -10,6 +10,8 @@ use pcap_file::pcap::PcapReader;
 use pcap_file::pcapng::{Block, PcapNgReader};
 use pcap_file::{DataLink, PcapError};
 
+use crate::exit::{Exit, Failure};
+
 /// A frame, and when it was seen.
 #[derive(Clone, Debug)]
 pub struct Captured {
@@ -21,25 +23,23 @@ pub struct Captured {
     pub frame: Vec<u8>,
 }
 
-/// The captures among files and directories.
+/// The files that are named, and the captures in the directories that are.
 ///
 /// # Errors
 /// Where there is none.
 pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let is_capture = |path: &PathBuf| path.extension().is_some_and(|end| end == "pcap" || end == "pcapng");
     let mut files = Vec::new();
     for path in paths {
         if path.is_dir() {
-            for entry in path.read_dir()? {
-                files.push(entry?.path());
-            }
+            let entries = path.read_dir()?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+            files.extend(entries.into_iter().filter(is_capture));
         } else {
             files.push(path.clone());
         }
     }
-    let is_capture = |path: &PathBuf| path.extension().is_some_and(|end| end == "pcap" || end == "pcapng");
-    files.retain(is_capture);
     files.sort();
-    ensure!(!files.is_empty(), "no file there ends with .pcap or .pcapng");
+    ensure!(!files.is_empty(), unreadable("no file there ends with .pcap or .pcapng".to_owned()));
     Ok(files)
 }
 
@@ -51,9 +51,11 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 pub fn read(path: &Path, cut_off: impl FnOnce(&str)) -> Result<Vec<Captured>> {
     /// What a pcapng file begins with, in either byte order. Names do not tell.
     const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
-    let name = || path.display().to_string();
-    let mut file = BufReader::new(File::open(path).with_context(name)?);
-    let is_pcapng = file.fill_buf().with_context(name)?.starts_with(&PCAPNG);
+    let cannot = |error| unreadable(format!("cannot read {}: {error}", path.display()));
+    let mut file = BufReader::new(File::open(path).map_err(cannot)?);
+    let head = file.fill_buf().map_err(cannot)?;
+    ensure!(!head.is_empty(), unreadable(format!("{}: is empty", path.display())));
+    let is_pcapng = head.starts_with(&PCAPNG);
     let mut frames = Vec::new();
     let ended = if is_pcapng { read_pcapng(file, &mut frames) } else { read_pcap(file, &mut frames) };
     match ended {
@@ -61,17 +63,25 @@ pub fn read(path: &Path, cut_off: impl FnOnce(&str)) -> Result<Vec<Captured>> {
         Err(error) if !frames.is_empty() && error.is::<PcapError>() => {
             cut_off(&format!("{}: ends after {} packets: {error}", path.display(), frames.len()));
         }
-        Err(error) => return Err(error.context(format!("{}: no capture that can be read", path.display()))),
+        Err(error) => bail!(unreadable(format!("{}: no capture that can be read: {error:#}", path.display()))),
     }
     frames.sort_by_key(|captured: &Captured| captured.at);
     Ok(frames)
 }
 
+fn unreadable(error: String) -> Failure {
+    Failure::new(Exit::Configuration, error)
+}
+
 fn read_pcap(file: BufReader<File>, frames: &mut Vec<Captured>) -> Result<()> {
     let mut reader = PcapReader::new(file)?;
-    let link = Link::of(reader.header().datalink)?;
-    while let Some(packet) = reader.next_packet() {
-        let packet = packet?;
+    let header = reader.header();
+    let link = Link::of(header.datalink)?;
+    // What a header says of the longest packet is often not so, and no reason to end there.
+    while let Some(packet) = reader.next_raw_packet() {
+        let mut packet = packet?;
+        packet.orig_len = packet.orig_len.max(packet.incl_len);
+        let packet = packet.try_into_pcap_packet(header.ts_resolution, u32::MAX)?;
         frames.extend(link.captured(packet.timestamp, packet.orig_len, &packet.data));
     }
     Ok(())

@@ -18,6 +18,7 @@ use floodwall_common::replies::Conversation;
 pub use maps::Maps;
 
 use crate::detect::{Assessment, Detector, Host, Observed, Verdict};
+use crate::exit::{Exit, Failure};
 use crate::respond::{InForce, apply, missing, respond};
 
 /// How often it is asked what goes on.
@@ -98,11 +99,29 @@ pub fn replay(
     path: &Path,
     options: &Options,
     mut warn: impl FnMut(&str),
-    mut tell: impl FnMut(&Line) -> Result<()>,
+    tell: impl FnMut(&Line) -> Result<()>,
 ) -> Result<Summary> {
     let captured = read(path, &mut warn)?;
-    let first = captured.first().with_context(|| format!("{}: no packets in it", path.display()))?.at;
-    let protected = Protected::of(&captured, &options.protect)?;
+    let summary = replay_captured(&captured, options, tell, |_, _| {});
+    let summary = summary.with_context(|| path.display().to_string())?;
+    if summary.packets == 0 {
+        warn(&format!("{}: no packet in it goes to {}", path.display(), summary.protected.join(", ")));
+    }
+    Ok(summary)
+}
+
+/// The same of frames in the order of their times; `judged` is told what becomes of each that comes in.
+///
+/// # Errors
+/// Where no frame is IP.
+pub fn replay_captured(
+    captured: &[Captured],
+    options: &Options,
+    mut tell: impl FnMut(&Line) -> Result<()>,
+    mut judged: impl FnMut(&Captured, Fate),
+) -> Result<Summary> {
+    let first = captured.first().ok_or_else(|| nothing("no packets in it"))?.at;
+    let protected = Protected::of(captured, &options.protect)?;
     let mut stage = Stage {
         maps: Maps::new()?,
         detector: Detector::default(),
@@ -116,7 +135,7 @@ pub fn replay(
     stage.summary.verdicts.insert(Verdict::Normal.label(), 0.0);
     let mut next_tick_ns = TICK_NS;
     let begun = Instant::now();
-    for captured in &captured {
+    for captured in captured {
         let at_ns = (captured.at - first).as_nanos() as u64;
         if let Some(speed) = options.speed {
             let due = Duration::from_secs_f64(at_ns as f64 / 1e9 / speed);
@@ -128,7 +147,7 @@ pub fn replay(
             next_tick_ns += TICK_NS;
         }
         match protected.direction(captured.frame()) {
-            Some(Direction::In) => stage.receive(captured.frame(), at_ns),
+            Some(Direction::In) => judged(captured, stage.receive(captured.frame(), at_ns)),
             Some(Direction::Out) => stage.send(captured.frame(), at_ns),
             None => {}
         }
@@ -162,7 +181,7 @@ impl Stage {
         }
     }
 
-    fn receive(&mut self, frame: Frame<'_>, at_ns: u64) {
+    fn receive(&mut self, frame: Frame<'_>, at_ns: u64) -> Fate {
         let now = Moment::from_ns(BEGIN_NS + at_ns);
         let (reason, _, fate) = self.maps.judge(frame, now);
         let host = Seen { maps: &self.maps, now, sees_sent: self.sees_sent, asked: &self.asked };
@@ -170,6 +189,7 @@ impl Stage {
             self.detector.observe(packet);
         }
         self.count(reason, fate);
+        fate
     }
 
     fn count(&mut self, reason: Reason, fate: Fate) {
@@ -245,6 +265,10 @@ impl Captured {
     }
 }
 
+fn nothing(error: &str) -> Failure {
+    Failure::new(Exit::Configuration, error)
+}
+
 /// Which way a frame goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
@@ -266,7 +290,7 @@ impl Protected {
             counts.entry(destination.halves()).or_insert((destination, 0)).1 += 1;
         }
         let most = counts.into_values().max_by_key(|(destination, count)| (*count, destination.halves()));
-        Ok(Self(vec![most.context("no packet in it is IP")?.0]))
+        Ok(Self(vec![most.ok_or_else(|| nothing("no packet in it is IP"))?.0]))
     }
 
     fn direction(&self, frame: Frame<'_>) -> Option<Direction> {

@@ -9,11 +9,11 @@ use anyhow::Result;
 use floodwall_common::abi::Counter;
 use floodwall_common::cookie::CookieMode;
 use floodwall_common::reason::{Reason, Verdict as Fate};
-use floodwall_common::signatures::Action;
+use floodwall_common::signatures::{Action, Fragment};
 pub use signature::Found;
 
 use crate::dataplane::Signature;
-use crate::detect::{Assessment, Features, Vector, WINDOW_NS, Window};
+use crate::detect::{Assessment, Features, Group, Observed, Vector, WINDOW_NS, Window};
 use crate::replay::Maps;
 use crate::signatures::fields_of;
 
@@ -52,6 +52,9 @@ pub fn automatic_name(vector: Vector, found: &Found) -> String {
     format!("{:?}", found.shape).hash(&mut hasher);
     format!("auto-{}-{:04x}", vector.label(), hasher.finish() & 0xffff)
 }
+
+/// Fragments among the answers of amplifiers from which on something is done about them.
+const FRAGMENTS: usize = 40;
 
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,7 +143,7 @@ const HELD: f64 = 0.8;
 /// What to do: the narrowest mechanism for each kind of flood that goes on and is not held by limits already.
 pub fn respond(assessment: &Assessment, features: &Features, window: &Window) -> Vec<Measure> {
     let signature = |vector: Vector| {
-        let found = signature::find(window, vector.group());
+        let found = signature::find(window, |group, _| group == vector.group());
         found.map(|found| Measure::Signature(vector, found))
     };
     let mut measures = Vec::new();
@@ -154,7 +157,11 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
                 measures.extend(signature::bare_syns(features, window).map(|found| Measure::Signature(*vector, found)));
                 measures.push(Measure::Cookies);
             }
-            Vector::TcpReflection | Vector::Amplification => measures.push(Measure::Drop(Reason::UnsolicitedReply)),
+            Vector::TcpReflection => measures.push(Measure::Drop(Reason::UnsolicitedReply)),
+            Vector::Amplification => {
+                measures.push(Measure::Drop(Reason::UnsolicitedReply));
+                measures.extend(fragments_of_replies(window));
+            }
             // Whoever completes connections has an address that limits hold.
             Vector::HttpFlood => {}
             Vector::UdpFlood | Vector::TcpFlood | Vector::IcmpFlood | Vector::FragmentFlood | Vector::ProtocolFlood => {
@@ -163,4 +170,12 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
         }
     }
     measures
+}
+
+/// Later fragments of answers have no ports that they could be told by.
+fn fragments_of_replies(window: &Window) -> Option<Measure> {
+    let is_fragment = |group, packet: &Observed| group == Group::UdpReplies && packet.fragment == Fragment::Later;
+    let count = window.packets().filter(|(group, packet)| is_fragment(*group, packet)).count();
+    let found = signature::find(window, is_fragment).filter(|_| count >= FRAGMENTS);
+    found.map(|found| Measure::Signature(Vector::FragmentFlood, found))
 }

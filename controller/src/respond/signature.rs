@@ -70,12 +70,12 @@ impl Field {
     }
 }
 
-/// Finds one for the packets of a group. `None` where they have too little in common, or all of it with good traffic.
-pub(super) fn find(window: &Window, group: Group) -> Option<Found> {
+/// Finds one for the packets of a flood. `None` where they have too little in common, or all of it with good traffic.
+pub(super) fn find(window: &Window, is_flood: impl Fn(Group, &Observed) -> bool) -> Option<Found> {
     // What is held already needs no other.
     let is_strange = |packet: &Observed| packet.is_known != Some(true) && !packet.is_held;
-    let flood: Vec<_> =
-        window.packets().filter(|(of, packet)| *of == group && is_strange(packet)).map(|(_, packet)| packet).collect();
+    let flood = window.packets().filter(|(group, packet)| is_flood(*group, packet) && is_strange(packet));
+    let flood: Vec<_> = flood.map(|(_, packet)| packet).collect();
     let protocol = most(flood.iter().map(|packet| u64::from(packet.protocol)))?;
     let fragment = most(flood.iter().map(|packet| packet.fragment as u64))?;
     // Of one family where nearly all of it is, else of both.

@@ -143,7 +143,7 @@ pub(super) const SURGE: &[Line] = &[
         ["real clients, and they are served", "many are not"]),
     line(bare, [(0.0, 0.5), (0.3, -4.0)], As::Share, "of SYNs have no TCP options",
         ["they look like those of operating systems", "no operating system sends such"]),
-    line(top_share, [(0.3, 0.5), (0.7, -3.0)], As::Share, "of connections are from one source",
+    line(top_share, [(0.3, 0.5), (0.7, -5.0)], As::Share, "of connections are from one source",
         ["many clients", "one client"]),
     line(one_port, [(0.1, -4.0), (0.5, 0.5)], As::Share, "of connections are for one port",
         ["a service", "a scan"]),
@@ -175,7 +175,7 @@ pub(super) const MISCONFIGURATION: &[Line] = &[
         ["it was not there before", "as usual"]),
     line(completed, [(0.3, -3.0), (0.8, 2.0)], As::Share, "of connections begun were completed",
         ["a real client, not forged addresses", "not completed"]),
-    line(is_regular, [(0.0, -2.5), (1.0, 2.0)], As::Flag, "whoever opens most",
+    line(is_regular, [(0.0, -4.0), (1.0, 2.0)], As::Flag, "whoever opens most",
         ["was a client before", "was never here before"]),
 ];
 
