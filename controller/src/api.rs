@@ -3,6 +3,8 @@
 //! Additions keep [`SCHEMA_VERSION`]; a change of meaning or a removal raises it. Rates are numbers with their unit in
 //! the name; times are seconds of the Unix epoch; sources are addresses (IPv4) or prefixes (IPv6 /64).
 
+use std::path::PathBuf;
+
 use floodwall_common::limits::{LimitKey, Limits, Per, Rate};
 use floodwall_common::reason::{Reason, Verdict};
 use serde::{Deserialize, Serialize};
@@ -350,6 +352,19 @@ pub struct DetachRequest {
     /// One interface; null for all.
     #[serde(default)]
     pub interface: Option<String>,
+}
+
+/// What `floodwall uninstall` has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uninstalled {
+    /// Version of this shape.
+    pub schema_version: u32,
+    /// The interfaces that the filter was taken off.
+    pub interfaces: Vec<String>,
+    /// Files and directories that are gone, that of the pins among them.
+    pub removed: Vec<PathBuf>,
+    /// Those that are left for `--purge`.
+    pub kept: Vec<PathBuf>,
 }
 
 /// What is on a list.

@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::unistd::{Uid, User, getpid, getuid};
@@ -58,12 +58,17 @@ pub fn append(path: &Path, entry: &Entry) -> io::Result<()> {
         fs::create_dir_all(directory)?;
     }
     if fs::metadata(path).is_ok_and(|metadata| metadata.len() > LONGEST) {
-        fs::rename(path, path.with_extension("ndjson.1"))?;
+        fs::rename(path, put_aside(path))?;
     }
     let mut line = serde_json::to_vec(entry)?;
     line.push(b'\n');
     // One write, so that lines of two processes stay apart.
     File::options().create(true).append(true).mode(0o640).open(path)?.write_all(&line)
+}
+
+/// Where the file goes that has grown long.
+pub fn put_aside(path: &Path) -> PathBuf {
+    path.with_extension("ndjson.1")
 }
 
 /// The last so many changes, the latest last. Lines that are none, as after a full disk, are left out.

@@ -1,11 +1,11 @@
 //! What another build, or another program, might have left in the kernel: made on purpose.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
-use aya::maps::{Array, Map, MapData};
-use aya::programs::{Xdp, XdpMode};
+use aya::maps::{Array, Map, MapData, MapInfo, loaded_maps};
+use aya::programs::{Xdp, XdpMode, loaded_programs};
 use floodwall::dataplane::Pins;
 use floodwall_common::abi::{INTERFACE_SLOTS, InterfaceRecord};
 
@@ -16,6 +16,49 @@ use crate::netns::Namespace;
 /// Where a map is pinned.
 pub fn pin(place: &Place, name: &str) -> PathBuf {
     Pins::new(place.bpffs()).directory().join(name)
+}
+
+/// The pinned maps, by their numbers: to ask later whether anything of them is left.
+#[derive(Debug)]
+pub struct Loaded {
+    maps: Vec<u32>,
+}
+
+impl Loaded {
+    /// Those that are pinned now, which have to be some.
+    ///
+    /// # Errors
+    /// Where they cannot be asked.
+    pub fn now(bpffs: &Path) -> Result<Self> {
+        let mut maps = Vec::new();
+        for entry in std::fs::read_dir(Pins::new(bpffs).directory())? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                maps.push(MapInfo::from_pin(entry.path())?.id());
+            }
+        }
+        ensure!(!maps.is_empty(), "nothing is pinned");
+        Ok(Self { maps })
+    }
+
+    /// Whether neither these maps nor a program that uses one of them is in the kernel.
+    ///
+    /// # Errors
+    /// Where the kernel does not say.
+    pub fn is_gone(&self) -> Result<bool> {
+        for map in loaded_maps() {
+            if self.maps.contains(&map?.id()) {
+                return Ok(false);
+            }
+        }
+        for program in loaded_programs() {
+            let used = program?.map_ids()?.unwrap_or_default();
+            if used.iter().any(|map| self.maps.contains(map)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// Makes every attached program look like one of another build.

@@ -187,6 +187,12 @@ pub(super) enum Verb {
         #[arg(long, value_name = "NAME", value_parser = interface_name)]
         interface: Option<String>,
     },
+    /// Leave nothing in the kernel: off all interfaces, all that is pinned removed. Not while the daemon runs
+    Uninstall {
+        /// Remove configuration and history too
+        #[arg(long)]
+        purge: bool,
+    },
 }
 
 #[derive(Debug, Args)]

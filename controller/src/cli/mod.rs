@@ -10,6 +10,7 @@ mod replay;
 mod services;
 mod show;
 mod signatures;
+mod uninstall;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -151,6 +152,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
             }
             print(global, &detached, |names| format!("detached: {}\n", names.join(", ")))?;
         }
+        Verb::Uninstall { purge } => uninstall::run(global, purge).await?,
     }
     Ok(Exit::Done)
 }

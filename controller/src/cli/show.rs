@@ -7,7 +7,8 @@ use floodwall_common::limits::Per;
 
 use crate::api::{
     AmplifiersView, CookiesView, CoveringEntry, EntryView, ExplainView, Flow, HistoryView, InterfaceStatus, LimitView,
-    LimitsView, ListView, PolicyView, RateView, Reloaded, ServicesView, SignatureView, SignaturesView, Status, TopView,
+    LimitsView, ListView, PolicyView, RateView, Reloaded, ServicesView, SignatureView, SignaturesView,
+    Status, TopView, Uninstalled,
 };
 use crate::detect::Verdict;
 use crate::doctor::{Diagnosis, Severity};
@@ -390,6 +391,17 @@ pub(super) fn history(view: &HistoryView) -> String {
         table.row(cells);
     }
     table.render()
+}
+
+/// `floodwall uninstall`.
+pub(super) fn uninstalled(view: &Uninstalled) -> String {
+    let mut text: String = view.interfaces.iter().map(|name| format!("detached: {name}\n")).collect();
+    view.removed.iter().for_each(|path| text += &format!("removed:  {}\n", path.display()));
+    if text.is_empty() {
+        text += "nothing to remove\n";
+    }
+    view.kept.iter().for_each(|path| text += &format!("kept:     {}   (--purge removes it)\n", path.display()));
+    text
 }
 
 /// `floodwall doctor`.

@@ -36,6 +36,9 @@ pub(super) fn in_object(name: &str) -> &str {
 /// What the pin of a link in the other direction ends with.
 pub(super) const SENT_SUFFIX: &str = "-sent";
 
+/// The directory on the BPF file system.
+const HOME: &str = "floodwall";
+
 /// Where everything is pinned: one directory per ABI version, so that two versions never mistake each other's maps.
 #[derive(Clone, Debug)]
 pub struct Pins {
@@ -47,13 +50,18 @@ impl Pins {
     /// The pins on this BPF file system.
     pub fn new(bpffs: impl Into<PathBuf>) -> Self {
         let root = bpffs.into();
-        let directory = root.join("floodwall").join(format!("v{ABI_VERSION}"));
+        let directory = root.join(HOME).join(format!("v{ABI_VERSION}"));
         Self { root, directory }
     }
 
     /// The BPF file system.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The directory of all ABI versions.
+    pub fn home(&self) -> PathBuf {
+        self.root.join(HOME)
     }
 
     /// The directory of this ABI version.

@@ -21,6 +21,7 @@ mod services;
 mod signatures;
 mod sys;
 mod text;
+mod uninstall;
 
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -56,6 +57,7 @@ pub use sent::SentReader;
 pub use services::{Service, caps_of};
 pub use signatures::{CompiledSignatures, Signature};
 pub use sys::{TestRun, TestRunResult, test_run};
+pub use uninstall::{Uninstalled, uninstall};
 
 use compile::apply;
 pub(crate) use compile::{ask_what_is_armed, first_config};
@@ -484,13 +486,13 @@ fn create_directory(pins: &Pins) -> Result<()> {
 
 /// Locks the directory above that of this version: that one may be cleared and made anew by who holds the lock.
 fn lock(pins: &Pins) -> Result<Flock<File>> {
-    let path = pins.directory().parent().unwrap_or(pins.root());
-    let directory = File::open(path).map_err(|source| Error::PinDirectory {
-        path: path.to_owned(),
+    let path = pins.home();
+    let directory = File::open(&path).map_err(|source| Error::PinDirectory {
+        path: path.clone(),
         root: pins.root().to_owned(),
         source,
     })?;
-    Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| Error::Locked { path: path.to_owned() })
+    Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| Error::Locked { path })
 }
 
 fn clear(pins: &Pins) -> Result<()> {
@@ -501,8 +503,9 @@ fn clear(pins: &Pins) -> Result<()> {
 /// bpffs has plain files and directories only, but refuses what `remove_dir_all` asks of it.
 fn remove_tree(directory: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() { remove_tree(&path)? } else { std::fs::remove_file(&path)? }
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() { remove_tree(&path)? } else { std::fs::remove_file(&path)? }
     }
     std::fs::remove_dir(directory)
 }
