@@ -10,5 +10,6 @@ pub mod http;
 pub mod kernel;
 pub mod netns;
 pub mod pins;
+pub mod root;
 pub mod topology;
 pub mod traffic;

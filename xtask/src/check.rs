@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
 use crate::setup::{Scope, setup};
-use crate::{command, toolchain};
+use crate::{command, deployment, toolchain};
 
 /// The workspaces beside the main one.
 const KERNEL_HALF: &str = "filter-ebpf";
@@ -52,9 +52,8 @@ fn fmt_in(workspace: &str, options: &FmtOptions) -> Result<()> {
 
 pub(crate) fn lint() -> Result<()> {
     setup(Scope::Everything)?;
-    let host = lint_host();
-    lint_kernel_half()?;
-    host
+    let outcomes = [lint_host(), lint_kernel_half(), deployment::lint()];
+    outcomes.into_iter().collect()
 }
 
 fn lint_host() -> Result<()> {

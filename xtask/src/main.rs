@@ -10,7 +10,9 @@ mod bench;
 mod build;
 mod check;
 mod command;
+mod deployment;
 mod fuzz;
+mod package;
 mod run;
 mod setup;
 mod system;
@@ -36,7 +38,7 @@ enum Task {
     Test(test::Options),
     Bench(bench::Options),
     Fmt(check::FmtOptions),
-    /// Clippy on both halves; a warning is an error
+    /// Clippy on both halves, a warning is an error; the service and the manifests
     Lint,
     /// The house rules that clippy does not know
     Tidy,
@@ -44,6 +46,7 @@ enum Task {
     Ci,
     Fuzz(fuzz::Options),
     Vm(vm::Options),
+    Package(package::Options),
 }
 
 fn main() -> ExitCode {
@@ -70,6 +73,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Ci => check::ci(),
         Task::Fuzz(options) => fuzz::fuzz(&options),
         Task::Vm(options) => vm::vm(&options),
+        Task::Package(options) => package::package(&options),
     }
 }
 

@@ -9,10 +9,12 @@ use clap::Args;
 
 use crate::{check, system, toolchain};
 
+pub(crate) mod cargo_deb;
 mod debian;
 mod linker;
 mod rustup;
 pub(crate) mod step;
+pub(crate) mod validators;
 
 /// Install what building, testing and linting need
 #[derive(Args)]
@@ -28,10 +30,12 @@ impl Options {
     }
 }
 
-/// What the machine is made ready for. Each includes those before it, but peers are for the bench alone.
+/// What the machine is made ready for. Each includes those before it; but packing is not for the lab, and peers are for the
+/// bench alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scope {
     Build,
+    Package,
     Lab,
     Test,
     Everything,
@@ -42,7 +46,8 @@ pub(crate) enum Scope {
 impl Scope {
     fn includes(self, other: Self) -> bool {
         match self {
-            Self::Peers => other <= Self::Lab || other == Self::Peers,
+            Self::Lab => other == Self::Build || other == Self::Lab,
+            Self::Peers => Self::Lab.includes(other) || other == Self::Peers,
             _ => other <= self,
         }
     }
@@ -56,7 +61,9 @@ struct Tool {
 }
 
 /// No C compiler among them: without one, cargo could not have linked this very program.
-const TOOLS: [Tool; 11] = [
+const TOOLS: [Tool; 13] = [
+    Tool { program: "systemd-analyze", package: "systemd", scope: Scope::Everything },
+    Tool { program: "dpkg-shlibdeps", package: "dpkg-dev", scope: Scope::Package },
     Tool { program: "ip", package: "iproute2", scope: Scope::Lab },
     Tool { program: "prometheus", package: "prometheus", scope: Scope::Test },
     Tool { program: "promtool", package: "prometheus", scope: Scope::Test },
@@ -76,12 +83,19 @@ const NOTICEABLE: Duration = Duration::from_secs(2);
 /// Installs what is missing for `scope`.
 pub(crate) fn setup(scope: Scope) -> Result<()> {
     let start = Instant::now();
-    let packages = [compiler_packages(scope), linker::packages(), tool_packages(scope)].concat();
+    let validators = if scope.includes(Scope::Everything) { validators::packages() } else { vec![] };
+    let packages = [compiler_packages(scope), linker::packages(), tool_packages(scope), validators].concat();
     if !packages.is_empty() {
         debian::install(&packages)?;
     }
     if toolchain::linker().is_err() {
         linker::build()?;
+    }
+    if scope.includes(Scope::Package) {
+        cargo_deb::install()?;
+    }
+    if scope.includes(Scope::Everything) {
+        validators::install()?;
     }
     confirm(scope)?;
     match start.elapsed() {

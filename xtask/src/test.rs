@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::setup::{Scope, setup};
-use crate::{command, system};
+use crate::{command, package, system};
 
 /// Set up, and run every test
 #[derive(Args)]
@@ -19,13 +19,15 @@ pub(crate) struct Options {
 pub(crate) fn test(options: &Options) -> Result<()> {
     setup(Scope::Test)?;
     build_daemon()?;
+    let daemon = command::target_dir()?.join("debug/floodwall");
+    let deb = package::debian(&daemon, package::Effort::Quick)?;
     let mut cargo = command::cargo();
     cargo.args(["test", "--locked"]);
     match options.selection.as_slice() {
         [] => cargo.arg("--workspace"),
         selection => cargo.args(selection),
     };
-    cargo.env("FLOODWALL_BIN", command::target_dir()?.join("debug/floodwall"));
+    cargo.env("FLOODWALL_BIN", daemon).env("FLOODWALL_DEB", deb);
     if !system::is_root() {
         run_tests_as_root(&mut cargo)?;
     }

@@ -120,7 +120,8 @@ pub enum Error {
     },
     /// The kernel refused the program.
     #[error(
-        "the kernel refused the filter program: {reason}\n  try: check that the kernel is 5.15 or newer; report this with `uname -r`"
+        "the kernel refused the filter program: {reason}\n  try: check that this process has CAP_PERFMON, and that the kernel is \
+        5.15 or newer; report this with `uname -r`"
     )]
     Rejected {
         /// Why.

@@ -1,0 +1,109 @@
+//! What the service and the pod are given is what the daemon needs: it lives with the capabilities of each, and with none less.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of tests fail as the tests do: by a panic")]
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use floodwall_tests::daemon::{Place, binary, status, wait_for};
+use floodwall_tests::topology::{PROTECTED, Topology};
+
+fn read(file: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(file)).unwrap()
+}
+
+/// Those that the pod adds to none, by the names of `setpriv`.
+fn of_the_pod() -> Vec<String> {
+    let manifest = read("kubernetes/floodwall.yaml");
+    assert!(manifest.contains("drop: [ALL]"));
+    let added = manifest.lines().find_map(|line| line.trim().strip_prefix("add: [")?.strip_suffix(']')).unwrap();
+    added.split(", ").map(str::to_lowercase).collect()
+}
+
+fn of_the_service() -> Vec<String> {
+    let unit = read("systemd/floodwall.service");
+    let bound = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
+    bound.split(' ').map(|name| name.strip_prefix("CAP_").unwrap().to_lowercase()).collect()
+}
+
+struct Stand {
+    topology: Topology,
+    place: Place,
+}
+
+impl Stand {
+    fn new() -> Self {
+        Self { topology: Topology::new(1).unwrap(), place: Place::new().unwrap() }
+    }
+
+    /// The daemon as root with these capabilities, and without a way to any other.
+    fn run(&self, capabilities: &[String]) -> Child {
+        let bound: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
+        let daemon = self.place.command(&self.topology.server, &["run", "--interface", PROTECTED, "--metrics", "off"]);
+        let mut bounded = self.topology.server.command("setpriv").unwrap();
+        bounded.args(["--no-new-privs", &format!("--bounding-set=-all{bound}"), "--inh-caps=-all"]);
+        bounded.arg(binary().unwrap()).args(daemon.as_ref().unwrap().get_args());
+        let environment: Vec<_> = daemon.as_ref().unwrap().get_envs().collect();
+        bounded.envs(environment.iter().filter_map(|(name, value)| Some((name, (*value)?))));
+        let log = std::fs::File::create(self.place.log()).unwrap();
+        bounded.stdin(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+
+    fn lives_with(&self, capabilities: &[String]) {
+        let mut daemon = self.run(capabilities);
+        let ready = wait_for("the daemon", || {
+            let answers = status(&self.topology.server, &self.place).is_ok_and(|status| status["attached"] == true);
+            (answers || daemon.try_wait().unwrap().is_some()).then_some(answers)
+        });
+        let log = std::fs::read_to_string(self.place.log()).unwrap();
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        assert!(ready.unwrap(), "{capabilities:?}: {log}");
+        assert!(!log.contains("ERROR") && !log.contains("WARN"), "{capabilities:?}: {log}");
+    }
+
+    fn dies_without(&self, missing: &str) {
+        let rest: Vec<_> = of_the_pod().into_iter().filter(|name| name != missing).collect();
+        let exit = self.run(&rest).wait().unwrap();
+        let log = std::fs::read_to_string(self.place.log()).unwrap();
+        assert_eq!(exit.code(), Some(4), "without {missing}: {log}");
+        assert!(log.contains(&format!("CAP_{}", missing.to_uppercase())), "without {missing}: {log}");
+    }
+}
+
+#[test]
+fn the_daemon_lives_with_the_capabilities_of_the_pod_and_with_none_less() {
+    let pod = of_the_pod();
+    Stand::new().lives_with(&pod);
+    for missing in &pod {
+        Stand::new().dies_without(missing);
+    }
+}
+
+#[test]
+fn the_service_has_one_more_for_the_group_of_the_socket() {
+    let service = of_the_service();
+    Stand::new().lives_with(&service);
+    let more: Vec<_> = service.into_iter().filter(|name| !of_the_pod().contains(name)).collect();
+    assert_eq!(more, ["chown"]);
+}
+
+#[test]
+fn the_container_is_given_what_the_pod_is() {
+    let recipe = read("container/Dockerfile");
+    let added = recipe.split("--cap-add ").skip(1).map(|rest| rest.split_whitespace().next().unwrap().to_lowercase());
+    assert_eq!(added.collect::<Vec<_>>(), of_the_pod());
+}
+
+#[test]
+fn the_file_in_the_pod_is_right() {
+    let manifest = read("kubernetes/floodwall.yaml");
+    let block = manifest.split_once("floodwall.toml: |\n").unwrap().1.split_once("\n---").unwrap().0;
+    let directory = std::env::temp_dir().join(format!("floodwall-pod-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("floodwall.toml");
+    std::fs::write(&file, block.lines().map(|line| format!("{}\n", line.trim_start())).collect::<String>()).unwrap();
+    let checked = Command::new(binary().unwrap()).args(["config", "check", "--config"]).arg(&file).output().unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
