@@ -6,6 +6,8 @@ mod client;
 mod config;
 mod incident;
 mod lists;
+#[cfg(test)]
+mod reference;
 mod replay;
 mod services;
 mod show;
