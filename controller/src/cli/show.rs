@@ -7,8 +7,8 @@ use floodwall_common::limits::Per;
 
 use crate::api::{
     AmplifiersView, CookiesView, CoveringEntry, EntryView, ExplainView, Flow, HistoryView, InterfaceStatus, LimitView,
-    LimitsView, ListView, PolicyView, RateView, Reloaded, ServicesView, SignatureView, SignaturesView,
-    Status, TopView, Uninstalled,
+    LimitsView, ListView, PolicyView, RateView, Reloaded, ServicesView, SignatureView, SignaturesView, Status, TopView,
+    Uninstalled,
 };
 use crate::detect::Verdict;
 use crate::doctor::{Diagnosis, Severity};
