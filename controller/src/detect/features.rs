@@ -19,6 +19,8 @@ const PEERS: usize = 1 << 16;
 /// Good packets that are kept, and of how many one is.
 const GOOD: usize = 1 << 14;
 const ONE_GOOD_OF: usize = 4;
+/// How long nothing has to be found until what came is good.
+const TRIAL_NS: u64 = 5_000_000_000;
 
 /// The packets of one group.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -102,6 +104,8 @@ pub struct Window {
     /// Some of what came while nothing was going on, from all of the last minutes.
     good: VecDeque<Observed>,
     good_seen: usize,
+    /// What came lately: good, if nothing is found for a while.
+    on_trial: VecDeque<Observed>,
 }
 
 impl Window {
@@ -132,6 +136,16 @@ impl Window {
     fn keep(&mut self, packet: Observed) {
         self.good_seen += 1;
         if self.good_seen.is_multiple_of(ONE_GOOD_OF) {
+            self.on_trial.push_back(packet);
+        }
+    }
+
+    /// What came a while ago and nothing was found since is good. What came just before something was found is part of it.
+    fn try_good(&mut self, now_ns: u64, is_quiet: bool) {
+        if !is_quiet {
+            self.on_trial.clear();
+        }
+        while let Some(packet) = self.on_trial.pop_front_if(|packet| now_ns.saturating_sub(packet.at_ns) > TRIAL_NS) {
             if self.good.len() >= GOOD {
                 self.good.pop_front();
             }
@@ -166,6 +180,7 @@ impl Window {
                 self.keep(packet);
             }
         }
+        self.try_good(now_ns, is_quiet);
         self.followed.expire(now_ns);
         let mut counts: [Counts; Group::ALL.len()] = Default::default();
         for (group, packet) in self.packets.iter().rev() {
