@@ -89,9 +89,9 @@ fn a_flood_from_random_sources_is_named_held_and_written_down() {
         (dropped > RATE / 10 && passed < dropped / 20).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error}: {}\n{}", scene.situation(), scene.verb("incident show")));
-    flood.join().unwrap().unwrap();
+    let sent = flood.join().unwrap().unwrap();
     let seen = finish(clients).unwrap();
-    assert!(seen.tcp.share() >= 0.99, "TCP: {} of {}", seen.tcp.answered, seen.tcp.asked);
+    assert!(seen.tcp.share() >= 0.99, "TCP: {} of {} ({sent:?})", seen.tcp.answered, seen.tcp.asked);
     let signatures = scene.verb("signature list");
     assert!(signatures.contains("auto-udp-flood"), "{signatures}");
     // Over after ten quiet seconds.
