@@ -53,6 +53,9 @@ pub struct Status {
     pub source_capacity: u64,
     /// Entries on the allow list.
     pub allow_entries: usize,
+    /// Those of them that are there by themselves.
+    #[serde(default)]
+    pub allow_automatic: usize,
     /// Entries on the deny list.
     pub deny_entries: usize,
     /// Sampled headers that found the ring full.
@@ -130,6 +133,7 @@ impl Status {
             sources: now.sources,
             source_capacity: now.source_capacity,
             allow_entries: entries(floodwall_common::lists::List::Allow),
+            allow_automatic: now.allow_automatic,
             deny_entries: entries(floodwall_common::lists::List::Deny),
             samples_lost: now.samples_lost.iter().sum(),
             generation: now.generation,
@@ -278,6 +282,9 @@ pub struct LimitsChange {
     pub generation: Option<u64>,
     /// The limits to set. Empty: back to the defaults.
     pub limits: Vec<LimitView>,
+    /// Also limits of zero, which block.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// What the operator has chosen for the reasons that are his.
@@ -402,6 +409,9 @@ pub struct ListChange {
     /// Prefixes to remove.
     #[serde(default)]
     pub remove: Vec<ipnet::IpNet>,
+    /// Also what would hit a large part of the Internet, or peers that this host needs.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// What a change of a list came to.

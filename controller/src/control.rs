@@ -25,6 +25,7 @@ use crate::dataplane::{
     known_amplifiers, limits_of,
 };
 use crate::exit::{Exit, Failure};
+use crate::prefixes::overlap;
 use crate::signatures::shape_of;
 
 /// All limits.
@@ -414,8 +415,18 @@ impl ListPlan {
     /// Where the maps cannot be read.
     pub fn new(dataplane: &Dataplane, list: List, change: &ListChange) -> anyhow::Result<Self> {
         let mut plan = Self::present(dataplane)?;
+        if list == List::Deny {
+            // The allow list wins; what is on it by itself gives way to what somebody denies.
+            let gives_way = |allowed: IpNet| change.add.iter().any(|denied| overlap(denied.prefix, allowed));
+            plan.lists[List::Allow as usize].retain(|prefix, entry| !(entry.is_automatic() && gives_way(*prefix)));
+        }
         plan.change(list, change);
         Ok(plan)
+    }
+
+    /// What is to be on a list.
+    pub fn entries(&self, list: List) -> impl Iterator<Item = &Listed> {
+        self.lists[list as usize].values()
     }
 
     /// What is on the lists now. Ended entries go.

@@ -86,6 +86,8 @@ pub struct Snapshot {
     pub interfaces: Vec<Interface>,
     /// Sizes of the lists.
     pub lists: Vec<ListSize>,
+    /// Entries that are on the allow list by themselves.
+    pub allow_automatic: usize,
     /// Signatures in force.
     pub signatures: usize,
     /// Entries that a list may hold.
@@ -123,6 +125,7 @@ impl Snapshot {
             caps: caps_of(&config),
             interfaces: interfaces.collect(),
             lists: lists.sizes,
+            allow_automatic: lists.automatic,
             signatures: dataplane.signatures()?.iter().filter(|signature| signature.is_live(now)).count(),
             list_capacity: MAX_ENTRIES as usize,
             sources,
@@ -148,6 +151,7 @@ impl Snapshot {
 #[derive(Clone, Debug)]
 pub struct ListSizes {
     sizes: Vec<ListSize>,
+    automatic: usize,
     first_end: Option<Moment>,
 }
 
@@ -157,11 +161,12 @@ impl ListSizes {
     /// # Errors
     /// Where the maps cannot be read.
     pub fn count(dataplane: &Dataplane, now: Moment) -> dataplane::Result<Self> {
-        let mut counted = Self { sizes: Vec::new(), first_end: None };
+        let mut counted = Self { sizes: Vec::new(), automatic: 0, first_end: None };
         for list in List::ALL {
             let mut entries = dataplane.list(*list)?;
             entries.retain(|entry| entry.until.is_none_or(|until| until > now));
             let ends = entries.iter().filter_map(|entry| entry.until);
+            counted.automatic += entries.iter().filter(|entry| entry.is_automatic()).count();
             counted.first_end = ends.chain(counted.first_end).min();
             let v4 = entries.iter().filter(|entry| entry.prefix.addr().is_ipv4()).count();
             counted.sizes.push(ListSize { list: *list, family: Family::V4, entries: v4 });

@@ -241,9 +241,9 @@ pub(super) struct SetLimit {
     /// Bytes at once; without it, one second of --bps
     #[arg(long, value_name = "BYTES", value_parser = at_once)]
     pub(super) byte_burst: Option<u64>,
-    /// Confirm that a limit of 0 blocks all of this class
-    #[arg(long)]
-    pub(super) yes_block_all: bool,
+    /// Do it though a limit of 0 blocks all of this class
+    #[arg(long, visible_alias = "yes-block-all")]
+    pub(super) force: bool,
     /// Write it into the configuration file too
     #[arg(long)]
     pub(super) save: bool,

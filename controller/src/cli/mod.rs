@@ -34,7 +34,8 @@ use crate::control::{limit_key, limit_name};
 use crate::daemon;
 use crate::doctor::{Severity, diagnose};
 use crate::exit::{Exit, Failure, exit_of};
-use crate::history;
+use crate::peers::Peer;
+use crate::{history, lockout, peers};
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -285,7 +286,8 @@ async fn limits(global: &Global, verb: Limits) -> anyhow::Result<()> {
             let names: Vec<_> = names.iter().map(|name| limit_name(name)).collect::<Result<_, _>>()?;
             let named = LimitKey::all().filter(|key| names.contains(&key.name));
             let limits = named.map(|key| LimitView::new(key, key.default_limits())).collect();
-            Backend::find(global).await?.change_limits(&LimitsChange { generation: None, limits }).await?
+            let change = LimitsChange { generation: None, limits, force: false };
+            Backend::find(global).await?.change_limits(&change).await?
         }
     };
     print(global, &view, show::limits)
@@ -300,29 +302,21 @@ async fn fragments(global: &Global, policy: FragmentPolicy) -> anyhow::Result<()
         FragmentPolicy::Pass => Rate::Off,
     };
     let limits = floodwall_common::limits::Limits { packets, bytes: Rate::Off };
-    let change = LimitsChange { generation: None, limits: vec![LimitView::new(key, limits)] };
+    let change = LimitsChange { generation: None, limits: vec![LimitView::new(key, limits)], force: true };
     print(global, &Backend::find(global).await?.change_limits(&change).await?, show::limits)
 }
 
 /// Reads the limit, changes what was named, and writes it back: the generation says whether somebody was faster.
 async fn set_limit(global: &Global, set: &SetLimit) -> anyhow::Result<crate::api::LimitsView> {
     let key = limit_key(&set.name, &set.per)?;
-    let zero = [set.pps, set.bps].contains(&Some(Quantity::PerSecond(0)));
-    if zero && !set.yes_block_all {
-        let text = format!("a limit of 0 blocks every {} packet of every source", set.name);
-        return Err(Failure::new(Exit::Usage, text).hint("`off` for no limit, or add --yes-block-all").into());
-    }
-    if zero && key.name == LimitName::Allowed {
-        let text = "the limit of allowed sources cannot be 0: it is what keeps you from being locked out";
-        return Err(Failure::new(Exit::Usage, text).into());
-    }
     let view = Backend::find(global).await?.limits().await?;
     let present = view.limits.iter().find(|limit| limit.is(key));
     let present = present.map_or_else(|| key.default_limits(), LimitView::limits);
     let packets = changed(present.packets, set.pps, set.burst, "--pps", "--burst")?;
     let bytes = changed(present.bytes, set.bps, set.byte_burst, "--bps", "--byte-burst")?;
     let change = LimitView::new(key, floodwall_common::limits::Limits { packets, bytes });
-    let change = LimitsChange { generation: Some(view.generation), limits: vec![change] };
+    let change = LimitsChange { generation: Some(view.generation), limits: vec![change], force: set.force };
+    lockout::check_limits(&change, || around(global))?;
     let view = Backend::find(global).await?.change_limits(&change).await?;
     if set.save {
         let path = global.config.clone().unwrap_or_else(|| DEFAULT_PATH.into());
@@ -330,6 +324,11 @@ async fn set_limit(global: &Global, set: &SetLimit) -> anyhow::Result<crate::api
         eprintln!("floodwall: written to {}", path.display());
     }
     Ok(view)
+}
+
+/// Peers that somebody would miss, seen from here: this process knows who types.
+fn around(global: &Global) -> Vec<Peer> {
+    lockout::around(peers::caller(std::process::id() as i32), global.config.as_deref())
 }
 
 /// A rate with what was typed. A new rate without a burst gets one second of it.

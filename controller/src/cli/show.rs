@@ -96,9 +96,13 @@ pub(super) fn status(status: &Status) -> String {
     }
     let _ = write!(
         text,
-        "\nsources owing  {} of {}\nallow / deny   {} / {} entries\n",
+        "\nsources owing  {} of {}\nallow / deny   {} / {} entries",
         status.sources, status.source_capacity, status.allow_entries, status.deny_entries
     );
+    text += &match status.allow_automatic {
+        0 => "\n".to_owned(),
+        automatic => format!(", {automatic} of them allowed by themselves: floodwall allow list\n"),
+    };
     if !status.armed.is_empty() {
         let _ = writeln!(text, "armed          {}", status.armed.join(", "));
     }

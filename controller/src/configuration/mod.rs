@@ -21,6 +21,7 @@ pub use read::{DEFAULT_PATH, Origins, Source};
 pub use save::save_limit;
 
 use crate::api::{RateView, ServiceView};
+use crate::peers::{Peer, trusted};
 
 /// Where metrics are served unless somebody says otherwise.
 pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9557);
@@ -47,6 +48,13 @@ pub struct Configuration {
     /// How to log. Default: text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogFormat>,
+    /// Allow who is logged in over SSH, gateways, resolvers and `monitors` without being asked. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_allow: Option<bool>,
+    /// What monitors this host: addresses or prefixes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub monitors: Option<Vec<Prefix>>,
     /// Limits by class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<BTreeMap<LimitLabel, Limit>>,
@@ -322,6 +330,7 @@ impl Configuration {
             metrics: Some(DEFAULT_METRICS.to_string()),
             metrics_public: Some(false),
             log: Some(LogFormat::Text),
+            auto_allow: Some(true),
             limits: Some(LimitName::ALL.iter().map(|name| limit(*name)).collect()),
             policy: Some(Reason::chosen().map(|(reason, standard)| (ReasonLabel(reason), verdict(standard))).collect()),
             cookies: Some(Cookies { mode: CookieLabel(CookieMode::Off), answers_pps: None }),
@@ -363,6 +372,16 @@ impl Configuration {
             limits.map_or(Ok(key.default_limits()), |rates| rates.limits(key.default_limits()))
         };
         Some(LimitKey::all().map(|key| (key, wanted(key))).collect())
+    }
+
+    /// What monitors this host.
+    pub fn monitors(&self) -> Vec<ipnet::IpNet> {
+        self.monitors.iter().flatten().map(|prefix| prefix.0).collect()
+    }
+
+    /// Peers that are to be on the allow list without being put there.
+    pub fn automatic(&self) -> Vec<Peer> {
+        if self.auto_allow == Some(false) { Vec::new() } else { trusted(&self.monitors()) }
     }
 
     /// The services, as they cross the socket.

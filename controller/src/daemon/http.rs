@@ -23,7 +23,7 @@ use crate::api::{
 use crate::dataplane::{self, monotonic_ns};
 use crate::exit::{Exit, Failure, describe, exit_of};
 use crate::talkers::By;
-use crate::{control, explain, metrics};
+use crate::{control, explain, lockout, metrics};
 
 /// Bytes of a request.
 const BODY_BYTES: usize = 1 << 20;
@@ -165,6 +165,7 @@ async fn change_limits(
     axum::Extension(who): Who,
     Json(change): Json<LimitsChange>,
 ) -> Answer<LimitsView> {
+    lockout::check_limits(&change, || daemon.around(who.address()))?;
     let view = control::change_limits(&mut daemon.dataplane(), &change)?;
     changed(&daemon, &who, format!("limits {}", serde_json::to_string(&change.limits).unwrap_or_default())).await?;
     Ok(Json(view))
@@ -288,6 +289,7 @@ async fn change_list(
     let what = format!("{name} +{} -{}", change.add.len(), change.remove.len());
     // Others go on changing things while long lists are built; one who does makes this change fail, and nothing happens.
     let work = move |daemon: &Daemon| {
+        lockout::check_list(list, &change, &daemon.around(who.address()))?;
         let plan = control::ListPlan::new(&daemon.dataplane(), list, &change)?;
         let prepared = plan.prepare()?;
         plan.install(&mut daemon.dataplane(), &prepared)

@@ -9,7 +9,7 @@ mod server;
 mod service_manager;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,9 +27,10 @@ use crate::api::{Reloaded, SCHEMA_VERSION};
 use crate::configuration::{Change, DEFAULT_PATH, Plan, ReasonLabel, Source};
 use crate::dataplane::{self, Dataplane, Device, MadeOf, NEED_MEMORY, Outcome, Pins, SampleReader, monotonic_ns};
 use crate::exit::{Exit, Failure, describe};
-use crate::history;
+use crate::peers::Peer;
 use crate::snapshot::{ListSizes, Snapshot};
 use crate::talkers::Talkers;
+use crate::{history, lockout};
 
 /// How often a snapshot is taken.
 const TICK: Duration = Duration::from_millis(250);
@@ -145,7 +146,8 @@ impl Daemon {
                 || Failure::new(Exit::Configuration, format!("there is no {DEFAULT_PATH}")).hint("run --config <path>");
             let mut source = Source::find(daemon.options.file.as_deref())?.ok_or_else(none)?;
             daemon.options.overrule(&mut source);
-            let plan = Plan::new(&daemon.dataplane(), &source)?;
+            let automatic = source.configuration.automatic();
+            let plan = Plan::new(&daemon.dataplane(), &source, Some(&automatic))?;
             // Without the lock: lists of a million take seconds.
             let prepared = plan.prepare()?;
             let changes = prepared.apply(&mut daemon.dataplane(), &devices)?;
@@ -182,6 +184,11 @@ impl Daemon {
         history::last(path, number).with_context(|| format!("cannot read {}", path.display()))
     }
 
+    /// Peers that somebody would miss, and who of them asks.
+    pub(crate) fn around(&self, caller: Option<IpAddr>) -> Vec<Peer> {
+        lockout::around(caller, self.options.file.as_deref())
+    }
+
     /// Takes a snapshot now: after a change, so that who made it sees it.
     pub(crate) async fn refresh(&self) -> dataplane::Result<()> {
         let snapshot = self.snapshot(&dataplane::devices().await?)?;
@@ -214,12 +221,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         }
     }
     let devices = dataplane::devices().await?;
-    if let Some(mut source) = options.source.clone() {
-        options.overrule(&mut source);
-        without_memory(&plane, &mut source)?;
-        let changes = Plan::new(&plane, &source)?.prepare()?.apply(&mut plane, &devices)?;
-        report(&changes);
-    }
+    let mut source = options.source.clone().unwrap_or_default();
+    options.overrule(&mut source);
+    without_memory(&plane, &mut source)?;
+    let automatic = source.configuration.automatic();
+    let changes = Plan::new(&plane, &source, Some(&automatic))?.prepare()?.apply(&mut plane, &devices)?;
+    report(&changes);
     if let Some(mode) = options.mode {
         match plane.set_mode(mode) {
             Err(error @ dataplane::Error::Stopped) => warn!("{}", describe(&error.into())),
@@ -285,7 +292,7 @@ fn without_memory(plane: &Dataplane, source: &mut Source) -> dataplane::Result<(
 
 fn report(changes: &[Change]) {
     for change in changes {
-        info!(%change, "by the configuration file");
+        info!(%change, "by the configuration");
     }
 }
 

@@ -3,7 +3,7 @@
 //! Every connection is bounded: one request, so many seconds, so many bytes, so many connections at once.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 
 use super::{Daemon, http};
 use crate::exit::{Exit, Failure};
-use crate::history;
+use crate::{history, peers};
 
 /// Connections at once, on each listener.
 const CONNECTIONS: usize = 64;
@@ -45,6 +45,11 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// From where he is logged in, as far as that can be seen.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        peers::caller(self.pid)
+    }
+
     /// What he has changed.
     pub(super) fn entry(&self, change: String) -> history::Entry {
         history::Entry::new(self.uid, self.pid, "socket", change)
