@@ -43,6 +43,9 @@ pub struct Status {
     pub mode: String,
     /// Since when.
     pub mode_since_unix_s: u64,
+    /// Where drops are real on trial only: seconds that are left to confirm them, 0 where they have ended. Else null.
+    #[serde(default)]
+    pub confirm_within_s: Option<u64>,
     /// Every interface that is meant to be protected is.
     pub attached: bool,
     /// Each of them.
@@ -128,6 +131,7 @@ impl Status {
             daemon,
             mode: now.mode.label().to_owned(),
             mode_since_unix_s: now.mode_since_unix_s,
+            confirm_within_s: now.trial.map(|left| left.as_nanos().div_ceil(1_000_000_000) as u64),
             attached: now.is_attached(),
             interfaces: now.interfaces.iter().map(|interface| interface_status(interface, now, earlier)).collect(),
             sources: now.sources,
@@ -315,6 +319,18 @@ pub struct PolicyEntry {
 pub struct ModeChange {
     /// `monitor` or `enforce`.
     pub mode: String,
+    /// With `enforce`: monitor again after so many seconds, unless it is confirmed.
+    #[serde(default)]
+    pub confirm_s: Option<u64>,
+}
+
+/// How a configuration file is read anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadRequest {
+    /// Drops are real for so many seconds only, unless they are confirmed.
+    #[serde(default)]
+    pub confirm_s: Option<u64>,
 }
 
 /// What reading the configuration file anew came to.
@@ -328,6 +344,9 @@ pub struct Reloaded {
     pub changes: Vec<Change>,
     /// What has changed in the files and takes a restart of the daemon.
     pub needs_restart: Vec<String>,
+    /// Drops are on trial for so many seconds.
+    #[serde(default)]
+    pub confirm_within_s: Option<u64>,
 }
 
 impl Reloaded {

@@ -202,6 +202,8 @@ fn name_servers(resolv_conf: &str) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
+    use std::process::Stdio;
 
     fn address(text: &str) -> IpAddr {
         text.parse().expect(text)
@@ -220,12 +222,15 @@ mod tests {
 
     #[test]
     fn a_process_says_from_where_its_user_is_logged_in() {
-        let mut sleeper = std::process::Command::new("cat");
-        sleeper.env("SSH_CONNECTION", "192.0.2.7 50000 10.0.0.1 22").stdin(std::process::Stdio::piped());
-        let mut sleeper = sleeper.spawn().expect("a process");
-        assert_eq!(caller(sleeper.id() as i32), Some(address("192.0.2.7")));
-        sleeper.kill().expect("killed");
-        sleeper.wait().expect("gone");
+        let mut echo = std::process::Command::new("cat");
+        echo.env("SSH_CONNECTION", "192.0.2.7 50000 10.0.0.1 22").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut echo = echo.spawn().expect("a process");
+        // Until it answers it may not have its environment yet.
+        echo.stdin.as_mut().expect("its input").write_all(b"x").expect("written");
+        echo.stdout.as_mut().expect("its output").read_exact(&mut [0]).expect("read");
+        assert_eq!(caller(echo.id() as i32), Some(address("192.0.2.7")));
+        echo.kill().expect("killed");
+        echo.wait().expect("gone");
     }
 
     #[test]

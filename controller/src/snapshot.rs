@@ -1,11 +1,11 @@
 //! What the dataplane looked like at one moment: immutable, and the source of every view. There is no second counter.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use floodwall_common::abi::SAMPLE_STREAMS;
 use floodwall_common::class::{Class, Family};
 use floodwall_common::clock::Moment;
-use floodwall_common::config::Mode;
+use floodwall_common::config::{Config, Mode};
 use floodwall_common::limits::{LimitKey, Limits, Rate};
 use floodwall_common::lists::{List, MAX_ENTRIES};
 use floodwall_common::reason::{DropSet, Reason, Verdict};
@@ -74,6 +74,8 @@ pub struct Snapshot {
     pub mode: Mode,
     /// Since when, in seconds of the Unix epoch.
     pub mode_since_unix_s: u64,
+    /// Where drops are, or were, real on trial only: for how long yet.
+    pub trial: Option<Duration>,
     /// Counts changes of the configuration.
     pub generation: u64,
     /// Reasons that drop.
@@ -117,8 +119,9 @@ impl Snapshot {
         });
         Ok(Self {
             taken_ns: monotonic_ns(),
-            mode: config.mode(),
+            mode: config.mode_at(now),
             mode_since_unix_s: config.mode_since_unix_s,
+            trial: trial_left(&config, now),
             generation: config.generation,
             drops: config.drops,
             limits: LimitKey::all().map(|key| (key, limits_of(&config, key))).collect(),
@@ -145,6 +148,11 @@ impl Snapshot {
         let drops = self.drops;
         Reason::chosen().map(move |(reason, standard)| (reason, reason.verdict(drops), standard))
     }
+}
+
+/// What is left of a trial; nothing where it has ended, and `None` where there is none.
+fn trial_left(config: &Config, now: Moment) -> Option<Duration> {
+    config.is_on_trial().then(|| Duration::from_nanos(config.trial_until_ns.saturating_sub(now.ns())))
 }
 
 /// The sizes of all lists, and until when they hold.

@@ -60,7 +60,11 @@ pub(super) enum Verb {
     Mode {
         /// monitor: count what would be dropped; enforce: drop it
         mode: ModeName,
+        #[command(flatten)]
+        trial: Trial,
     },
+    /// Keep drops that `--confirm` has made real
+    Confirm,
     /// The kill switch: nothing drops from now on, whatever anybody or anything sets
     Stop,
     /// Go on as before `stop`
@@ -126,7 +130,8 @@ pub(super) enum Verb {
     #[command(subcommand)]
     Config(Config),
     /// Have the daemon read its configuration file anew: all of it comes in force, or nothing
-    Reload,
+    #[command(visible_alias = "apply")]
+    Reload(Trial),
     /// Who changed what, and when
     History {
         /// How many changes, the latest last
@@ -152,6 +157,19 @@ pub(super) enum Verb {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Trial {
+    /// Monitor mode again after this time, for example 60s, unless `floodwall confirm` comes first, daemon or none
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) confirm: Option<Duration>,
+}
+
+impl Trial {
+    pub(super) fn seconds(&self) -> Option<u64> {
+        self.confirm.map(|time| time.as_secs())
+    }
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Run {
     /// An interface to protect; may be given several times
     #[arg(short, long = "interface", visible_alias = "iface", value_name = "NAME", value_parser = interface_name,
@@ -163,12 +181,21 @@ pub(super) struct Run {
     /// Mode to start in; without it the mode stays what it is, monitor at first
     #[arg(long, value_enum)]
     pub(super) mode: Option<ModeName>,
+    /// With --mode enforce: monitor mode again after this time, unless `floodwall confirm` comes first
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "mode")]
+    pub(super) confirm: Option<Duration>,
     /// Where to serve metrics, or `off`; without it 127.0.0.1:9557
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = metrics_address)]
     pub(super) metrics: Option<MetricsAddress>,
     /// Serve metrics on an address that others can reach
     #[arg(long)]
     pub(super) metrics_public: bool,
+    /// Serve the whole API there to whoever has the token, or `off`. Not encrypted
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = metrics_address)]
+    pub(super) api: Option<MetricsAddress>,
+    /// The file that has the token; without it the credential `api-token`, or FLOODWALL_API_TOKEN
+    #[arg(long, value_name = "PATH")]
+    pub(super) api_token_file: Option<PathBuf>,
     /// Take the filter off again when stopped
     #[arg(long)]
     pub(super) detach_on_exit: bool,
@@ -214,11 +241,28 @@ pub(super) enum Limits {
     Show,
     /// Set a limit; what is not named stays
     Set(SetLimit),
+    /// What a limit would have dropped of the last minutes; sets nothing
+    Preview(PreviewLimit),
     /// Back to the defaults
     Reset {
         /// Only these
         names: Vec<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PreviewLimit {
+    /// tcp-syn, tcp, udp, icmp, fragment or other
+    pub(super) name: String,
+    /// Who would share the limit: one source, or all of an IPv4 /24 or IPv6 /56 (subnet), or of a /16 or /48 (network)
+    #[arg(long, value_name = "WHO", default_value = "source", value_parser = who_shares())]
+    pub(super) per: String,
+    /// Packets per second
+    #[arg(long, value_name = "PACKETS", value_parser = whole_number)]
+    pub(super) pps: u64,
+    /// Packets at once; without it, one second of --pps
+    #[arg(long, value_name = "PACKETS", value_parser = at_once)]
+    pub(super) burst: Option<u64>,
 }
 
 #[derive(Debug, Args)]

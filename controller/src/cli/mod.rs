@@ -5,11 +5,13 @@ mod backend;
 mod client;
 mod config;
 mod lists;
+mod preview;
 mod services;
 mod show;
 mod signatures;
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -27,11 +29,15 @@ use self::args::{
 };
 use self::backend::Backend;
 use crate::api::{
-    AmplifiersChange, CookiesChange, LimitView, LimitsChange, ModeChange, PolicyEntry, RateView, Reloaded, Status,
+    AmplifiersChange, CookiesChange, LimitView, LimitsChange, ModeChange, PolicyEntry, RateView, ReloadRequest,
+    Reloaded, Status,
 };
-use crate::configuration::{self, DEFAULT_METRICS, DEFAULT_PATH, LogFormat, Quantity, Source, save_limit};
+use crate::configuration::{
+    self, Configuration, DEFAULT_METRICS, DEFAULT_PATH, LogFormat, Quantity, READ_GROUP, Source, save_limit,
+};
 use crate::control::{limit_key, limit_name};
 use crate::daemon;
+use crate::daemon::access::Token;
 use crate::doctor::{Severity, diagnose};
 use crate::exit::{Exit, Failure, exit_of};
 use crate::peers::Peer;
@@ -96,7 +102,8 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Run(options) => return start(global, options).await,
         Verb::Status => return status(global).await,
         Verb::Limits(verb) => limits(global, verb).await?,
-        Verb::Mode { mode } => return set_mode(global, mode).await,
+        Verb::Mode { mode, trial } => return set_mode(global, mode, trial.seconds()).await,
+        Verb::Confirm => print(global, &Backend::find(global).await?.confirm().await?, show::mode)?,
         Verb::Stop => return switch(global, Switch::Off).await,
         Verb::Resume => return switch(global, Switch::On).await,
         Verb::Policy(verb) => policy(global, verb).await?,
@@ -135,8 +142,9 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
             std::fs::create_dir_all(&directory).map_err(cannot)?;
             clap_mangen::generate_to(Cli::command(), &directory).map_err(cannot)?;
         }
-        Verb::Reload => {
-            let reloaded: Reloaded = Backend::daemon(global).await?.post("/api/v1/reload", &()).await?;
+        Verb::Reload(trial) => {
+            let request = ReloadRequest { confirm_s: trial.seconds() };
+            let reloaded: Reloaded = Backend::daemon(global).await?.post("/api/v1/reload", &request).await?;
             print(global, &reloaded, show::reloaded)?;
         }
         Verb::Metrics => write_out(&Backend::find(global).await?.metrics().await?)?,
@@ -168,6 +176,7 @@ async fn start(global: &Global, options: Run) -> anyhow::Result<Exit> {
         let text = format!("--metrics {address} is not a loopback address: others could read it");
         return Err(Failure::new(Exit::Usage, text).hint("--metrics 127.0.0.1:9557, or add --metrics-public").into());
     }
+    let api = api(&options, &file)?;
     log_to_stderr(options.log_json || file.log == Some(LogFormat::Json));
     let interfaces =
         if options.interfaces.is_empty() { file.interfaces.unwrap_or_default() } else { options.interfaces };
@@ -178,13 +187,29 @@ async fn start(global: &Global, options: Run) -> anyhow::Result<Exit> {
         file: global.config.clone(),
         source,
         mode: options.mode.and_then(|mode| Mode::from_label(mode.label())),
+        confirm_s: options.confirm.map(|time| time.as_secs()),
         bpffs: global.bpffs.clone(),
         socket: global.socket.clone(),
         metrics,
+        api,
+        read_group: file.read_group.unwrap_or_else(|| READ_GROUP.to_owned()),
         detach_on_exit: options.detach_on_exit,
     })
     .await?;
     Ok(Exit::Done)
+}
+
+/// Where the whole API is served, and what a caller has to show.
+fn api(options: &Run, file: &Configuration) -> Result<Option<(SocketAddr, Token)>, Failure> {
+    let address = match (options.api, &file.api) {
+        (Some(address), _) => address,
+        (None, Some(text)) => {
+            metrics_address(text).map_err(|text| Failure::new(Exit::Configuration, format!("api: it is not {text}")))?
+        }
+        (None, None) => return Ok(None),
+    };
+    let token_file = options.api_token_file.as_deref().or(file.api_token_file.as_deref());
+    address.0.map(|address| Token::find(token_file).map(|token| (address, token))).transpose()
 }
 
 /// Structured logs; `RUST_LOG` says how much.
@@ -210,8 +235,8 @@ fn exit_of_status(status: &Status) -> Exit {
     }
 }
 
-async fn set_mode(global: &Global, mode: ModeName) -> anyhow::Result<Exit> {
-    let change = ModeChange { mode: mode.label().to_owned() };
+async fn set_mode(global: &Global, mode: ModeName, confirm_s: Option<u64>) -> anyhow::Result<Exit> {
+    let change = ModeChange { mode: mode.label().to_owned(), confirm_s };
     let status = Backend::find(global).await?.set_mode(&change).await?;
     print(global, &status, show::mode)?;
     Ok(Exit::Done)
@@ -282,6 +307,7 @@ async fn limits(global: &Global, verb: Limits) -> anyhow::Result<()> {
     let view = match verb {
         Limits::Show => Backend::find(global).await?.limits().await?,
         Limits::Set(set) => set_limit(global, &set).await?,
+        Limits::Preview(limit) => return preview::run(global, &limit).await,
         Limits::Reset { names } => {
             let names: Vec<_> = names.iter().map(|name| limit_name(name)).collect::<Result<_, _>>()?;
             let named = LimitKey::all().filter(|key| names.contains(&key.name));

@@ -14,20 +14,20 @@ use crate::doctor::{Diagnosis, Severity};
 use crate::snapshot::unix_s;
 
 /// A table: columns as wide as their widest cell, numbers to the right.
-struct Table {
+pub(super) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    fn new(head: &[&str]) -> Self {
+    pub(super) fn new(head: &[&str]) -> Self {
         Self { rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()] }
     }
 
-    fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
 
-    fn render(&self) -> String {
+    pub(super) fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -55,7 +55,7 @@ impl Table {
 }
 
 /// 1234567 as `1.23 M`.
-fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     let steps = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     match steps.iter().find(|(step, _)| value >= *step) {
         Some((step, unit)) => {
@@ -119,6 +119,12 @@ fn headline(status: &Status) -> String {
     let since = ago(status.mode_since_unix_s);
     if status.interfaces.is_empty() {
         return "NOT ATTACHED: no interface is protected\n  try: floodwall run --interface <name>".to_owned();
+    }
+    if let (true, Some(seconds)) = (status.attached && status.mode != "stopped", status.confirm_within_s) {
+        return match seconds {
+            0 => "MONITORING: drops were on trial, and nobody has confirmed them: nothing is dropped\n  try: floodwall mode enforce, with --confirm 60s if you are not sure".to_owned(),
+            seconds => format!("ENFORCING on trial: monitor mode again in {seconds} s\n  try: floodwall confirm, if all is as it should be"),
+        };
     }
     match (status.attached, status.mode.as_str()) {
         (false, _) => "NOT ATTACHED: packets go past the filter on at least one interface\n  try: floodwall run --interface <name>".to_owned(),
@@ -429,6 +435,9 @@ pub(super) fn reloaded(reloaded: &Reloaded) -> String {
     }
     for what in &reloaded.needs_restart {
         text += &format!("  {what}: takes a restart of the daemon\n");
+    }
+    if let Some(seconds) = reloaded.confirm_within_s {
+        text += &format!("monitor mode in {seconds} s, unless this comes first: floodwall confirm\n");
     }
     text
 }

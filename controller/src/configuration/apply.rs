@@ -188,6 +188,7 @@ impl Plan {
             ModeName::Monitor => Mode::Monitor,
             ModeName::Enforce => Mode::Enforce,
         };
+        // As it was set: a trial is not confirmed by a file, nor begun anew once it has ended.
         let present = present.mode();
         // Whoever has stopped all dropping has the last word.
         if present != wanted && present != Mode::Stopped {
@@ -218,20 +219,29 @@ pub struct PreparedPlan {
 }
 
 impl PreparedPlan {
-    /// Makes all of the changes, or none: what was made is taken back where a later one is refused.
+    /// Makes all of the changes, or none: what was made is taken back where a later one is refused. Where drops are then real,
+    /// they are for so many seconds only, if that is asked, unless they are confirmed.
     ///
     /// # Errors
     /// Where one is refused, or something has changed since the plan was made.
-    pub fn apply(self, dataplane: &mut Dataplane, devices: &[Device]) -> anyhow::Result<Vec<Change>> {
+    pub fn apply(
+        self,
+        dataplane: &mut Dataplane,
+        devices: &[Device],
+        confirm_s: Option<u64>,
+    ) -> anyhow::Result<Vec<Change>> {
         let Self { settings, lists, generation, changes } = self;
         if dataplane.config()?.generation != generation {
             let text = "something was changed while the configuration was read. Nothing of it is in force";
             return Err(Failure::new(Exit::Conflict, text).hint("do it again").into());
         }
-        let before = Settings::present(dataplane)?;
-        if let Err(refused) = put_in_force(&settings, lists, dataplane, devices) {
+        let (before, mode) = (Settings::present(dataplane)?, dataplane.config()?);
+        let will_drop = settings.mode.unwrap_or(mode.mode()) == Mode::Enforce;
+        let trial_s = confirm_s.filter(|_| will_drop && !changes.is_empty());
+        if let Err(refused) = put_in_force(&settings, lists, trial_s, dataplane, devices) {
             before
                 .take_back(dataplane, devices)
+                .and_then(|()| Ok(dataplane.take_back_mode(&mode)?))
                 .with_context(|| format!("{refused:#}; and what had been changed by then could not be taken back"))?;
             return Err(refused);
         }
@@ -242,20 +252,26 @@ impl PreparedPlan {
 fn put_in_force(
     settings: &Settings,
     lists: Option<(PreparedLists, ListPlan)>,
+    trial_s: Option<u64>,
     dataplane: &mut Dataplane,
     devices: &[Device],
 ) -> anyhow::Result<()> {
-    // Nothing is to drop by a configuration that is half there: monitor comes first, enforce last.
-    if settings.mode == Some(Mode::Monitor) {
-        dataplane.set_mode(Mode::Monitor)?;
+    // Nothing is to drop by a configuration that is half there: monitor comes first, enforce last. What drops already does so
+    // on trial from the first change on.
+    match (settings.mode, trial_s) {
+        (Some(Mode::Monitor), _) => dataplane.set_mode(Mode::Monitor)?,
+        (None, Some(seconds)) => control::try_enforcing(dataplane, seconds)?,
+        _ => {}
     }
     settings.set(dataplane, devices)?;
     if let Some((prepared, plan)) = lists {
         let generation = dataplane.config()?.generation;
         plan.from_now(generation).install(dataplane, &prepared)?;
     }
-    if settings.mode == Some(Mode::Enforce) {
-        dataplane.set_mode(Mode::Enforce)?;
+    match (settings.mode, trial_s) {
+        (Some(Mode::Enforce), None) => dataplane.set_mode(Mode::Enforce)?,
+        (Some(Mode::Enforce), Some(seconds)) => control::try_enforcing(dataplane, seconds)?,
+        _ => {}
     }
     Ok(())
 }
@@ -273,15 +289,12 @@ impl Settings {
                 ..Default::default()
             }),
             cookies: Some(CookiesChange { mode: mode.label().to_owned(), answers: RateView::of(answers) }),
-            mode: Some(config.mode()),
+            mode: None,
         })
     }
 
     /// Makes it what is in force again: services that it does not have go.
     fn take_back(mut self, dataplane: &mut Dataplane, devices: &[Device]) -> anyhow::Result<()> {
-        if let Some(mode) = self.mode.filter(|mode| *mode != Mode::Stopped) {
-            dataplane.set_mode(mode)?;
-        }
         // What has not changed needs no check again.
         let (mode, answers) = cookies_of(&dataplane.config()?);
         let present = CookiesChange { mode: mode.label().to_owned(), answers: RateView::of(answers) };

@@ -26,6 +26,9 @@ use crate::peers::{Peer, trusted};
 /// Where metrics are served unless somebody says otherwise.
 pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9557);
 
+/// The group whose members may look, where nobody names another.
+pub const READ_GROUP: &str = "floodwall-read";
+
 /// What the files say. All of it is optional.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +48,15 @@ pub struct Configuration {
     /// Serve metrics on an address that others can reach. Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_public: Option<bool>,
+    /// Where whoever has the token may use the whole API, over TCP without encryption. Default: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
+    /// The file that has the token. Default: the credential `api-token`, or `FLOODWALL_API_TOKEN`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_token_file: Option<std::path::PathBuf>,
+    /// The group whose members may look at everything, and change nothing. Default: floodwall-read, where it exists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_group: Option<String>,
     /// How to log. Default: text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogFormat>,
@@ -329,6 +341,7 @@ impl Configuration {
             mode: Some(ModeName::Monitor),
             metrics: Some(DEFAULT_METRICS.to_string()),
             metrics_public: Some(false),
+            read_group: Some(READ_GROUP.to_owned()),
             log: Some(LogFormat::Text),
             auto_allow: Some(true),
             limits: Some(LimitName::ALL.iter().map(|name| limit(*name)).collect()),

@@ -188,6 +188,9 @@ impl Configuration {
         value(&mut self.mode, later.mode);
         value(&mut self.metrics, later.metrics);
         value(&mut self.metrics_public, later.metrics_public);
+        value(&mut self.api, later.api);
+        value(&mut self.api_token_file, later.api_token_file);
+        value(&mut self.read_group, later.read_group);
         value(&mut self.log, later.log);
         value(&mut self.auto_allow, later.auto_allow);
         value(&mut self.monitors, later.monitors);

@@ -14,14 +14,17 @@ use serde::Deserialize;
 use tracing::warn;
 
 use super::Daemon;
+use super::access::{Token, check_token};
 use super::server::Peer;
 use crate::api::{
     AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, ExplainView, HistoryView,
-    LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, Reloaded,
-    SCHEMA_VERSION, ServicesChange, ServicesView, SignaturesChange, SignaturesView, Status, TopView, VERSION_HEADER,
+    LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, ReloadRequest,
+    Reloaded, SCHEMA_VERSION, ServicesChange, ServicesView, SignaturesChange, SignaturesView, Status, TopView,
+    VERSION_HEADER,
 };
 use crate::dataplane::{self, monotonic_ns};
 use crate::exit::{Exit, Failure, describe, exit_of};
+use crate::preview::{PreviewView, preview};
 use crate::talkers::By;
 use crate::{control, explain, lockout, metrics};
 
@@ -37,6 +40,16 @@ pub(super) fn read_only(daemon: Arc<Daemon>) -> Router {
     reads().layer(middleware::from_fn(check_version)).with_state(daemon)
 }
 
+/// What those may read who have a socket for it.
+pub(super) fn look(daemon: Arc<Daemon>) -> Router {
+    reads().route("/api/v1/history", get(history_of)).layer(middleware::from_fn(check_version)).with_state(daemon)
+}
+
+/// Everything, for whoever has the token.
+pub(super) fn with_token(daemon: Arc<Daemon>, token: Token) -> Router {
+    control(daemon).layer(middleware::from_fn_with_state(token, check_token))
+}
+
 /// Everything: on the control socket.
 pub(super) fn control(daemon: Arc<Daemon>) -> Router {
     let list_body = DefaultBodyLimit::max(LIST_BODY_BYTES);
@@ -48,6 +61,7 @@ pub(super) fn control(daemon: Arc<Daemon>) -> Router {
         .route("/api/v1/services", post(change_services))
         .route("/api/v1/cookies", post(set_cookies))
         .route("/api/v1/signatures", post(change_signatures))
+        .route("/api/v1/confirm", post(confirm))
         .route("/api/v1/stop", post(stop))
         .route("/api/v1/resume", post(resume))
         .route("/api/v1/reload", post(reload))
@@ -67,6 +81,7 @@ fn reads() -> Router<Arc<Daemon>> {
         .route("/healthz", get(healthz))
         .route("/api/v1/status", get(status))
         .route("/api/v1/limits", get(limits))
+        .route("/api/v1/limits/preview", get(preview_limit))
         .route("/api/v1/policy", get(policies))
         .route("/api/v1/amplifiers", get(amplifiers))
         .route("/api/v1/services", get(services))
@@ -171,9 +186,31 @@ async fn change_limits(
     Ok(Json(view))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PreviewQuery {
+    name: String,
+    per: Option<String>,
+    pps: u64,
+    burst: Option<u64>,
+}
+
+async fn preview_limit(State(daemon): Shared, Query(query): Query<PreviewQuery>) -> Answer<PreviewView> {
+    let key = control::limit_key(&query.name, query.per.as_deref().unwrap_or("source"))?;
+    let limit = control::rate_to_preview(key, query.pps, query.burst)?;
+    Ok(Json(blocking(daemon, move |daemon| Ok(preview(&daemon.past(), key, limit))).await?))
+}
+
 async fn set_mode(State(daemon): Shared, axum::Extension(who): Who, Json(change): Json<ModeChange>) -> Answer<Status> {
     control::set_mode(&mut daemon.dataplane(), &change)?;
-    changed(&daemon, &who, format!("mode {}", change.mode)).await?;
+    let trial = change.confirm_s.map(|seconds| format!(", to be confirmed within {seconds} s")).unwrap_or_default();
+    changed(&daemon, &who, format!("mode {}{trial}", change.mode)).await?;
+    Ok(status(State(daemon)).await)
+}
+
+async fn confirm(State(daemon): Shared, axum::Extension(who): Who) -> Answer<Status> {
+    control::confirm(&mut daemon.dataplane())?;
+    changed(&daemon, &who, "confirm".to_owned()).await?;
     Ok(status(State(daemon)).await)
 }
 
@@ -325,8 +362,13 @@ async fn explain(State(daemon): Shared, Query(query): Query<ExplainQuery>) -> An
     Ok(Json(blocking(daemon, work).await?))
 }
 
-async fn reload(State(daemon): Shared, axum::Extension(who): Who) -> Answer<Reloaded> {
-    let reloaded = daemon.reload().await?;
+async fn reload(
+    State(daemon): Shared,
+    axum::Extension(who): Who,
+    request: Option<Json<Option<ReloadRequest>>>,
+) -> Answer<Reloaded> {
+    let request = request.and_then(|Json(request)| request).unwrap_or_default();
+    let reloaded = daemon.reload(request.confirm_s).await?;
     // It has made itself visible already.
     daemon.record(&who.entry(reloaded.in_words()));
     Ok(Json(reloaded))
