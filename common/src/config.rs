@@ -8,6 +8,7 @@ use core::hint::cold_path;
 use core::mem::offset_of;
 
 use crate::class::{KIND_SLOTS, Kind};
+use crate::clock::Moment;
 use crate::cookie::Cookies;
 use crate::hash::HashKey;
 use crate::labelled_enum;
@@ -32,6 +33,10 @@ labelled_enum! {
 
 /// A bit of the mode's word beside [`Mode::Stopped`]: drops were real before.
 const WAS_ENFORCING: u32 = 4;
+/// A bit beside [`Mode::Enforce`] or [`WAS_ENFORCING`]: only until [`Config::trial_until_ns`].
+const ON_TRIAL: u32 = 8;
+/// The mode's word while drops are on trial.
+const TRIAL: u32 = Mode::Enforce as u32 | ON_TRIAL;
 
 /// Room for limits; a power of two.
 pub const LIMIT_SLOTS: usize = 8;
@@ -116,6 +121,8 @@ pub struct Config {
     pub cookie_answers: Meter,
     /// The signatures in force.
     pub signatures: SignatureState,
+    /// When drops that are on trial end to be real, in [`Moment`] nanoseconds. Read only while they are.
+    pub trial_until_ns: u64,
     /// For people: that limit as it was set. The kernel half does not read it.
     pub cookie_spec: RateSpec,
     /// For people: the services, by number. The kernel half does not read it.
@@ -134,33 +141,69 @@ const _: () = assert!(offset_of!(Config, sampling) + offset_of!(Sampling, every)
 const _: () = assert!(offset_of!(Config, meters) % 64 == 0 && size_of::<Meters>() == 128);
 
 impl Config {
-    /// The mode, of its word.
+    /// The mode as it was set, of its word: also of a trial that has ended.
     pub const fn mode(&self) -> Mode {
         match self.mode {
-            1 => Mode::Enforce,
+            1 | TRIAL => Mode::Enforce,
             word if word & Mode::Stopped as u32 != 0 => Mode::Stopped,
             _ => Mode::Monitor,
+        }
+    }
+
+    /// The mode that packets are judged in at this moment.
+    pub const fn mode_at(&self, now: Moment) -> Mode {
+        match self.mode() {
+            Mode::Enforce if self.is_on_trial() && self.trial_until_ns <= now.ns() => Mode::Monitor,
+            mode => mode,
         }
     }
 
     /// Stops all dropping, and keeps in mind what the mode was.
     pub const fn stop(&mut self) {
         if !matches!(self.mode(), Mode::Stopped) {
-            self.mode = Mode::Stopped as u32 | if self.enforces() { WAS_ENFORCING } else { 0 };
+            let was = if matches!(self.mode(), Mode::Enforce) { WAS_ENFORCING } else { 0 };
+            self.mode = Mode::Stopped as u32 | was | self.mode & ON_TRIAL;
         }
     }
 
     /// Goes on as before it was stopped.
     pub const fn resume(&mut self) {
         if matches!(self.mode(), Mode::Stopped) {
-            self.mode = if self.mode & WAS_ENFORCING != 0 { Mode::Enforce as u32 } else { Mode::Monitor as u32 };
+            let was = if self.mode & WAS_ENFORCING != 0 { Mode::Enforce as u32 } else { Mode::Monitor as u32 };
+            self.mode = was | self.mode & ON_TRIAL;
         }
     }
 
-    /// Whether drops are real.
+    /// Makes drops real, and not for longer than this unless they are confirmed.
+    pub const fn try_enforcing(&mut self, until: Moment) {
+        self.trial_until_ns = until.ns();
+        self.mode = TRIAL;
+    }
+
+    /// Whether drops are, or were, real on trial only.
+    pub const fn is_on_trial(&self) -> bool {
+        self.mode & ON_TRIAL != 0
+    }
+
+    /// Ends the trial: drops stay real.
+    pub const fn confirm(&mut self) {
+        self.mode &= !ON_TRIAL;
+    }
+
+    /// Whether drops are real, and not on trial only.
     #[inline(always)]
     pub const fn enforces(&self) -> bool {
         self.mode == Mode::Enforce as u32
+    }
+
+    /// Whether a packet that is to be dropped now is. The clock is read only while drops are on trial.
+    #[inline(always)]
+    pub fn drops_at(&self, now: impl FnOnce() -> Moment) -> bool {
+        if self.enforces() {
+            return true;
+        }
+        cold_path();
+        self.mode == TRIAL && self.trial_until_ns > now().ns()
     }
 
     /// The meters of a kind of packets at a wider level, by its place in [`Per::WIDER`].
@@ -205,5 +248,26 @@ mod tests {
             config.resume();
             assert_eq!(config.mode(), before);
         }
+    }
+
+    #[test]
+    fn a_trial_ends_by_itself_unless_it_is_confirmed() {
+        // SAFETY: integers only.
+        let mut config: Config = unsafe { core::mem::zeroed() };
+        let (before, end) = (Moment::from_ns(99), Moment::from_ns(100));
+        let at = |config: &Config, now: Moment| {
+            assert_eq!(config.drops_at(|| now), config.mode_at(now) == Mode::Enforce);
+            config.mode_at(now)
+        };
+        config.try_enforcing(end);
+        assert_eq!((at(&config, before), at(&config, end)), (Mode::Enforce, Mode::Monitor));
+        assert!(config.is_on_trial() && config.mode() == Mode::Enforce, "as it was set");
+        // Neither lost nor confirmed by being stopped.
+        config.stop();
+        assert_eq!((at(&config, before), config.is_on_trial()), (Mode::Stopped, true));
+        config.resume();
+        assert_eq!((at(&config, before), at(&config, end)), (Mode::Enforce, Mode::Monitor));
+        config.confirm();
+        assert_eq!((at(&config, end), config.enforces(), config.is_on_trial()), (Mode::Enforce, true, false));
     }
 }

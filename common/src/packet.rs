@@ -54,7 +54,7 @@ pub(crate) mod protocol {
 }
 
 /// The address that a packet claims to come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// IPv4 address.
     V4(u32),

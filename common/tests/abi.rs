@@ -48,6 +48,7 @@ fn layouts() -> String {
             wider,
             allowed,
             signatures,
+            trial_until_ns,
             specs,
             generation,
             mode_since_unix_s

@@ -49,6 +49,7 @@ fn config(packets: Rate, bytes: Rate) -> Config {
         cookies: Cookies::default(),
         cookie_answers: Meter::default(),
         signatures: SignatureState::default(),
+        trial_until_ns: 0,
         cookie_spec: RateSpec::OFF,
         services: [ServiceRecord { name: [0; 16], cap: RateSpec::OFF }; SERVICE_SLOTS],
         specs: [[[RateSpec::from(Rate::Off); 2]; LIMIT_SLOTS]; Per::ALL.len()],

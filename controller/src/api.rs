@@ -45,6 +45,9 @@ pub struct Status {
     pub mode: String,
     /// Since when.
     pub mode_since_unix_s: u64,
+    /// Where drops are real on trial only: seconds that are left to confirm them, 0 where they have ended. Else null.
+    #[serde(default)]
+    pub confirm_within_s: Option<u64>,
     /// Every interface that is meant to be protected is.
     pub attached: bool,
     /// Each of them.
@@ -55,6 +58,9 @@ pub struct Status {
     pub source_capacity: u64,
     /// Entries on the allow list.
     pub allow_entries: usize,
+    /// Those of them that are there by themselves.
+    #[serde(default)]
+    pub allow_automatic: usize,
     /// Entries on the deny list.
     pub deny_entries: usize,
     /// Sampled headers that found the ring full.
@@ -130,11 +136,13 @@ impl Status {
             daemon,
             mode: now.mode.label().to_owned(),
             mode_since_unix_s: now.mode_since_unix_s,
+            confirm_within_s: now.trial.map(|left| left.as_nanos().div_ceil(1_000_000_000) as u64),
             attached: now.is_attached(),
             interfaces: now.interfaces.iter().map(|interface| interface_status(interface, now, earlier)).collect(),
             sources: now.sources,
             source_capacity: now.source_capacity,
             allow_entries: entries(floodwall_common::lists::List::Allow),
+            allow_automatic: now.allow_automatic,
             deny_entries: entries(floodwall_common::lists::List::Deny),
             samples_lost: now.samples_lost.iter().sum(),
             generation: now.generation,
@@ -284,6 +292,9 @@ pub struct LimitsChange {
     pub generation: Option<u64>,
     /// The limits to set. Empty: back to the defaults.
     pub limits: Vec<LimitView>,
+    /// Also limits of zero, which block.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// What the operator has chosen for the reasons that are his.
@@ -314,6 +325,18 @@ pub struct PolicyEntry {
 pub struct ModeChange {
     /// `monitor` or `enforce`.
     pub mode: String,
+    /// With `enforce`: monitor again after so many seconds, unless it is confirmed.
+    #[serde(default)]
+    pub confirm_s: Option<u64>,
+}
+
+/// How a configuration file is read anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadRequest {
+    /// Drops are real for so many seconds only, unless they are confirmed.
+    #[serde(default)]
+    pub confirm_s: Option<u64>,
 }
 
 /// What reading the configuration file anew came to.
@@ -327,6 +350,9 @@ pub struct Reloaded {
     pub changes: Vec<Change>,
     /// What has changed in the files and takes a restart of the daemon.
     pub needs_restart: Vec<String>,
+    /// Drops are on trial for so many seconds.
+    #[serde(default)]
+    pub confirm_within_s: Option<u64>,
 }
 
 impl Reloaded {
@@ -421,6 +447,9 @@ pub struct ListChange {
     /// Prefixes to remove.
     #[serde(default)]
     pub remove: Vec<ipnet::IpNet>,
+    /// Also what would hit a large part of the Internet, or peers that this host needs.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// What a change of a list came to.

@@ -25,6 +25,7 @@ use crate::dataplane::{
     known_amplifiers, limits_of,
 };
 use crate::exit::{Exit, Failure};
+use crate::prefixes::overlap;
 use crate::signatures::shape_of;
 
 /// All limits.
@@ -57,6 +58,20 @@ pub fn change_limits(dataplane: &mut Dataplane, change: &LimitsChange) -> anyhow
     }
     dataplane.set_limits(&changes, change.generation)?;
     limits(dataplane)
+}
+
+/// The rate of a limit that is not to be set but looked at; without a burst, one second of it.
+///
+/// # Errors
+/// Where no limit can be so, or this one is not of packets that are sampled as what they are.
+pub fn rate_to_preview(key: LimitKey, per_second: u64, burst: Option<u64>) -> Result<RateView, Failure> {
+    if key.name == LimitName::Allowed {
+        return Err(Failure::new(Exit::Usage, "what allowed sources send is not kept: no preview of their limit"));
+    }
+    let view = RateView { per_second, burst: burst.unwrap_or(per_second) };
+    let limits = Limits { packets: Rate::Limit { per_second, burst: view.burst }, bytes: Rate::Off };
+    check_limits(limits).map_err(|(unit, error)| refuse_rate(key, limits, unit, error))?;
+    Ok(view)
 }
 
 /// The limit with this name.
@@ -108,15 +123,50 @@ pub(crate) fn refuse_rate(key: LimitKey, limits: Limits, unit: Unit, error: Rate
     Failure::new(Exit::Usage, text)
 }
 
-/// Makes drops real, or not.
+/// Makes drops real, or not; with a time to confirm, on trial only.
 ///
 /// # Errors
-/// Where the mode is unknown or cannot be written.
+/// Where the mode is unknown or cannot be written, or there is nothing to try.
 pub fn set_mode(dataplane: &mut Dataplane, change: &ModeChange) -> anyhow::Result<()> {
     let mode = Mode::from_label(&change.mode)
         .filter(|mode| *mode != Mode::Stopped)
         .ok_or_else(|| Failure::new(Exit::Usage, format!("no mode '{}' (have: monitor, enforce)", change.mode)))?;
-    Ok(dataplane.set_mode(mode)?)
+    match change.confirm_s {
+        None => Ok(dataplane.set_mode(mode)?),
+        Some(_) if mode == Mode::Monitor => {
+            Err(Failure::new(Exit::Usage, "monitor mode drops nothing: there is nothing to confirm").into())
+        }
+        Some(_) if dataplane.config()?.enforces() => {
+            let text = "drops are real already, and not on trial: there is nothing to confirm";
+            Err(Failure::new(Exit::Conflict, text).hint("floodwall status").into())
+        }
+        Some(seconds) => try_enforcing(dataplane, seconds),
+    }
+}
+
+/// Makes drops real for so many seconds, unless they are confirmed.
+///
+/// # Errors
+/// Where all dropping is stopped, or the mode cannot be written.
+pub fn try_enforcing(dataplane: &mut Dataplane, seconds: u64) -> anyhow::Result<()> {
+    let until = dataplane.clock()?.after(Duration::from_secs(seconds));
+    Ok(dataplane.try_enforcing(until)?)
+}
+
+/// Has drops that are on trial stay real.
+///
+/// # Errors
+/// Where they are not, or no longer.
+pub fn confirm(dataplane: &mut Dataplane) -> anyhow::Result<()> {
+    let (config, now) = (dataplane.config()?, dataplane.clock()?.now());
+    if !config.is_on_trial() {
+        return Err(Failure::new(Exit::Conflict, "nothing waits to be confirmed").hint("floodwall status").into());
+    }
+    if config.trial_until_ns <= now.ns() {
+        let text = "the time to confirm is over: nothing is dropped any more";
+        return Err(Failure::new(Exit::Conflict, text).hint("floodwall mode enforce --confirm 60s").into());
+    }
+    Ok(dataplane.confirm()?)
 }
 
 /// What the operator has chosen.
@@ -414,8 +464,18 @@ impl ListPlan {
     /// Where the maps cannot be read.
     pub fn new(dataplane: &Dataplane, list: List, change: &ListChange) -> anyhow::Result<Self> {
         let mut plan = Self::present(dataplane)?;
+        if list == List::Deny {
+            // The allow list wins; what is on it by itself gives way to what somebody denies.
+            let gives_way = |allowed: IpNet| change.add.iter().any(|denied| overlap(denied.prefix, allowed));
+            plan.lists[List::Allow as usize].retain(|prefix, entry| !(entry.is_automatic() && gives_way(*prefix)));
+        }
         plan.change(list, change);
         Ok(plan)
+    }
+
+    /// What is to be on a list.
+    pub fn entries(&self, list: List) -> impl Iterator<Item = &Listed> {
+        self.lists[list as usize].values()
     }
 
     /// What is on the lists now. Ended entries go.

@@ -36,7 +36,7 @@ pub fn explain(dataplane: &Dataplane, address: IpAddr, recent: Option<TalkerView
         Some(Verdict::Drop) => Vec::new(),
         verdict => standings(dataplane, &config, source, now, verdict.is_some()),
     };
-    let summary = summary(&config, source, on(List::Allow), on(List::Deny), &limits);
+    let summary = summary(config.mode_at(now), source, on(List::Allow), on(List::Deny), &limits);
     Ok(ExplainView {
         schema_version: SCHEMA_VERSION,
         source: source_name(source),
@@ -126,14 +126,14 @@ fn standing(key: LimitKey, unit: Unit, rate: Rate, meter: &Meter, debt_ns: u64) 
 }
 
 fn summary(
-    config: &Config,
+    mode: Mode,
     source: Source,
     allow: Option<&CoveringEntry>,
     deny: Option<&CoveringEntry>,
     limits: &[LimitStanding],
 ) -> String {
     let name = source_name(source);
-    let monitor = match config.mode() {
+    let monitor = match mode {
         Mode::Enforce => "",
         Mode::Monitor => " (monitor mode: would be; nothing is dropped)",
         Mode::Stopped => " (stopped: would be; nothing is dropped until `floodwall resume`)",

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -39,6 +40,13 @@ impl Entry {
     /// A change of now, by whoever runs this process.
     pub fn of_this_process(through: &str, change: impl Into<String>) -> Self {
         Self::new(getuid().as_raw(), getpid().as_raw(), through, change)
+    }
+
+    /// A change of now, by whoever has the token of the API and is there. No user, and no process.
+    pub fn of_token(from: IpAddr, change: impl Into<String>) -> Self {
+        let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let (user, through) = ("api token".to_owned(), format!("tcp {from}"));
+        Self { unix_s, user, uid: u32::MAX, pid: 0, through, change: change.into() }
     }
 
     /// A change of now.

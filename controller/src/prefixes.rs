@@ -17,6 +17,11 @@ pub fn parse(text: &str) -> Result<IpNet, String> {
     parsed.map(|prefix| prefix.trunc()).map_err(|_| expected.to_owned())
 }
 
+/// Whether any address is in both.
+pub fn overlap(one: IpNet, other: IpNet) -> bool {
+    one.contains(&other) || other.contains(&one)
+}
+
 /// The prefixes in a file, one on each line, `#` begins a comment: all of them, or none.
 ///
 /// # Errors

@@ -1,11 +1,11 @@
 //! What the dataplane looked like at one moment: immutable, and the source of every view. There is no second counter.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use floodwall_common::abi::SAMPLE_STREAMS;
 use floodwall_common::class::{Class, Family};
 use floodwall_common::clock::Moment;
-use floodwall_common::config::Mode;
+use floodwall_common::config::{Config, Mode};
 use floodwall_common::limits::{LimitKey, Limits, Rate};
 use floodwall_common::lists::{List, MAX_ENTRIES};
 use floodwall_common::reason::{DropSet, Reason, Verdict};
@@ -93,6 +93,8 @@ pub struct Snapshot {
     pub mode: Mode,
     /// Since when, in seconds of the Unix epoch.
     pub mode_since_unix_s: u64,
+    /// Where drops are, or were, real on trial only: for how long yet.
+    pub trial: Option<Duration>,
     /// Counts changes of the configuration.
     pub generation: u64,
     /// Reasons that drop.
@@ -105,6 +107,8 @@ pub struct Snapshot {
     pub interfaces: Vec<Interface>,
     /// Sizes of the lists.
     pub lists: Vec<ListSize>,
+    /// Entries that are on the allow list by themselves.
+    pub allow_automatic: usize,
     /// Signatures in force.
     pub signatures: usize,
     /// Entries that a list may hold.
@@ -136,14 +140,16 @@ impl Snapshot {
         });
         Ok(Self {
             taken_ns: monotonic_ns(),
-            mode: config.mode(),
+            mode: config.mode_at(now),
             mode_since_unix_s: config.mode_since_unix_s,
+            trial: trial_left(&config, now),
             generation: config.generation,
             drops: config.drops,
             limits: LimitKey::all().map(|key| (key, limits_of(&config, key))).collect(),
             caps: caps_of(&config),
             interfaces: interfaces.collect(),
             lists: lists.sizes,
+            allow_automatic: lists.automatic,
             signatures: dataplane.signatures()?.iter().filter(|signature| signature.is_live(now)).count(),
             list_capacity: MAX_ENTRIES as usize,
             sources,
@@ -166,10 +172,16 @@ impl Snapshot {
     }
 }
 
+/// What is left of a trial; nothing where it has ended, and `None` where there is none.
+fn trial_left(config: &Config, now: Moment) -> Option<Duration> {
+    config.is_on_trial().then(|| Duration::from_nanos(config.trial_until_ns.saturating_sub(now.ns())))
+}
+
 /// The sizes of all lists, and until when they hold.
 #[derive(Clone, Debug)]
 pub struct ListSizes {
     sizes: Vec<ListSize>,
+    automatic: usize,
     first_end: Option<Moment>,
 }
 
@@ -179,11 +191,12 @@ impl ListSizes {
     /// # Errors
     /// Where the maps cannot be read.
     pub fn count(dataplane: &Dataplane, now: Moment) -> dataplane::Result<Self> {
-        let mut counted = Self { sizes: Vec::new(), first_end: None };
+        let mut counted = Self { sizes: Vec::new(), automatic: 0, first_end: None };
         for list in List::ALL {
             let mut entries = dataplane.list(*list)?;
             entries.retain(|entry| entry.until.is_none_or(|until| until > now));
             let ends = entries.iter().filter_map(|entry| entry.until);
+            counted.automatic += entries.iter().filter(|entry| entry.is_automatic()).count();
             counted.first_end = ends.chain(counted.first_end).min();
             let v4 = entries.iter().filter(|entry| entry.prefix.addr().is_ipv4()).count();
             counted.sizes.push(ListSize { list: *list, family: Family::V4, entries: v4 });

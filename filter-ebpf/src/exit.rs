@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::{bpf_ringbuf_reserve, bpf_ringbuf_submit};
 use aya_ebpf::programs::XdpContext;
 use floodwall_common::abi::{CpuState, InterfaceCounters, SAMPLE_BYTES, Sample};
 use floodwall_common::class::{KIND_SLOTS, Kind};
-use floodwall_common::config::{Config, Mode, Sampling};
+use floodwall_common::config::{Config, Sampling};
 use floodwall_common::decide::Exit;
 use floodwall_common::reason::{Policy, REASON_SLOTS, Reason};
 
@@ -40,11 +40,11 @@ impl Exit for Leave<'_> {
     #[inline(always)]
     fn over_packet_limit(self, kind: Kind) -> u32 {
         const { assert!(matches!(Reason::PacketLimit.policy(), Policy::Drops)) }
-        // A branch, which goes one way for days: on each side the place in the counters is a constant.
+        // A branch, which goes one way for days: there the place in the counters is a constant.
         if self.config.enforces() {
             self.leave(Reason::PacketLimit, kind, 1, 1)
         } else {
-            self.leave(Reason::PacketLimit, kind, 1, 0)
+            self.leave(Reason::PacketLimit, kind, 1, u32::from(self.config.drops_at(clock::now)))
         }
     }
 
@@ -55,9 +55,9 @@ impl Exit for Leave<'_> {
 
     #[inline(always)]
     fn because(self, reason: Reason, kind: Kind) -> u32 {
-        // All of it in numbers, not in branches: each of them is 0 or 1.
+        // In numbers, not in branches: each of them is 0 or 1.
         let wanted = u32::from(self.config.drops.has(reason));
-        self.leave(reason, kind, wanted, wanted & self.config.mode & 1)
+        self.leave(reason, kind, wanted, wanted & u32::from(self.config.drops_at(clock::now)))
     }
 }
 
@@ -76,7 +76,7 @@ impl Leave<'_> {
     }
 }
 
-const _: () = assert!(xdp_action::XDP_PASS - 1 == xdp_action::XDP_DROP && Mode::Enforce as u32 == 1);
+const _: () = assert!(xdp_action::XDP_PASS - 1 == xdp_action::XDP_DROP);
 
 /// Counts the packet, and says how many like it there have been.
 #[inline(always)]

@@ -107,13 +107,14 @@ const FEW: Pattern = v4(1 << 16);
 const RANDOM: Pattern = v4(SIXTEEN_MILLION);
 const DEFAULT: Target = Target::Filter(Armed::Default);
 
-const CASES: [Case; 25] = [
+const CASES: [Case; 26] = [
     case(BARE, Target::Bare, RANDOM),
     case("parse", Target::Parse, RANDOM),
     case("hot-source", DEFAULT, HOT),
     case("under-limit-64k", DEFAULT, FEW),
     case("random-v4-1m", DEFAULT, v4(1 << 20)),
     case("random-v4-16m", DEFAULT, RANDOM),
+    case("allow-3", Target::Filter(Armed::Peers), RANDOM),
     case("lists-100", Target::Filter(Armed::Lists), RANDOM),
     case("ladder", Target::Filter(Armed::Ladder), RANDOM),
     case("replies", Target::Filter(Armed::Replies), RANDOM),

@@ -68,8 +68,8 @@ impl Place {
     pub fn at(directory: PathBuf) -> Result<Self> {
         let bpffs = directory.join("bpf");
         std::fs::create_dir_all(&bpffs)?;
-        // Empty: a file of this machine says nothing to a daemon under test.
-        std::fs::write(directory.join("floodwall.toml"), "")?;
+        // A file of this machine says nothing to a daemon under test, nor do its resolvers.
+        std::fs::write(directory.join("floodwall.toml"), "auto_allow = false\n")?;
         mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), None::<&str>).context("mount a BPF file system")?;
         Ok(Self { directory, keep: false })
     }

@@ -17,6 +17,7 @@ const FILE: &str = r#"
 interfaces = ["eth0"]
 mode = "enforce"
 metrics = "off"
+auto_allow = false
 
 [limits.udp]
 pps = 1234          # measured in May
@@ -112,7 +113,7 @@ fn what_the_file_says_is_in_force_and_flags_count_more() {
     assert!(stand.config("diff").starts_with("nothing"));
     let shown = stand.config("show --origin");
     assert!(
-        shown.lines().any(|line| line.starts_with("limits.udp.pps = 1234") && line.ends_with("floodwall.toml:7")),
+        shown.lines().any(|line| line.starts_with("limits.udp.pps = 1234") && line.ends_with("floodwall.toml:8")),
         "{shown}"
     );
     assert!(shown.lines().any(|line| line.starts_with("limits.tcp.pps") && line.ends_with("# default")), "{shown}");
@@ -141,7 +142,7 @@ fn a_reload_changes_all_or_nothing_and_says_what() {
     stand.write(&before.replace("pps = 1234", "pps = 4321").replace("bare-syn", "bear-syn"));
     let (exit, said) = stand.refused("reload");
     assert!(
-        exit == Some(3) && said.contains("floodwall.toml:12:1") && said.contains("did you mean `bare-syn`"),
+        exit == Some(3) && said.contains("floodwall.toml:13:1") && said.contains("did you mean `bare-syn`"),
         "{said}"
     );
     assert_eq!(stand.udp_limit(), 1_234);
@@ -194,7 +195,7 @@ fn a_limit_is_saved_with_the_comments_of_the_file() {
 fn nothing_drops_while_all_dropping_is_stopped() {
     let stand = Stand::new();
     let daemon = stand.run(&[]);
-    stand.verb("deny add 11.0.0.0/8 3fff::/16");
+    stand.verb("deny add 11.0.0.0/8 3fff::/16 --force");
     let mut sent = 0;
     let mut flood = || {
         let flood = Flood::udp(1_000, 20_000, Duration::from_millis(500));
@@ -221,7 +222,7 @@ fn nothing_drops_while_all_dropping_is_stopped() {
     assert!(still == dropped && passed > 5_000, "{still} {passed}");
     // What was blocked can be unblocked meanwhile.
     stand.verb("deny remove 11.0.0.0/8 3fff::/16");
-    stand.verb("deny add 11.0.0.0/8 3fff::/16");
+    stand.verb("deny add 11.0.0.0/8 3fff::/16 --force");
     stand.verb("resume");
     assert_eq!(stand.status()["mode"], "enforce");
     let (now, still) = flood();

@@ -452,7 +452,11 @@ fn reconfigure(chance: &mut Chance, kernel: &mut Kernel, state: &mut State) -> R
     for reason in [chance.of(Reason::ALL), Reason::UnsolicitedReply, Reason::FirstSyn] {
         kernel.dataplane.set_policy(reason, chance.of(Verdict::ALL))?;
     }
-    kernel.dataplane.set_mode(chance.of(&[Mode::Enforce, Mode::Enforce, Mode::Monitor]))?;
+    match chance.of(&[Some(Mode::Enforce), Some(Mode::Enforce), Some(Mode::Monitor), None]) {
+        Some(mode) => kernel.dataplane.set_mode(mode)?,
+        // On trial, which ends soon.
+        None => kernel.dataplane.try_enforcing(Moment::from_ns(state.now.ns() + 1_000_000_000))?,
+    }
     Ok(())
 }
 
@@ -552,7 +556,7 @@ fn the_loaded_filter_decides_as_the_model_does() -> Result<()> {
         }
         let frame = chance.frame();
         let (reason, kind) = decide(Frame::new(&frame), &mut Model { config: &config, state: &mut state });
-        let verdict = if config.enforces() { reason.verdict(config.drops) } else { Verdict::Pass };
+        let verdict = if config.drops_at(|| state.now) { reason.verdict(config.drops) } else { Verdict::Pass };
         let counter = &mut expected.0[verdict as usize][kind.index() as usize][reason as usize];
         counter.packets += 1;
         counter.bytes += frame.len() as u64;

@@ -68,7 +68,7 @@ fn f32_f33_rates_that_mean_nothing_are_refused_and_nothing_changes() {
     }
     let (exit, said) = rig.exit(&["limits", "set", "udp", "--pps", "0"]);
     assert_eq!(exit, 2);
-    assert!(said.contains("--yes-block-all"), "{said}");
+    assert!(said.contains("--force"), "{said}");
     for burst in ["0", "4294967297", "x"] {
         assert_eq!(rig.exit(&["limits", "set", "udp", "--pps", "10", "--burst", burst]).0, 2, "{burst}");
     }
@@ -86,7 +86,8 @@ fn f32_f33_rates_that_mean_nothing_are_refused_and_nothing_changes() {
 fn f34_prefixes_are_normalised_and_the_dangerous_ones_refused() {
     let (rig, _daemon) = Rig::with_daemon();
     assert_eq!(rig.exit(&["deny", "add", "10.0.0.1/33"]).0, 2);
-    let (exit, said) = rig.exit(&["deny", "add", "10.0.0.1/8"]);
+    assert_eq!(rig.exit(&["deny", "add", "10.0.0.1/8"]).0, 2, "much of the Internet");
+    let (exit, said) = rig.exit(&["deny", "add", "10.0.0.1/8", "--force"]);
     assert_eq!(exit, 0, "{said}");
     assert!(said.contains("10.0.0.0/8"), "{said}");
     assert!(rig.ok(&["deny", "list"]).contains("10.0.0.0/8"));

@@ -54,7 +54,7 @@ fn a_denied_flood_does_not_leak_while_the_daemon_dies_comes_back_and_is_replaced
     let first = run(&topology, &place);
     verb(&topology, &place, "mode enforce");
     verb(&topology, &place, "limits set udp --pps 123 --burst 45");
-    verb(&topology, &place, &format!("deny add {} --ttl 1h --reason test", FLOOD_PREFIXES.join(" ")));
+    verb(&topology, &place, &format!("deny add {} --ttl 1h --reason test --force", FLOOD_PREFIXES.join(" ")));
     // Thinner and longer where it must leave time for the rest.
     let (packets_per_second, seconds) = if is_slow_machine() { (5_000, 75) } else { (150_000, 16) };
     let flood = Flood::udp(1_000, packets_per_second, Duration::from_secs(seconds));

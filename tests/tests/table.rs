@@ -416,3 +416,34 @@ fn what_the_operator_chooses_is_carried_out_on_the_next_packet() -> Result<()> {
     assert!(!bench.kernel.dataplane.set_policy(Reason::NeighborDiscovery, Verdict::Drop)?);
     Ok(())
 }
+
+#[test]
+fn drops_on_trial_end_at_their_moment_whoever_is_there() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let (denied, hot) = (udp_v4(Ipv4Addr::new(10, 0, 0, 7), 4), udp_v4(Ipv4Addr::new(10, 0, 0, 8), 4));
+    bench.list(List::Deny, &[("10.0.0.7/32", None)])?;
+    bench.kernel.set_limit(LimitName::Udp, Rate::Block, Rate::Off)?;
+    let end = Moment::from_ns(bench.now + 60 * SECOND);
+    bench.kernel.dataplane.try_enforcing(end)?;
+    let expected = [(&denied, Reason::Denied), (&hot, Reason::ClassBlocked)];
+    for (wait_ns, mode) in
+        [(0, Mode::Enforce), (60 * SECOND - 1, Mode::Enforce), (1, Mode::Monitor), (SECOND, Mode::Monitor)]
+    {
+        bench.wait(wait_ns)?;
+        bench.mode = mode;
+        for (frame, reason) in expected {
+            bench.expect(frame, Class::Udp, reason)?;
+        }
+    }
+    // Of the fast path's one reason to drop too.
+    bench.list(List::Deny, &[])?;
+    bench.kernel.set_limit(LimitName::Udp, Rate::Limit { per_second: 1, burst: 1 }, Rate::Off)?;
+    bench.kernel.dataplane.try_enforcing(Moment::from_ns(bench.now + 1))?;
+    bench.passed_until(&hot, Class::Udp, Reason::Passed, Reason::PacketLimit)?;
+    bench.wait(1)?;
+    bench.mode = Mode::Monitor;
+    bench.expect(&hot, Class::Udp, Reason::PacketLimit)?;
+    bench.kernel.dataplane.confirm()?;
+    bench.mode = Mode::Enforce;
+    bench.expect(&hot, Class::Udp, Reason::PacketLimit)
+}

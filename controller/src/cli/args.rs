@@ -1,6 +1,7 @@
 //! What may be typed, and its meaning checked as far as the words alone tell.
 
 mod armed;
+mod incidents;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use floodwall_common::limits::Per;
 use ipnet::IpNet;
 
 pub(super) use self::armed::{AddService, AddSignature, Service, Signature};
+pub(super) use self::incidents::{Incident, Replay, Text};
 use crate::api::DEFAULT_SOCKET;
 use crate::configuration::Quantity;
 use crate::talkers::By;
@@ -47,39 +49,6 @@ pub(super) struct Global {
     pub(super) json: bool,
 }
 
-/// What `replay` takes.
-#[derive(Debug, Args)]
-pub(super) struct Replay {
-    /// Capture files (pcap, pcapng), or directories of them
-    #[arg(required = true, value_name = "FILE")]
-    pub(super) files: Vec<PathBuf>,
-    /// A protected address; may be given several times. Without it, the one that most packets go to
-    #[arg(long, value_name = "ADDRESS")]
-    pub(super) protect: Vec<IpAddr>,
-    /// max: as fast as it can; 1: as it was, 10: ten times as fast
-    #[arg(long, default_value = "max", value_name = "FACTOR")]
-    pub(super) speed: Speed,
-    /// Only say what goes on, and do nothing about it
-    #[arg(long)]
-    pub(super) advise: bool,
-}
-
-/// How fast a capture is replayed.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Speed(pub(super) Option<f64>);
-
-impl std::str::FromStr for Speed {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.parse::<f64>() {
-            _ if text == "max" => Ok(Self(None)),
-            Ok(factor) if factor.is_finite() && factor > 0.0 => Ok(Self(Some(factor))),
-            _ => Err("neither max nor a number above 0".to_owned()),
-        }
-    }
-}
-
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Protect interfaces: the daemon
@@ -93,7 +62,11 @@ pub(super) enum Verb {
     Mode {
         /// monitor: count what would be dropped; enforce: drop it
         mode: ModeName,
+        #[command(flatten)]
+        trial: Trial,
     },
+    /// Keep drops that `--confirm` has made real
+    Confirm,
     /// The kill switch: nothing drops from now on, whatever anybody or anything sets
     Stop,
     /// Go on as before `stop`
@@ -164,7 +137,8 @@ pub(super) enum Verb {
     #[command(subcommand)]
     Config(Config),
     /// Have the daemon read its configuration file anew: all of it comes in force, or nothing
-    Reload,
+    #[command(visible_alias = "apply")]
+    Reload(Trial),
     /// Who changed what, and when
     History {
         /// How many changes, the latest last
@@ -196,6 +170,19 @@ pub(super) enum Verb {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Trial {
+    /// Monitor mode again after this time, for example 60s, unless `floodwall confirm` comes first, daemon or none
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) confirm: Option<Duration>,
+}
+
+impl Trial {
+    pub(super) fn seconds(&self) -> Option<u64> {
+        self.confirm.map(|time| time.as_secs())
+    }
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Run {
     /// An interface to protect; may be given several times
     #[arg(short, long = "interface", visible_alias = "iface", value_name = "NAME", value_parser = interface_name,
@@ -207,12 +194,21 @@ pub(super) struct Run {
     /// Mode to start in; without it the mode stays what it is, monitor at first
     #[arg(long, value_enum)]
     pub(super) mode: Option<ModeName>,
+    /// With --mode enforce: monitor mode again after this time, unless `floodwall confirm` comes first
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "mode")]
+    pub(super) confirm: Option<Duration>,
     /// Where to serve metrics, or `off`; without it 127.0.0.1:9557
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = metrics_address)]
     pub(super) metrics: Option<MetricsAddress>,
     /// Serve metrics on an address that others can reach
     #[arg(long)]
     pub(super) metrics_public: bool,
+    /// Serve the whole API there to whoever has the token, or `off`. Not encrypted
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = metrics_address)]
+    pub(super) api: Option<MetricsAddress>,
+    /// The file that has the token; without it the credential `api-token`, or FLOODWALL_API_TOKEN
+    #[arg(long, value_name = "PATH")]
+    pub(super) api_token_file: Option<PathBuf>,
     /// Take the filter off again when stopped
     #[arg(long)]
     pub(super) detach_on_exit: bool,
@@ -222,47 +218,6 @@ pub(super) struct Run {
     /// Log as JSON
     #[arg(long)]
     pub(super) log_json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Incident {
-    /// Show all of them, the latest last
-    List,
-    /// Show one
-    Show {
-        /// Its name; without it, the latest
-        id: Option<String>,
-    },
-    /// Write something into the timeline of the one that goes on
-    Note {
-        /// What
-        text: String,
-    },
-    /// Say that somebody looks after the one that goes on
-    Ack,
-    /// Say that the one that goes on is over
-    Resolve,
-    /// Print one as a text to send
-    Export {
-        /// Its name; without it, the latest
-        id: Option<String>,
-        /// Which text
-        #[arg(long, value_enum, default_value_t = Text::Markdown)]
-        format: Text,
-    },
-}
-
-/// A text that an incident makes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Text {
-    /// A draft of the postmortem
-    Markdown,
-    /// A request to the provider
-    IspRequest,
-    /// A notice to customers
-    CustomerNotice,
-    /// The record itself
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -302,11 +257,28 @@ pub(super) enum Limits {
     Show,
     /// Set a limit; what is not named stays
     Set(SetLimit),
+    /// What a limit would have dropped of the last minutes; sets nothing
+    Preview(PreviewLimit),
     /// Back to the defaults
     Reset {
         /// Only these
         names: Vec<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PreviewLimit {
+    /// tcp-syn, tcp, udp, icmp, fragment or other
+    pub(super) name: String,
+    /// Who would share the limit: one source, or all of an IPv4 /24 or IPv6 /56 (subnet), or of a /16 or /48 (network)
+    #[arg(long, value_name = "WHO", default_value = "source", value_parser = who_shares())]
+    pub(super) per: String,
+    /// Packets per second
+    #[arg(long, value_name = "PACKETS", value_parser = whole_number)]
+    pub(super) pps: u64,
+    /// Packets at once; without it, one second of --pps
+    #[arg(long, value_name = "PACKETS", value_parser = at_once)]
+    pub(super) burst: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -329,9 +301,9 @@ pub(super) struct SetLimit {
     /// Bytes at once; without it, one second of --bps
     #[arg(long, value_name = "BYTES", value_parser = at_once)]
     pub(super) byte_burst: Option<u64>,
-    /// Confirm that a limit of 0 blocks all of this class
-    #[arg(long)]
-    pub(super) yes_block_all: bool,
+    /// Do it though a limit of 0 blocks all of this class
+    #[arg(long, visible_alias = "yes-block-all")]
+    pub(super) force: bool,
     /// Write it into the configuration file too
     #[arg(long)]
     pub(super) save: bool,

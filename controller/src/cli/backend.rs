@@ -79,6 +79,17 @@ impl Backend {
         }
     }
 
+    /// Keeps drops that are on trial.
+    pub(super) async fn confirm(self) -> anyhow::Result<Status> {
+        match self {
+            Self::Daemon(client) => client.post("/api/v1/confirm", &()).await,
+            Self::Pins(bpffs) => {
+                control::confirm(&mut open(bpffs.clone(), Access::Write)?)?;
+                Ok(Status::new(&snapshot(bpffs).await?, None, false))
+            }
+        }
+    }
+
     /// The last changes.
     pub(super) async fn history(self, path: &Path, number: u32) -> anyhow::Result<HistoryView> {
         match self {

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::api::{SCHEMA_VERSION, VERSION_HEADER};
+use crate::daemon::access::read_socket;
 use crate::exit::{Exit, Failure};
 
 /// How long an answer may take: a list of a million prefixes takes seconds.
@@ -22,17 +23,22 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A connection to the daemon, for one request.
 pub(super) struct Client {
     stream: UnixStream,
+    /// It is the socket of those who may only look.
+    only_looks: bool,
 }
 
 impl Client {
     /// Connects; `None` where no daemon answers on the socket.
     pub(super) async fn connect(socket: &Path) -> anyhow::Result<Option<Self>> {
         match UnixStream::connect(socket).await {
-            Ok(stream) => Ok(Some(Self { stream })),
+            Ok(stream) => Ok(Some(Self { stream, only_looks: false })),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
                 Ok(None)
             }
             Err(error) => {
+                if let Ok(stream) = UnixStream::connect(read_socket(socket)).await {
+                    return Ok(Some(Self { stream, only_looks: true }));
+                }
                 let text = format!("cannot reach the daemon at {}: {error}", socket.display());
                 Err(Failure::new(Exit::Environment, text)
                     .hint("run as root, or as a member of the socket's group")
@@ -55,6 +61,11 @@ impl Client {
 
     /// Changes something.
     pub(super) async fn post<T: DeserializeOwned>(self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
+        if self.only_looks {
+            let text = "you may look, and change nothing";
+            let hint = "run as root, or as a member of the control socket's group";
+            return Err(Failure::new(Exit::Environment, text).hint(hint).into());
+        }
         let body = serde_json::to_vec(body)?.into();
         let bytes = self.request(Method::POST, path, body).await?;
         serde_json::from_slice(&bytes).context("the daemon's answer is not what this version expects")

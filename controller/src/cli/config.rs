@@ -16,7 +16,8 @@ pub(super) fn run(global: &Global, verb: &Config) -> anyhow::Result<Exit> {
         Config::Check => check(global)?,
         Config::Show { origin } => show(global, *origin)?,
         Config::Diff => {
-            let plan = Plan::new(&Dataplane::open(Pins::new(&global.bpffs), Access::Read)?, &found(global)?)?;
+            let dataplane = Dataplane::open(Pins::new(&global.bpffs), Access::Read)?;
+            let plan = Plan::new(&dataplane, &found(global)?, None)?;
             print(global, &plan.changes, |changes| match changes.as_slice() {
                 [] => "nothing: what the files say is in force\n".to_owned(),
                 changes => changes.iter().map(|change| format!("{change}\n")).collect(),

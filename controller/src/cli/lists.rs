@@ -1,16 +1,14 @@
 //! `floodwall allow` and `floodwall deny`.
 
-use std::net::IpAddr;
-
 use floodwall_common::lists::List;
 use ipnet::IpNet;
 
 use super::args::{self, Add, Global, Prefixes};
 use super::backend::Backend;
-use super::{print, show};
+use super::{around, print, show};
 use crate::api::{EntryView, ListChange};
 use crate::exit::{Exit, Failure};
-use crate::prefixes;
+use crate::{lockout, prefixes};
 
 pub(super) async fn run(global: &Global, list: List, verb: args::List) -> anyhow::Result<()> {
     match verb {
@@ -19,14 +17,16 @@ pub(super) async fn run(global: &Global, list: List, verb: args::List) -> anyhow
             print(global, &view, show::list)
         }
         args::List::Add(add) => {
-            let change = ListChange { add: entries(list, add)?, remove: Vec::new() };
+            let force = add.force;
+            let change = ListChange { add: entries(add)?, remove: Vec::new(), force };
+            lockout::check_list(list, &change, &around(global))?;
             let changed = Backend::find(global).await?.change_list(list, &change).await?;
             print(global, &changed, |changed| {
                 format!("{}: {} added, {} on the list\n", list.label(), change.add.len(), changed.entries)
             })
         }
         args::List::Remove(prefixes) => {
-            let change = ListChange { add: Vec::new(), remove: named(prefixes)? };
+            let change = ListChange { remove: named(prefixes)?, ..Default::default() };
             let changed = Backend::find(global).await?.change_list(list, &change).await?;
             let removed = change.remove.len() - changed.missing.len();
             print(global, &changed, |changed| {
@@ -59,45 +59,9 @@ fn named(prefixes: Prefixes) -> anyhow::Result<Vec<IpNet>> {
     Ok(all)
 }
 
-fn entries(list: List, mut add: Add) -> anyhow::Result<Vec<EntryView>> {
+fn entries(mut add: Add) -> anyhow::Result<Vec<EntryView>> {
     let prefixes = named(std::mem::take(&mut add.prefixes))?;
-    for prefix in &prefixes {
-        refuse_dangerous(list, *prefix, &add)?;
-    }
     let ttl_s = add.ttl.or(add.confirm).map(|ttl| ttl.as_secs());
     let entry = |prefix| EntryView { prefix, ttl_s, added_unix_s: 0, reason: add.reason.clone() };
     Ok(prefixes.into_iter().map(entry).collect())
-}
-
-/// What would lock the operator out, or let everybody in.
-fn refuse_dangerous(list: List, prefix: IpNet, add: &Add) -> Result<(), Failure> {
-    // Nobody means a whole /7 of the Internet by one entry.
-    let everybody = prefix.prefix_len() < 8;
-    match list {
-        List::Allow if everybody && !add.force => {
-            let text = format!("{prefix} on the allow list lets nearly everybody through");
-            Err(Failure::new(Exit::Usage, text).hint("add --force (or --i-know) if that is meant"))
-        }
-        List::Deny => {
-            let peer = ssh_peer().filter(|peer| prefix.contains(peer));
-            let text = match (everybody, peer) {
-                (_, Some(peer)) => {
-                    format!("{prefix} covers {peer}, from where you are logged in: you would be locked out")
-                }
-                (true, None) => format!("{prefix} on the deny list drops nearly everybody"),
-                (false, None) => return Ok(()),
-            };
-            if add.force && add.confirm.is_some() {
-                return Ok(());
-            }
-            Err(Failure::new(Exit::Usage, text)
-                .hint("--force --confirm 60s: it then ends after a minute, so that you can still get back in"))
-        }
-        List::Allow => Ok(()),
-    }
-}
-
-/// Where the operator's own session comes from.
-fn ssh_peer() -> Option<IpAddr> {
-    std::env::var("SSH_CONNECTION").ok()?.split(' ').next()?.parse().ok()
 }

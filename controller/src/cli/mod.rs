@@ -6,6 +6,7 @@ mod client;
 mod config;
 mod incident;
 mod lists;
+mod preview;
 #[cfg(test)]
 mod reference;
 mod replay;
@@ -15,6 +16,7 @@ mod signatures;
 mod uninstall;
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -32,14 +34,19 @@ use self::args::{
 };
 use self::backend::Backend;
 use crate::api::{
-    AmplifiersChange, CookiesChange, LimitView, LimitsChange, ModeChange, PolicyEntry, RateView, Reloaded, Status,
+    AmplifiersChange, CookiesChange, LimitView, LimitsChange, ModeChange, PolicyEntry, RateView, ReloadRequest,
+    Reloaded, Status,
 };
-use crate::configuration::{self, DEFAULT_METRICS, DEFAULT_PATH, LogFormat, Quantity, Source, save_limit};
+use crate::configuration::{
+    self, Configuration, DEFAULT_METRICS, DEFAULT_PATH, LogFormat, Quantity, READ_GROUP, Source, save_limit,
+};
 use crate::control::{limit_key, limit_name};
 use crate::daemon;
+use crate::daemon::access::Token;
 use crate::doctor::{Severity, diagnose};
 use crate::exit::{Exit, Failure, exit_of};
-use crate::history;
+use crate::peers::Peer;
+use crate::{history, lockout, peers};
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -100,7 +107,8 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Run(options) => return start(global, options).await,
         Verb::Status => return status(global).await,
         Verb::Limits(verb) => limits(global, verb).await?,
-        Verb::Mode { mode } => return set_mode(global, mode).await,
+        Verb::Mode { mode, trial } => return set_mode(global, mode, trial.seconds()).await,
+        Verb::Confirm => print(global, &Backend::find(global).await?.confirm().await?, show::mode)?,
         Verb::Stop => return switch(global, Switch::Off).await,
         Verb::Resume => return switch(global, Switch::On).await,
         Verb::Policy(verb) => policy(global, verb).await?,
@@ -141,8 +149,9 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
             std::fs::create_dir_all(&directory).map_err(cannot)?;
             clap_mangen::generate_to(Cli::command(), &directory).map_err(cannot)?;
         }
-        Verb::Reload => {
-            let reloaded: Reloaded = Backend::daemon(global).await?.post("/api/v1/reload", &()).await?;
+        Verb::Reload(trial) => {
+            let request = ReloadRequest { confirm_s: trial.seconds() };
+            let reloaded: Reloaded = Backend::daemon(global).await?.post("/api/v1/reload", &request).await?;
             print(global, &reloaded, show::reloaded)?;
         }
         Verb::Metrics => write_out(&Backend::find(global).await?.metrics().await?)?,
@@ -175,6 +184,7 @@ async fn start(global: &Global, options: Run) -> anyhow::Result<Exit> {
         let text = format!("--metrics {address} is not a loopback address: others could read it");
         return Err(Failure::new(Exit::Usage, text).hint("--metrics 127.0.0.1:9557, or add --metrics-public").into());
     }
+    let api = api(&options, &file)?;
     log_to_stderr(options.log_json || file.log == Some(LogFormat::Json));
     let interfaces =
         if options.interfaces.is_empty() { file.interfaces.unwrap_or_default() } else { options.interfaces };
@@ -186,13 +196,29 @@ async fn start(global: &Global, options: Run) -> anyhow::Result<Exit> {
         file: global.config.clone(),
         source,
         mode: options.mode.and_then(|mode| Mode::from_label(mode.label())),
+        confirm_s: options.confirm.map(|time| time.as_secs()),
         bpffs: global.bpffs.clone(),
         socket: global.socket.clone(),
         metrics,
+        api,
+        read_group: file.read_group.unwrap_or_else(|| READ_GROUP.to_owned()),
         detach_on_exit: options.detach_on_exit,
     })
     .await?;
     Ok(Exit::Done)
+}
+
+/// Where the whole API is served, and what a caller has to show.
+fn api(options: &Run, file: &Configuration) -> Result<Option<(SocketAddr, Token)>, Failure> {
+    let address = match (options.api, &file.api) {
+        (Some(address), _) => address,
+        (None, Some(text)) => {
+            metrics_address(text).map_err(|text| Failure::new(Exit::Configuration, format!("api: it is not {text}")))?
+        }
+        (None, None) => return Ok(None),
+    };
+    let token_file = options.api_token_file.as_deref().or(file.api_token_file.as_deref());
+    address.0.map(|address| Token::find(token_file).map(|token| (address, token))).transpose()
 }
 
 /// Structured logs; `RUST_LOG` says how much.
@@ -218,8 +244,8 @@ fn exit_of_status(status: &Status) -> Exit {
     }
 }
 
-async fn set_mode(global: &Global, mode: ModeName) -> anyhow::Result<Exit> {
-    let change = ModeChange { mode: mode.label().to_owned() };
+async fn set_mode(global: &Global, mode: ModeName, confirm_s: Option<u64>) -> anyhow::Result<Exit> {
+    let change = ModeChange { mode: mode.label().to_owned(), confirm_s };
     let status = Backend::find(global).await?.set_mode(&change).await?;
     print(global, &status, show::mode)?;
     Ok(Exit::Done)
@@ -290,11 +316,13 @@ async fn limits(global: &Global, verb: Limits) -> anyhow::Result<()> {
     let view = match verb {
         Limits::Show => Backend::find(global).await?.limits().await?,
         Limits::Set(set) => set_limit(global, &set).await?,
+        Limits::Preview(limit) => return preview::run(global, &limit).await,
         Limits::Reset { names } => {
             let names: Vec<_> = names.iter().map(|name| limit_name(name)).collect::<Result<_, _>>()?;
             let named = LimitKey::all().filter(|key| names.contains(&key.name));
             let limits = named.map(|key| LimitView::new(key, key.default_limits())).collect();
-            Backend::find(global).await?.change_limits(&LimitsChange { generation: None, limits }).await?
+            let change = LimitsChange { generation: None, limits, force: false };
+            Backend::find(global).await?.change_limits(&change).await?
         }
     };
     print(global, &view, show::limits)
@@ -309,29 +337,21 @@ async fn fragments(global: &Global, policy: FragmentPolicy) -> anyhow::Result<()
         FragmentPolicy::Pass => Rate::Off,
     };
     let limits = floodwall_common::limits::Limits { packets, bytes: Rate::Off };
-    let change = LimitsChange { generation: None, limits: vec![LimitView::new(key, limits)] };
+    let change = LimitsChange { generation: None, limits: vec![LimitView::new(key, limits)], force: true };
     print(global, &Backend::find(global).await?.change_limits(&change).await?, show::limits)
 }
 
 /// Reads the limit, changes what was named, and writes it back: the generation says whether somebody was faster.
 async fn set_limit(global: &Global, set: &SetLimit) -> anyhow::Result<crate::api::LimitsView> {
     let key = limit_key(&set.name, &set.per)?;
-    let zero = [set.pps, set.bps].contains(&Some(Quantity::PerSecond(0)));
-    if zero && !set.yes_block_all {
-        let text = format!("a limit of 0 blocks every {} packet of every source", set.name);
-        return Err(Failure::new(Exit::Usage, text).hint("`off` for no limit, or add --yes-block-all").into());
-    }
-    if zero && key.name == LimitName::Allowed {
-        let text = "the limit of allowed sources cannot be 0: it is what keeps you from being locked out";
-        return Err(Failure::new(Exit::Usage, text).into());
-    }
     let view = Backend::find(global).await?.limits().await?;
     let present = view.limits.iter().find(|limit| limit.is(key));
     let present = present.map_or_else(|| key.default_limits(), LimitView::limits);
     let packets = changed(present.packets, set.pps, set.burst, "--pps", "--burst")?;
     let bytes = changed(present.bytes, set.bps, set.byte_burst, "--bps", "--byte-burst")?;
     let change = LimitView::new(key, floodwall_common::limits::Limits { packets, bytes });
-    let change = LimitsChange { generation: Some(view.generation), limits: vec![change] };
+    let change = LimitsChange { generation: Some(view.generation), limits: vec![change], force: set.force };
+    lockout::check_limits(&change, || around(global))?;
     let view = Backend::find(global).await?.change_limits(&change).await?;
     if set.save {
         let path = global.config.clone().unwrap_or_else(|| DEFAULT_PATH.into());
@@ -339,6 +359,11 @@ async fn set_limit(global: &Global, set: &SetLimit) -> anyhow::Result<crate::api
         eprintln!("floodwall: written to {}", path.display());
     }
     Ok(view)
+}
+
+/// Peers that somebody would miss, seen from here: this process knows who types.
+fn around(global: &Global) -> Vec<Peer> {
+    lockout::around(peers::caller(std::process::id() as i32), global.config.as_deref())
 }
 
 /// A rate with what was typed. A new rate without a burst gets one second of it.

@@ -57,7 +57,7 @@ impl Table {
 }
 
 /// 1234567 as `1.23 M`.
-fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     let steps = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     match steps.iter().find(|(step, _)| value >= *step) {
         Some((step, unit)) => {
@@ -101,9 +101,13 @@ pub(super) fn status(status: &Status) -> String {
     }
     let _ = write!(
         text,
-        "\nsources owing  {} of {}\nallow / deny   {} / {} entries\n",
+        "\nsources owing  {} of {}\nallow / deny   {} / {} entries",
         status.sources, status.source_capacity, status.allow_entries, status.deny_entries
     );
+    text += &match status.allow_automatic {
+        0 => "\n".to_owned(),
+        automatic => format!(", {automatic} of them allowed by themselves: floodwall allow list\n"),
+    };
     if !status.armed.is_empty() {
         let _ = writeln!(text, "armed          {}", status.armed.join(", "));
     }
@@ -134,6 +138,12 @@ fn headline(status: &Status) -> String {
     let since = ago(status.mode_since_unix_s);
     if status.interfaces.is_empty() {
         return "NOT ATTACHED: no interface is protected\n  try: floodwall run --interface <name>".to_owned();
+    }
+    if let (true, Some(seconds)) = (status.attached && status.mode != "stopped", status.confirm_within_s) {
+        return match seconds {
+            0 => "MONITORING: drops were on trial, and nobody has confirmed them: nothing is dropped\n  try: floodwall mode enforce, with --confirm 60s if you are not sure".to_owned(),
+            seconds => format!("ENFORCING on trial: monitor mode again in {seconds} s\n  try: floodwall confirm, if all is as it should be"),
+        };
     }
     match (status.attached, status.mode.as_str()) {
         (false, _) => "NOT ATTACHED: packets go past the filter on at least one interface\n  try: floodwall run --interface <name>".to_owned(),
@@ -438,6 +448,9 @@ pub(super) fn reloaded(reloaded: &Reloaded) -> String {
     }
     for what in &reloaded.needs_restart {
         text += &format!("  {what}: takes a restart of the daemon\n");
+    }
+    if let Some(seconds) = reloaded.confirm_within_s {
+        text += &format!("monitor mode in {seconds} s, unless this comes first: floodwall confirm\n");
     }
     text
 }

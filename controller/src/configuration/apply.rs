@@ -1,11 +1,14 @@
 //! From what the files say to what is in force: which changes that takes, and all of them or none.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context;
 use floodwall_common::config::{Config, Mode};
 use floodwall_common::cookie::CookieMode;
 use floodwall_common::limits::{LimitKey, Limits, Rate};
 use floodwall_common::lists::List;
 use floodwall_common::reason::{Reason, Verdict};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{Configuration, ModeName, Source, VerdictName};
@@ -13,6 +16,8 @@ use crate::api::{CookiesChange, EntryView, ListChange, PolicyEntry, RateView, Se
 use crate::control::{self, ListPlan};
 use crate::dataplane::{Dataplane, Device, PreparedLists, cookies_of, limits_of};
 use crate::exit::{Exit, Failure};
+use crate::peers::Peer;
+use crate::prefixes::overlap;
 
 /// What entries of lists that come from the files have as their reason: by that they are found again.
 pub(super) const FROM_FILE: &str = "configuration file";
@@ -61,11 +66,12 @@ struct Settings {
 }
 
 impl Plan {
-    /// Works out what it takes. Nothing is changed.
+    /// Works out what it takes. Nothing is changed. `automatic` are the peers that are to be on the allow list by themselves;
+    /// `None` leaves those as they are.
     ///
     /// # Errors
     /// Where what the files say cannot be, or the maps cannot be read.
-    pub fn new(dataplane: &Dataplane, source: &Source) -> anyhow::Result<Self> {
+    pub fn new(dataplane: &Dataplane, source: &Source, automatic: Option<&[Peer]>) -> anyhow::Result<Self> {
         let configuration = &source.configuration;
         let present = dataplane.config()?;
         let mut plan = Self { generation: present.generation, ..Self::default() };
@@ -73,7 +79,7 @@ impl Plan {
         plan.policy(&present, configuration);
         plan.services(dataplane, source)?;
         plan.cookies(&present, configuration);
-        plan.lists(dataplane, configuration)?;
+        plan.lists(dataplane, configuration, automatic)?;
         plan.mode(&present, configuration);
         Ok(plan)
     }
@@ -144,34 +150,35 @@ impl Plan {
         self.settings.cookies = Some(CookiesChange { mode: wanted.mode.0.label().to_owned(), answers });
     }
 
-    fn lists(&mut self, dataplane: &Dataplane, configuration: &Configuration) -> anyhow::Result<()> {
-        let mut changes = Vec::new();
-        for (list, wanted) in [(List::Allow, &configuration.allow), (List::Deny, &configuration.deny)] {
+    fn lists(
+        &mut self,
+        dataplane: &Dataplane,
+        configuration: &Configuration,
+        automatic: Option<&[Peer]>,
+    ) -> anyhow::Result<()> {
+        let mut plan = ListPlan::present(dataplane)?;
+        let before = self.changes.len();
+        // What is denied first: what is allowed by itself gives way to it.
+        for (list, wanted) in [(List::Deny, &configuration.deny), (List::Allow, &configuration.allow)] {
             let Some(wanted) = wanted else { continue };
-            let wanted: std::collections::BTreeSet<_> = wanted.all()?.into_iter().collect();
-            let present = dataplane.list(list)?;
-            // One that ends, or has ended, is not what the file asks for.
-            let stays = present.iter().filter(|entry| entry.until.is_none());
-            let known: std::collections::BTreeSet<_> = stays.map(|entry| entry.prefix).collect();
-            let ours = present.iter().filter(|entry| entry.note == FROM_FILE).map(|entry| entry.prefix);
-            let remove: Vec<_> = ours.filter(|prefix| !wanted.contains(prefix)).collect();
-            let new = wanted.iter().filter(|prefix| !known.contains(*prefix));
-            let entry = |prefix| EntryView { prefix, ttl_s: None, added_unix_s: 0, reason: FROM_FILE.to_owned() };
-            let add: Vec<_> = new.map(|prefix| entry(*prefix)).collect();
-            if !(add.is_empty() && remove.is_empty()) {
-                let to = format!("{} added, {} removed", add.len(), remove.len());
-                let from = format!("{} prefixes", present.len());
+            let change = from_file(&plan, list, wanted.all()?);
+            if change != ListChange::default() {
+                let to = format!("{} added, {} removed", change.add.len(), change.remove.len());
+                let from = format!("{} prefixes", plan.entries(list).count());
                 self.changes.push(Change::new(format!("{} list", list.label()), from, to));
-                changes.push((list, ListChange { add, remove }));
+                plan.change(list, &change);
             }
         }
-        if !changes.is_empty() {
-            let mut plan = ListPlan::present(dataplane)?;
-            for (list, change) in &changes {
-                plan.change(*list, change);
+        if let Some(peers) = automatic {
+            let (change, peers) = by_itself(&plan, peers);
+            if change != ListChange::default() {
+                let to = peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let from = plan.entries(List::Allow).filter(|entry| entry.is_automatic()).count();
+                self.changes.push(Change::new("allowed by itself", format!("{from} prefixes"), format!("[{to}]")));
+                plan.change(List::Allow, &change);
             }
-            self.lists = Some(plan);
         }
+        self.lists = (self.changes.len() > before).then_some(plan);
         Ok(())
     }
 
@@ -181,6 +188,7 @@ impl Plan {
             ModeName::Monitor => Mode::Monitor,
             ModeName::Enforce => Mode::Enforce,
         };
+        // As it was set: a trial is not confirmed by a file, nor begun anew once it has ended.
         let present = present.mode();
         // Whoever has stopped all dropping has the last word.
         if present != wanted && present != Mode::Stopped {
@@ -211,20 +219,29 @@ pub struct PreparedPlan {
 }
 
 impl PreparedPlan {
-    /// Makes all of the changes, or none: what was made is taken back where a later one is refused.
+    /// Makes all of the changes, or none: what was made is taken back where a later one is refused. Where drops are then real,
+    /// they are for so many seconds only, if that is asked, unless they are confirmed.
     ///
     /// # Errors
     /// Where one is refused, or something has changed since the plan was made.
-    pub fn apply(self, dataplane: &mut Dataplane, devices: &[Device]) -> anyhow::Result<Vec<Change>> {
+    pub fn apply(
+        self,
+        dataplane: &mut Dataplane,
+        devices: &[Device],
+        confirm_s: Option<u64>,
+    ) -> anyhow::Result<Vec<Change>> {
         let Self { settings, lists, generation, changes } = self;
         if dataplane.config()?.generation != generation {
             let text = "something was changed while the configuration was read. Nothing of it is in force";
             return Err(Failure::new(Exit::Conflict, text).hint("do it again").into());
         }
-        let before = Settings::present(dataplane)?;
-        if let Err(refused) = put_in_force(&settings, lists, dataplane, devices) {
+        let (before, mode) = (Settings::present(dataplane)?, dataplane.config()?);
+        let will_drop = settings.mode.unwrap_or(mode.mode()) == Mode::Enforce;
+        let trial_s = confirm_s.filter(|_| will_drop && !changes.is_empty());
+        if let Err(refused) = put_in_force(&settings, lists, trial_s, dataplane, devices) {
             before
                 .take_back(dataplane, devices)
+                .and_then(|()| Ok(dataplane.take_back_mode(&mode)?))
                 .with_context(|| format!("{refused:#}; and what had been changed by then could not be taken back"))?;
             return Err(refused);
         }
@@ -235,20 +252,26 @@ impl PreparedPlan {
 fn put_in_force(
     settings: &Settings,
     lists: Option<(PreparedLists, ListPlan)>,
+    trial_s: Option<u64>,
     dataplane: &mut Dataplane,
     devices: &[Device],
 ) -> anyhow::Result<()> {
-    // Nothing is to drop by a configuration that is half there: monitor comes first, enforce last.
-    if settings.mode == Some(Mode::Monitor) {
-        dataplane.set_mode(Mode::Monitor)?;
+    // Nothing is to drop by a configuration that is half there: monitor comes first, enforce last. What drops already does so
+    // on trial from the first change on.
+    match (settings.mode, trial_s) {
+        (Some(Mode::Monitor), _) => dataplane.set_mode(Mode::Monitor)?,
+        (None, Some(seconds)) => control::try_enforcing(dataplane, seconds)?,
+        _ => {}
     }
     settings.set(dataplane, devices)?;
     if let Some((prepared, plan)) = lists {
         let generation = dataplane.config()?.generation;
         plan.from_now(generation).install(dataplane, &prepared)?;
     }
-    if settings.mode == Some(Mode::Enforce) {
-        dataplane.set_mode(Mode::Enforce)?;
+    match (settings.mode, trial_s) {
+        (Some(Mode::Enforce), None) => dataplane.set_mode(Mode::Enforce)?,
+        (Some(Mode::Enforce), Some(seconds)) => control::try_enforcing(dataplane, seconds)?,
+        _ => {}
     }
     Ok(())
 }
@@ -266,15 +289,12 @@ impl Settings {
                 ..Default::default()
             }),
             cookies: Some(CookiesChange { mode: mode.label().to_owned(), answers: RateView::of(answers) }),
-            mode: Some(config.mode()),
+            mode: None,
         })
     }
 
     /// Makes it what is in force again: services that it does not have go.
     fn take_back(mut self, dataplane: &mut Dataplane, devices: &[Device]) -> anyhow::Result<()> {
-        if let Some(mode) = self.mode.filter(|mode| *mode != Mode::Stopped) {
-            dataplane.set_mode(mode)?;
-        }
         // What has not changed needs no check again.
         let (mode, answers) = cookies_of(&dataplane.config()?);
         let present = CookiesChange { mode: mode.label().to_owned(), answers: RateView::of(answers) };
@@ -304,6 +324,35 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// What it takes to have these prefixes of the files on a list, and no others of them.
+fn from_file(plan: &ListPlan, list: List, wanted: Vec<IpNet>) -> ListChange {
+    let wanted: BTreeSet<_> = wanted.into_iter().collect();
+    // One that ends is not what the file asks for, nor is one that is there by itself.
+    let stays = plan.entries(list).filter(|entry| entry.until.is_none() && !entry.is_automatic());
+    let known: BTreeSet<_> = stays.map(|entry| entry.prefix).collect();
+    let ours = plan.entries(list).filter(|entry| entry.note == FROM_FILE).map(|entry| entry.prefix);
+    let remove = ours.filter(|prefix| !wanted.contains(prefix)).collect();
+    let new = wanted.iter().filter(|prefix| !known.contains(*prefix));
+    let entry = |prefix| EntryView { prefix, ttl_s: None, added_unix_s: 0, reason: FROM_FILE.to_owned() };
+    ListChange { add: new.map(|prefix| entry(*prefix)).collect(), remove, force: false }
+}
+
+/// What it takes to have these peers on the allow list, and no others by themselves; and which of them that are. Somebody's
+/// word counts more: who is denied is none, and who is allowed already needs nothing.
+fn by_itself<'a>(plan: &ListPlan, peers: &'a [Peer]) -> (ListChange, Vec<&'a Peer>) {
+    let is_denied = |peer: &Peer| plan.entries(List::Deny).any(|entry| overlap(entry.prefix, peer.prefix));
+    let is_allowed = |peer: &Peer| {
+        let mut words = plan.entries(List::Allow).filter(|entry| !entry.is_automatic());
+        words.any(|entry| entry.prefix.contains(&peer.prefix) && entry.until.is_none())
+    };
+    let peers: Vec<_> = peers.iter().filter(|peer| !is_denied(peer) && !is_allowed(peer)).collect();
+    let present: BTreeSet<_> = plan.entries(List::Allow).map(|entry| entry.prefix).collect();
+    let ours = plan.entries(List::Allow).filter(|entry| entry.is_automatic()).map(|entry| entry.prefix);
+    let remove = ours.filter(|prefix| !peers.iter().any(|peer| peer.prefix == *prefix)).collect();
+    let add = peers.iter().filter(|peer| !present.contains(&peer.prefix)).map(|peer| peer.entry()).collect();
+    (ListChange { add, remove, force: false }, peers)
 }
 
 fn in_words(view: &ServiceView) -> String {

@@ -21,10 +21,14 @@ pub use read::{DEFAULT_PATH, Origins, Source};
 pub use save::save_limit;
 
 use crate::api::{RateView, ServiceView};
+use crate::peers::{Peer, trusted};
 use crate::respond::Policy;
 
 /// Where metrics are served unless somebody says otherwise.
 pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9557);
+
+/// The group whose members may look, where nobody names another.
+pub const READ_GROUP: &str = "floodwall-read";
 
 /// What the files say. All of it is optional.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -45,6 +49,15 @@ pub struct Configuration {
     /// Serve metrics on an address that others can reach. Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_public: Option<bool>,
+    /// Where whoever has the token may use the whole API, over TCP without encryption. Default: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
+    /// The file that has the token. Default: the credential `api-token`, or `FLOODWALL_API_TOKEN`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_token_file: Option<std::path::PathBuf>,
+    /// The group whose members may look at everything, and change nothing. Default: floodwall-read, where it exists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_group: Option<String>,
     /// How to log. Default: text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogFormat>,
@@ -52,6 +65,13 @@ pub struct Configuration {
     /// it would do, `off` does nothing. Default: act. In monitor mode nothing is dropped, whatever is armed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub respond: Option<Policy>,
+    /// Allow who is logged in over SSH, gateways, resolvers and `monitors` without being asked. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_allow: Option<bool>,
+    /// What monitors this host: addresses or prefixes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub monitors: Option<Vec<Prefix>>,
     /// Limits by class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<BTreeMap<LimitLabel, Limit>>,
@@ -326,7 +346,9 @@ impl Configuration {
             mode: Some(ModeName::Monitor),
             metrics: Some(DEFAULT_METRICS.to_string()),
             metrics_public: Some(false),
+            read_group: Some(READ_GROUP.to_owned()),
             log: Some(LogFormat::Text),
+            auto_allow: Some(true),
             limits: Some(LimitName::ALL.iter().map(|name| limit(*name)).collect()),
             policy: Some(Reason::chosen().map(|(reason, standard)| (ReasonLabel(reason), verdict(standard))).collect()),
             cookies: Some(Cookies { mode: CookieLabel(CookieMode::Off), answers_pps: None }),
@@ -368,6 +390,16 @@ impl Configuration {
             limits.map_or(Ok(key.default_limits()), |rates| rates.limits(key.default_limits()))
         };
         Some(LimitKey::all().map(|key| (key, wanted(key))).collect())
+    }
+
+    /// What monitors this host.
+    pub fn monitors(&self) -> Vec<ipnet::IpNet> {
+        self.monitors.iter().flatten().map(|prefix| prefix.0).collect()
+    }
+
+    /// Peers that are to be on the allow list without being put there.
+    pub fn automatic(&self) -> Vec<Peer> {
+        if self.auto_allow == Some(false) { Vec::new() } else { trusted(&self.monitors()) }
     }
 
     /// The services, as they cross the socket.

@@ -125,6 +125,9 @@ impl Source {
                 return Err(self.wrong(section, &text).hint(format!("floodwall {section} add {prefix} --force")));
             }
         }
+        if let Some(prefix) = self.configuration.monitors().iter().find(|prefix| prefix.prefix_len() < 8) {
+            return Err(self.wrong("monitors", &format!("{prefix} is nearly everybody")));
+        }
         Ok(())
     }
 
@@ -185,8 +188,13 @@ impl Configuration {
         value(&mut self.mode, later.mode);
         value(&mut self.metrics, later.metrics);
         value(&mut self.metrics_public, later.metrics_public);
+        value(&mut self.api, later.api);
+        value(&mut self.api_token_file, later.api_token_file);
+        value(&mut self.read_group, later.read_group);
         value(&mut self.log, later.log);
         value(&mut self.respond, later.respond);
+        value(&mut self.auto_allow, later.auto_allow);
+        value(&mut self.monitors, later.monitors);
         map(&mut self.limits, later.limits, Limit::take);
         map(&mut self.policy, later.policy, |of, later| *of = later);
         // A service is named whole: its ports have to be.

@@ -14,17 +14,20 @@ use serde::Deserialize;
 use tracing::warn;
 
 use super::Daemon;
+use super::access::{Token, check_token};
 use super::server::Peer;
 use crate::api::{
     AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, ExplainView, HistoryView,
-    LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, Reloaded,
-    SCHEMA_VERSION, ServicesChange, ServicesView, SignaturesChange, SignaturesView, Status, TopView, VERSION_HEADER,
+    LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, ReloadRequest,
+    Reloaded, SCHEMA_VERSION, ServicesChange, ServicesView, SignaturesChange, SignaturesView, Status, TopView,
+    VERSION_HEADER,
 };
 use crate::dataplane::{self, monotonic_ns};
 use crate::exit::{Exit, Failure, describe, exit_of};
 use crate::incident::{self, Incident, IncidentChange};
+use crate::preview::{PreviewView, preview};
 use crate::talkers::By;
-use crate::{control, explain, metrics};
+use crate::{control, explain, lockout, metrics};
 
 /// Bytes of a request.
 const BODY_BYTES: usize = 1 << 20;
@@ -38,6 +41,16 @@ pub(super) fn read_only(daemon: Arc<Daemon>) -> Router {
     reads().layer(middleware::from_fn(check_version)).with_state(daemon)
 }
 
+/// What those may read who have a socket for it.
+pub(super) fn look(daemon: Arc<Daemon>) -> Router {
+    reads().route("/api/v1/history", get(history_of)).layer(middleware::from_fn(check_version)).with_state(daemon)
+}
+
+/// Everything, for whoever has the token.
+pub(super) fn with_token(daemon: Arc<Daemon>, token: Token) -> Router {
+    control(daemon).layer(middleware::from_fn_with_state(token, check_token))
+}
+
 /// Everything: on the control socket.
 pub(super) fn control(daemon: Arc<Daemon>) -> Router {
     let list_body = DefaultBodyLimit::max(LIST_BODY_BYTES);
@@ -49,6 +62,7 @@ pub(super) fn control(daemon: Arc<Daemon>) -> Router {
         .route("/api/v1/services", post(change_services))
         .route("/api/v1/cookies", post(set_cookies))
         .route("/api/v1/signatures", post(change_signatures))
+        .route("/api/v1/confirm", post(confirm))
         .route("/api/v1/stop", post(stop))
         .route("/api/v1/resume", post(resume))
         .route("/api/v1/reload", post(reload))
@@ -70,6 +84,7 @@ fn reads() -> Router<Arc<Daemon>> {
         .route("/healthz", get(healthz))
         .route("/api/v1/status", get(status))
         .route("/api/v1/limits", get(limits))
+        .route("/api/v1/limits/preview", get(preview_limit))
         .route("/api/v1/policy", get(policies))
         .route("/api/v1/amplifiers", get(amplifiers))
         .route("/api/v1/services", get(services))
@@ -168,14 +183,37 @@ async fn change_limits(
     axum::Extension(who): Who,
     Json(change): Json<LimitsChange>,
 ) -> Answer<LimitsView> {
+    lockout::check_limits(&change, || daemon.around(who.address()))?;
     let view = control::change_limits(&mut daemon.dataplane(), &change)?;
     changed(&daemon, &who, format!("limits {}", serde_json::to_string(&change.limits).unwrap_or_default())).await?;
     Ok(Json(view))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PreviewQuery {
+    name: String,
+    per: Option<String>,
+    pps: u64,
+    burst: Option<u64>,
+}
+
+async fn preview_limit(State(daemon): Shared, Query(query): Query<PreviewQuery>) -> Answer<PreviewView> {
+    let key = control::limit_key(&query.name, query.per.as_deref().unwrap_or("source"))?;
+    let limit = control::rate_to_preview(key, query.pps, query.burst)?;
+    Ok(Json(blocking(daemon, move |daemon| Ok(preview(&daemon.past(), key, limit))).await?))
+}
+
 async fn set_mode(State(daemon): Shared, axum::Extension(who): Who, Json(change): Json<ModeChange>) -> Answer<Status> {
     control::set_mode(&mut daemon.dataplane(), &change)?;
-    changed(&daemon, &who, format!("mode {}", change.mode)).await?;
+    let trial = change.confirm_s.map(|seconds| format!(", to be confirmed within {seconds} s")).unwrap_or_default();
+    changed(&daemon, &who, format!("mode {}{trial}", change.mode)).await?;
+    Ok(status(State(daemon)).await)
+}
+
+async fn confirm(State(daemon): Shared, axum::Extension(who): Who) -> Answer<Status> {
+    control::confirm(&mut daemon.dataplane())?;
+    changed(&daemon, &who, "confirm".to_owned()).await?;
     Ok(status(State(daemon)).await)
 }
 
@@ -291,6 +329,7 @@ async fn change_list(
     let what = format!("{name} +{} -{}", change.add.len(), change.remove.len());
     // Others go on changing things while long lists are built; one who does makes this change fail, and nothing happens.
     let work = move |daemon: &Daemon| {
+        lockout::check_list(list, &change, &daemon.around(who.address()))?;
         let plan = control::ListPlan::new(&daemon.dataplane(), list, &change)?;
         let prepared = plan.prepare()?;
         plan.install(&mut daemon.dataplane(), &prepared)
@@ -326,8 +365,13 @@ async fn explain(State(daemon): Shared, Query(query): Query<ExplainQuery>) -> An
     Ok(Json(blocking(daemon, work).await?))
 }
 
-async fn reload(State(daemon): Shared, axum::Extension(who): Who) -> Answer<Reloaded> {
-    let reloaded = daemon.reload().await?;
+async fn reload(
+    State(daemon): Shared,
+    axum::Extension(who): Who,
+    request: Option<Json<Option<ReloadRequest>>>,
+) -> Answer<Reloaded> {
+    let request = request.and_then(|Json(request)| request).unwrap_or_default();
+    let reloaded = daemon.reload(request.confirm_s).await?;
     // It has made itself visible already.
     daemon.record(&who.entry(reloaded.in_words()));
     Ok(Json(reloaded))

@@ -3,6 +3,7 @@
 //! It drops nothing itself: that is the kernel half's, which goes on where this ends. Stopping it, cleanly or not, leaves
 //! the protection as it is; only `--detach-on-exit` and `floodwall detach` take it off.
 
+pub mod access;
 mod detection;
 mod http;
 mod sampling;
@@ -11,7 +12,7 @@ mod service_manager;
 mod stack;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,11 +31,13 @@ use crate::api::{Reloaded, SCHEMA_VERSION};
 use crate::configuration::{Change, DEFAULT_PATH, Plan, ReasonLabel, Source};
 use crate::dataplane::{self, Dataplane, Device, MadeOf, NEED_MEMORY, Outcome, Pins, SampleReader, monotonic_ns};
 use crate::exit::{Exit, Failure, describe};
-use crate::history;
 use crate::incident::{Incident, Store};
+use crate::past::Past;
+use crate::peers::Peer;
 use crate::respond::Policy;
 use crate::snapshot::{ListSizes, Snapshot};
 use crate::talkers::Talkers;
+use crate::{control, history, lockout};
 
 /// How often a snapshot is taken.
 const TICK: Duration = Duration::from_millis(250);
@@ -42,6 +45,10 @@ const TICK: Duration = Duration::from_millis(250);
 const HISTORY: usize = 5;
 /// How often devices are asked, in ticks.
 const DEVICE_TICKS: u64 = 4;
+
+/// What is said when a trial has ended.
+const NOT_CONFIRMED: &str = "drops were real on trial, and nobody has confirmed them: nothing is dropped any more; `floodwall mode \
+                             enforce` makes them real again";
 
 /// What the daemon is told.
 #[derive(Clone, Debug)]
@@ -52,12 +59,18 @@ pub struct Options {
     pub allow_generic: bool,
     /// Mode to set at the start; `None` leaves it as it is, monitor at first.
     pub mode: Option<Mode>,
+    /// Where that makes drops real: for so many seconds only, unless they are confirmed.
+    pub confirm_s: Option<u64>,
     /// Where the maps are pinned.
     pub bpffs: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
     /// Where Prometheus scrapes; `None` for nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Where whoever has the token may do everything; `None` for nowhere.
+    pub api: Option<(SocketAddr, access::Token)>,
+    /// The group whose members may look, on a socket of their own.
+    pub read_group: String,
     /// Take the filter off again at the end.
     pub detach_on_exit: bool,
     /// What is done about what goes on.
@@ -89,6 +102,8 @@ impl Options {
             ("metrics_public", before.metrics_public != now.metrics_public),
             ("log", before.log != now.log),
             ("respond", before.respond != now.respond),
+            ("api", (&before.api, &before.api_token_file) != (&now.api, &now.api_token_file)),
+            ("read_group", before.read_group != now.read_group),
         ];
         changed.into_iter().filter(|(_, changed)| *changed).map(|(what, _)| what.to_owned()).collect()
     }
@@ -98,6 +113,7 @@ impl Options {
 pub(crate) struct Daemon {
     dataplane: Mutex<Dataplane>,
     talkers: Mutex<Talkers>,
+    past: Mutex<Past>,
     views: watch::Sender<View>,
     options: Options,
     /// Known until the lists change or an entry ends: counting them is a walk.
@@ -149,6 +165,10 @@ impl Daemon {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub(crate) fn past(&self) -> MutexGuard<'_, Past> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn view(&self) -> View {
         self.views.borrow().clone()
     }
@@ -171,8 +191,9 @@ impl Daemon {
         snapshot
     }
 
-    /// Reads the configuration file anew, and puts what it says in force: all of it or nothing.
-    pub(crate) async fn reload(self: &Arc<Self>) -> anyhow::Result<Reloaded> {
+    /// Reads the configuration file anew, and puts what it says in force: all of it or nothing. Drops are then on trial for so
+    /// many seconds, if that is asked.
+    pub(crate) async fn reload(self: &Arc<Self>, confirm_s: Option<u64>) -> anyhow::Result<Reloaded> {
         let devices = dataplane::devices().await?;
         let daemon = Arc::clone(self);
         let work = move || {
@@ -180,15 +201,20 @@ impl Daemon {
                 || Failure::new(Exit::Configuration, format!("there is no {DEFAULT_PATH}")).hint("run --config <path>");
             let mut source = Source::find(daemon.options.file.as_deref())?.ok_or_else(none)?;
             daemon.options.overrule(&mut source);
-            let plan = Plan::new(&daemon.dataplane(), &source)?;
+            let automatic = source.configuration.automatic();
+            let plan = Plan::new(&daemon.dataplane(), &source, Some(&automatic))?;
             // Without the lock: lists of a million take seconds.
             let prepared = plan.prepare()?;
-            let changes = prepared.apply(&mut daemon.dataplane(), &devices)?;
+            let mut plane = daemon.dataplane();
+            let changes = prepared.apply(&mut plane, &devices, confirm_s)?;
+            let config = plane.config()?;
+            drop(plane);
             report(&changes);
+            let confirm_within_s = confirm_s.filter(|_| config.is_on_trial() && !changes.is_empty());
             daemon.forget_list_sizes();
             let needs_restart = daemon.options.needs_restart(&source);
             let files = source.files.iter().map(|file| file.display().to_string()).collect();
-            anyhow::Ok(Reloaded { schema_version: SCHEMA_VERSION, files, changes, needs_restart })
+            anyhow::Ok(Reloaded { schema_version: SCHEMA_VERSION, files, changes, needs_restart, confirm_within_s })
         };
         service_manager::reloading();
         let reloaded = tokio::task::spawn_blocking(work).await;
@@ -217,6 +243,11 @@ impl Daemon {
         history::last(path, number).with_context(|| format!("cannot read {}", path.display()))
     }
 
+    /// Peers that somebody would miss, and who of them asks.
+    pub(crate) fn around(&self, caller: Option<IpAddr>) -> Vec<Peer> {
+        lockout::around(caller, self.options.file.as_deref())
+    }
+
     /// Takes a snapshot now: after a change, so that who made it sees it.
     pub(crate) async fn refresh(&self) -> dataplane::Result<()> {
         let mut snapshot = self.snapshot(&dataplane::devices().await?)?;
@@ -238,11 +269,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let wanted = wanted(&options.interfaces, &devices)?;
     // What can fail without a trace comes first.
     let metrics = match options.metrics {
-        Some(address) => Some(server::bind_tcp(address).await?),
+        Some(address) => Some(server::bind_tcp(address, "metrics").await?),
+        None => None,
+    };
+    let api = match &options.api {
+        Some((address, _)) => Some(server::bind_tcp(*address, "api").await?),
         None => None,
     };
     let mut plane = Dataplane::open_or_create(Pins::new(&options.bpffs))?;
-    let control = server::bind_unix(&options.socket)?;
+    let socket = server::bind_unix(&options.socket, server::GROUP)?;
+    let read = server::bind_read(&options.socket, &options.read_group)?;
     for device in wanted {
         announce(device, plane.attach(device, options.allow_generic)?);
         if let Err(error) = plane.remember_sent(device) {
@@ -250,17 +286,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         }
     }
     let devices = dataplane::devices().await?;
-    if let Some(mut source) = options.source.clone() {
-        options.overrule(&mut source);
-        without_memory(&plane, &mut source)?;
-        let changes = Plan::new(&plane, &source)?.prepare()?.apply(&mut plane, &devices)?;
-        report(&changes);
-    }
+    let mut source = options.source.clone().unwrap_or_default();
+    options.overrule(&mut source);
+    without_memory(&plane, &mut source)?;
+    let automatic = source.configuration.automatic();
+    let changes = Plan::new(&plane, &source, Some(&automatic))?.prepare()?.apply(&mut plane, &devices, None)?;
+    report(&changes);
     if let Some(mode) = options.mode {
-        match plane.set_mode(mode) {
-            Err(error @ dataplane::Error::Stopped) => warn!("{}", describe(&error.into())),
-            set => set?,
-        }
+        first_mode(&mut plane, mode, options.confirm_s)?;
     }
     disarm_without_memory(&mut plane)?;
     let sizes = ListSizes::count(&plane, plane.clock()?.now())?;
@@ -271,6 +304,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let daemon = Arc::new(Daemon {
         dataplane: Mutex::new(plane),
         talkers: Mutex::default(),
+        past: Mutex::default(),
         views,
         options: options.clone(),
         list_sizes: Mutex::default(),
@@ -280,24 +314,35 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         devices: Mutex::new(devices),
     });
     daemon.automatic.take_back(&daemon);
-    let control = server::Control::new(control, Arc::clone(&daemon));
+    let for_api = match &options.api {
+        Some((_, token)) => http::with_token(Arc::clone(&daemon), token.clone()),
+        None => axum::Router::new(),
+    };
     info!(socket = %options.socket.display(), mode = mode.label(), "ready");
     if mode == Mode::Stopped {
         warn!("all dropping is stopped; `floodwall resume` lets it go on");
     }
-    if mode == Mode::Monitor {
-        info!("monitor mode: nothing is dropped; `floodwall mode enforce` makes drops real");
+    match (mode, daemon.view().now.trial) {
+        (Mode::Enforce, Some(left)) => {
+            warn!(seconds = left.as_secs(), "on trial: `floodwall confirm` keeps drops real")
+        }
+        (Mode::Monitor, Some(_)) => warn!("{NOT_CONFIRMED}"),
+        (Mode::Monitor, None) => info!("monitor mode: nothing is dropped; `floodwall mode enforce` makes drops real"),
+        _ => {}
     }
     service_manager::ready();
     tokio::select! {
         () = watch_dataplane(&daemon, samples) => {}
-        () = control.serve() => {}
-        () = server::serve_metrics(metrics, Arc::clone(&daemon)) => {}
+        () = server::serve_unix(Some(socket), http::control(Arc::clone(&daemon))) => {}
+        () = server::serve_unix(read, http::look(Arc::clone(&daemon))) => {}
+        () = server::serve_tcp(metrics, http::read_only(Arc::clone(&daemon))) => {}
+        () = server::serve_tcp(api, for_api) => {}
         () = reload_on_signal(&daemon, hangup) => {}
         signal = stop.next() => info!(signal, "stopping"),
     }
     service_manager::stopping();
     let _ = std::fs::remove_file(&options.socket);
+    let _ = std::fs::remove_file(access::read_socket(&options.socket));
     if options.detach_on_exit {
         let interfaces = daemon.dataplane().detach(None)?;
         info!(interfaces = interfaces.join(", "), "detached");
@@ -324,16 +369,32 @@ fn without_memory(plane: &Dataplane, source: &mut Source) -> dataplane::Result<(
     Ok(())
 }
 
+/// Sets the mode of the start. A service manager may have started this again: a trial is neither confirmed by that nor begun anew,
+/// and whoever has stopped all dropping has the last word.
+fn first_mode(plane: &mut Dataplane, mode: Mode, confirm_s: Option<u64>) -> anyhow::Result<()> {
+    let config = plane.config()?;
+    if config.mode() == Mode::Stopped {
+        warn!("{}", dataplane::Error::Stopped);
+        return Ok(());
+    }
+    match (mode, confirm_s) {
+        (Mode::Enforce, _) if config.is_on_trial() => warn!("drops were made real on trial, which stays as it is"),
+        (Mode::Enforce, Some(seconds)) if !config.enforces() => control::try_enforcing(plane, seconds)?,
+        _ => plane.set_mode(mode)?,
+    }
+    Ok(())
+}
+
 fn report(changes: &[Change]) {
     for change in changes {
-        info!(%change, "by the configuration file");
+        info!(%change, "by the configuration");
     }
 }
 
 /// Reads the files anew whenever somebody sends SIGHUP. What is wrong with them changes nothing.
 async fn reload_on_signal(daemon: &Arc<Daemon>, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
-        match daemon.reload().await {
+        match daemon.reload(None).await {
             Ok(reloaded) if reloaded.changes.is_empty() => info!("reloaded: nothing has changed"),
             Ok(reloaded) => {
                 daemon.record(&history::Entry::of_this_process("signal", reloaded.in_words()));
@@ -466,12 +527,16 @@ async fn watch_dataplane(daemon: &Arc<Daemon>, mut samples: SampleReader) {
 
 fn drain(daemon: &Daemon, samples: &mut SampleReader, watch: &mut Watch) {
     let every = daemon.view().now.sample_every;
-    let mut talkers = daemon.talkers();
+    let (mut talkers, mut past) = (daemon.talkers(), daemon.past());
     samples.drain(|sample, frame| {
         watch.observe(&sample, frame, every);
+        past.push(&sample);
         talkers.push(sample);
     });
-    talkers.expire(monotonic_ns());
+    let now_ns = monotonic_ns();
+    talkers.expire(now_ns);
+    past.pass(now_ns);
+    drop((talkers, past));
     daemon.dataplane().flush_logs();
 }
 
@@ -485,7 +550,12 @@ fn publish(daemon: &Daemon, history: &mut VecDeque<Arc<Snapshot>>, snapshot: Sna
         history.pop_front();
     }
     history.push_back(Arc::clone(&now));
-    report_changes(&daemon.view().now, &now);
+    let before = daemon.view().now;
+    report_changes(&before, &now);
+    if (before.mode, now.mode, now.trial.is_some()) == (Mode::Enforce, Mode::Monitor, true) {
+        warn!("{NOT_CONFIRMED}");
+        daemon.record(&history::Entry::of_this_process("clock", "mode monitor: not confirmed"));
+    }
     daemon.views.send_replace(View { now, earlier });
 }
 

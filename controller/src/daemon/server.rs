@@ -1,9 +1,10 @@
-//! The two listeners: the control socket for those who may change things, and loopback TCP for those who look.
+//! The listeners: the control socket for those who may change things, a second one and loopback TCP for those who look, and
+//! TCP for those who have the token.
 //!
 //! Every connection is bounded: one request, so many seconds, so many bytes, so many connections at once.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,9 +23,9 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
-use super::{Daemon, http};
+use super::access::read_socket;
 use crate::exit::{Exit, Failure};
-use crate::history;
+use crate::{history, peers};
 
 /// Connections at once, on each listener.
 const CONNECTIONS: usize = 64;
@@ -34,25 +35,46 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of a request's head.
 const HEAD_BYTES: usize = 16 * 1024;
-/// The group whose members may use the socket, where it exists.
-const GROUP: &str = "floodwall";
+/// The group whose members may use the control socket, where it exists.
+pub(super) const GROUP: &str = "floodwall";
 
-/// Who is at the other end of the control socket.
+/// Who is at the other end.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Peer {
-    pub(super) uid: u32,
-    pub(super) pid: i32,
+pub(super) enum Peer {
+    /// A process on a socket, by what the kernel says of it.
+    Process { uid: u32, pid: i32 },
+    /// Whoever has the token, from there.
+    Token { from: IpAddr },
 }
 
 impl Peer {
+    /// From where he is logged in, as far as that can be seen.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Process { pid, .. } => peers::caller(*pid),
+            Self::Token { from } => Some(*from),
+        }
+    }
+
     /// What he has changed.
     pub(super) fn entry(&self, change: String) -> history::Entry {
-        history::Entry::new(self.uid, self.pid, "socket", change)
+        match self {
+            Self::Process { uid, pid } => history::Entry::new(*uid, *pid, "socket", change),
+            Self::Token { from } => history::Entry::of_token(*from, change),
+        }
     }
 }
 
-/// Binds the control socket: 0660, for the group where there is one. A socket that nobody answers on is replaced.
-pub(super) fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
+/// Binds the socket of those who may only look, where the group exists.
+pub(super) fn bind_read(control: &Path, group: &str) -> anyhow::Result<Option<UnixListener>> {
+    if !matches!(Group::from_name(group), Ok(Some(_))) {
+        return Ok(None);
+    }
+    bind_unix(&read_socket(control), group).map(Some)
+}
+
+/// Binds a socket: 0660, for the group where there is one. A socket that nobody answers on is replaced.
+pub(super) fn bind_unix(path: &Path, group: &str) -> anyhow::Result<UnixListener> {
     let environment = |what: String| Failure::new(Exit::Environment, what);
     if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
         std::fs::create_dir_all(directory)
@@ -68,21 +90,21 @@ pub(super) fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
     let listener =
         UnixListener::bind(path).map_err(|error| environment(format!("cannot bind {}: {error}", path.display())))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    if let Ok(Some(group)) = Group::from_name(GROUP) {
+    if let Ok(Some(group)) = Group::from_name(group) {
         nix::unistd::chown(path, None, Some(group.gid))?;
     }
     Ok(listener)
 }
 
-/// Binds the metrics port.
-pub(super) async fn bind_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// Binds a port, for what a flag of this name asks.
+pub(super) async fn bind_tcp(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
-        let text = format!("cannot listen on {address} for metrics: {error}");
-        Failure::new(Exit::Environment, text).hint("--metrics 127.0.0.1:<another port>, or --metrics off").into()
+        let text = format!("cannot listen on {address} for {what}: {error}");
+        Failure::new(Exit::Environment, text).hint(format!("--{what} <address>:<another port>, or --{what} off")).into()
     })
 }
 
-/// The control socket.
+/// A socket, and who may use it.
 pub(super) struct Control {
     listener: UnixListener,
     router: Router,
@@ -90,10 +112,10 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) fn new(listener: UnixListener, daemon: Arc<Daemon>) -> Self {
+    pub(super) fn new(listener: UnixListener, router: Router) -> Self {
         let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from));
         let group = path.and_then(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.gid());
-        Self { listener, router: http::control(daemon), group }
+        Self { listener, router, group }
     }
 
     /// Serves until dropped.
@@ -111,7 +133,7 @@ impl Control {
             let Some(peer) = self.admit(&stream) else { continue };
             let router = self.router.clone();
             tokio::spawn(async move {
-                serve(stream, router, Some(peer)).await;
+                serve(stream, router, peer).await;
                 drop(permit);
             });
         }
@@ -120,13 +142,13 @@ impl Control {
     /// Root, the daemon's own user, and members of the socket's group. Everybody else is told nothing.
     fn admit(&self, stream: &UnixStream) -> Option<Peer> {
         let credentials = stream.peer_cred().ok()?;
-        let peer = Peer { uid: credentials.uid(), pid: credentials.pid().unwrap_or(0) };
+        let (uid, pid) = (credentials.uid(), credentials.pid().unwrap_or(0));
         let own = Uid::effective().as_raw();
-        let in_group = || self.group.is_some_and(|group| group != 0 && is_member(peer.uid, credentials.gid(), group));
-        if peer.uid == 0 || peer.uid == own || in_group() {
-            return Some(peer);
+        let in_group = || self.group.is_some_and(|group| group != 0 && is_member(uid, credentials.gid(), group));
+        if uid == 0 || uid == own || in_group() {
+            return Some(Peer::Process { uid, pid });
         }
-        warn!(uid = peer.uid, pid = peer.pid, "refused on the control socket");
+        warn!(uid, pid, "refused on the control socket");
         None
     }
 }
@@ -140,15 +162,23 @@ fn is_member(uid: u32, gid: u32, group: u32) -> bool {
     user.is_some_and(|user| user.gid.as_raw() == group || members.contains(&user.name))
 }
 
-/// Serves metrics and read-only answers until dropped; for ever nothing where there is no listener.
-pub(super) async fn serve_metrics(listener: Option<TcpListener>, daemon: Arc<Daemon>) {
+/// Serves a socket until dropped; for ever nothing where there is none.
+pub(super) async fn serve_unix(listener: Option<UnixListener>, router: Router) {
+    match listener {
+        Some(listener) => Control::new(listener, router).serve().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Serves a port until dropped; for ever nothing where there is none. Who asks is whoever has the token: the router asks for it
+/// before it lets anybody change anything.
+pub(super) async fn serve_tcp(listener: Option<TcpListener>, router: Router) {
     let Some(listener) = listener else { return std::future::pending().await };
-    let router = http::read_only(daemon);
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match listener.accept().await {
+            Ok((stream, from)) => (stream, from.ip().to_canonical()),
             Err(error) => {
                 refused_by_kernel(&error).await;
                 continue;
@@ -156,7 +186,7 @@ pub(super) async fn serve_metrics(listener: Option<TcpListener>, daemon: Arc<Dae
         };
         let router = router.clone();
         tokio::spawn(async move {
-            serve(stream, router, None).await;
+            serve(stream, router, Peer::Token { from }).await;
             drop(permit);
         });
     }
@@ -168,11 +198,9 @@ async fn refused_by_kernel(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, router: Router, peer: Option<Peer>) {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, router: Router, peer: Peer) {
     let service = tower::service_fn(move |mut request: Request<hyper::body::Incoming>| {
-        if let Some(peer) = peer {
-            request.extensions_mut().insert(peer);
-        }
+        request.extensions_mut().insert(peer);
         let router = router.clone();
         async move {
             Ok::<_, Infallible>(router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {}))

@@ -100,6 +100,7 @@ pub(crate) fn first_config(machine: Machine) -> Result<Config> {
         cookies: Cookies::default(),
         cookie_answers: unlimited()?.packets,
         signatures: SignatureState::default(),
+        trial_until_ns: 0,
         cookie_spec: DEFAULT_ANSWERS.into(),
         services: [services::NOBODY; SERVICE_SLOTS],
         specs: [[[off; 2]; LIMIT_SLOTS]; Per::ALL.len()],

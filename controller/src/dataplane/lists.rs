@@ -20,6 +20,7 @@ use super::error::{Error, Result};
 use super::maps::Pins;
 use super::text::{padded, unpadded};
 use super::{root_cause, sys};
+use crate::peers::AUTOMATIC;
 
 /// The kernel wants this flag of every trie: nodes are allocated as they come.
 const BPF_F_NO_PREALLOC: u32 = 1;
@@ -37,6 +38,13 @@ pub struct Listed {
     pub added: SystemTime,
     /// Why.
     pub note: String,
+}
+
+impl Listed {
+    /// Whether nobody has put it there: it came by itself.
+    pub fn is_automatic(&self) -> bool {
+        self.note.starts_with(AUTOMATIC)
+    }
 }
 
 /// The maps of the lists.

@@ -13,6 +13,7 @@ mod error;
 mod interfaces;
 mod lists;
 mod maps;
+mod mode;
 mod object;
 mod programs;
 mod samples;
@@ -32,7 +33,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, RingBuf};
 use floodwall_common::abi::{CpuState, InterfaceRecord, map};
-use floodwall_common::config::{Config, Mode, Sampling};
+use floodwall_common::config::{Config, Sampling};
 use floodwall_common::limiter::{BUCKETS, Bucket};
 use floodwall_common::limits::{LimitKey, Limits, RateError, Unit};
 use floodwall_common::lists::List;
@@ -253,45 +254,6 @@ impl Dataplane {
             .set(0, config, 0)
             .map_err(|error| Error::system("write the configuration", io::Error::other(root_cause(&error))))?;
         Ok(config.generation)
-    }
-
-    /// Makes drops real, or not.
-    ///
-    /// # Errors
-    /// Where the map cannot be written.
-    pub fn set_mode(&mut self, mode: Mode) -> Result<()> {
-        if self.config()?.mode() == Mode::Stopped {
-            return Err(Error::Stopped);
-        }
-        self.change_mode(|config| config.mode = mode as u32)
-    }
-
-    /// The kill switch: from now on nothing drops, whatever anybody sets.
-    ///
-    /// # Errors
-    /// Where the map cannot be written.
-    pub fn stop(&mut self) -> Result<()> {
-        self.change_mode(Config::stop)
-    }
-
-    /// Goes on in the mode of before.
-    ///
-    /// # Errors
-    /// Where the map cannot be written.
-    pub fn resume(&mut self) -> Result<()> {
-        self.change_mode(Config::resume)
-    }
-
-    fn change_mode(&mut self, set: impl FnOnce(&mut Config)) -> Result<()> {
-        let since = unix_s();
-        let change = |config: &mut Config| {
-            let before = config.mode;
-            set(config);
-            if config.mode != before {
-                config.mode_since_unix_s = since;
-            }
-        };
-        self.change(None, change).map(drop)
     }
 
     /// Chooses what a reason does. `false` where that is not for the operator to choose.

@@ -20,6 +20,8 @@ const SAMPLED: Sampling = Sampling::new([5_000, 5_000], 1_000);
 pub(super) enum Armed {
     /// Default limits.
     Default,
+    /// Three addresses on the allow list, as they come there by themselves.
+    Peers,
     /// A hundred prefixes on the deny list.
     Lists,
     /// Limits by subnet and network.
@@ -37,8 +39,9 @@ pub(super) enum Armed {
 }
 
 impl Armed {
-    pub(super) const EACH: [Self; 8] = [
+    pub(super) const EACH: [Self; 9] = [
         Self::Default,
+        Self::Peers,
         Self::Lists,
         Self::Ladder,
         Self::Replies,
@@ -67,6 +70,10 @@ pub(super) struct Filter {
 impl Filter {
     pub(super) fn load(armed: Armed) -> Result<Self> {
         let mut kernel = Kernel::load(Time::Ticks)?;
+        if armed == Armed::Peers {
+            let peers = ["192.0.2.1/32", "192.0.2.53/32", "198.51.100.7/32"].map(|peer| listed(peer, None));
+            kernel.replace_list(List::Allow, &peers.into_iter().collect::<Result<Vec<_>>>()?)?;
+        }
         if armed.has(Armed::Lists) {
             kernel.replace_list(List::Deny, &prefixes(if armed == Armed::Lists { 100 } else { 10_000 })?)?;
         }

@@ -1,0 +1,80 @@
+//! What may be typed of incidents and replays.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// What `replay` takes.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Replay {
+    /// Capture files (pcap, pcapng), or directories of them
+    #[arg(required = true, value_name = "FILE")]
+    pub(in crate::cli) files: Vec<PathBuf>,
+    /// A protected address; may be given several times. Without it, the one that most packets go to
+    #[arg(long, value_name = "ADDRESS")]
+    pub(in crate::cli) protect: Vec<IpAddr>,
+    /// max: as fast as it can; 1: as it was, 10: ten times as fast
+    #[arg(long, default_value = "max", value_name = "FACTOR")]
+    pub(in crate::cli) speed: Speed,
+    /// Only say what goes on, and do nothing about it
+    #[arg(long)]
+    pub(in crate::cli) advise: bool,
+}
+
+/// How fast a capture is replayed.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cli) struct Speed(pub(in crate::cli) Option<f64>);
+
+impl std::str::FromStr for Speed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse::<f64>() {
+            _ if text == "max" => Ok(Self(None)),
+            Ok(factor) if factor.is_finite() && factor > 0.0 => Ok(Self(Some(factor))),
+            _ => Err("neither max nor a number above 0".to_owned()),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Incident {
+    /// Show all of them, the latest last
+    List,
+    /// Show one
+    Show {
+        /// Its name; without it, the latest
+        id: Option<String>,
+    },
+    /// Write something into the timeline of the one that goes on
+    Note {
+        /// What
+        text: String,
+    },
+    /// Say that somebody looks after the one that goes on
+    Ack,
+    /// Say that the one that goes on is over
+    Resolve,
+    /// Print one as a text to send
+    Export {
+        /// Its name; without it, the latest
+        id: Option<String>,
+        /// Which text
+        #[arg(long, value_enum, default_value_t = Text::Markdown)]
+        format: Text,
+    },
+}
+
+/// A text that an incident makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Text {
+    /// A draft of the postmortem
+    Markdown,
+    /// A request to the provider
+    IspRequest,
+    /// A notice to customers
+    CustomerNotice,
+    /// The record itself
+    Json,
+}

@@ -1,0 +1,57 @@
+//! `floodwall limits preview`.
+
+use super::args::{Global, PreviewLimit};
+use super::backend::Backend;
+use super::print;
+use super::show::{Table, short};
+use crate::preview::PreviewView;
+
+pub(super) async fn run(global: &Global, limit: &PreviewLimit) -> anyhow::Result<()> {
+    let PreviewLimit { name, per, pps, burst } = limit;
+    let burst = burst.map(|burst| format!("&burst={burst}")).unwrap_or_default();
+    let path = format!("/api/v1/limits/preview?name={name}&per={per}&pps={pps}{burst}");
+    let view: PreviewView = Backend::daemon(global).await?.get(&path).await?;
+    print(global, &view, show)
+}
+
+fn show(view: &PreviewView) -> String {
+    let PreviewView { name, per, packets, window_s, samples, .. } = view;
+    if *samples == 0 {
+        return format!("no {name} packet that came as far as limits was sampled in the last {window_s} s\n");
+    }
+    let percent = |share: f64| format!("{:.1}", share * 100.0);
+    let mut text = format!(
+        "{name}, {} packets/s per {per}, burst {}: would have dropped {} % ({} to {} %) of {} packets in {window_s} s, of {} of {} \
+         sources\n",
+        packets.per_second,
+        packets.burst,
+        percent(view.dropped_share),
+        percent(view.dropped_share_low),
+        percent(view.dropped_share_high),
+        short(view.seen_packets as f64),
+        view.sources_dropped,
+        view.sources
+    );
+    if !view.dropped.is_empty() {
+        let mut table = Table::new(&["source", "most in a second", "would have lost", "samples"]);
+        for source in &view.dropped {
+            table.row([
+                source.source.clone(),
+                short(source.peak_packets_per_second as f64),
+                format!("{} %", percent(source.dropped_share)),
+                source.samples.to_string(),
+            ]);
+        }
+        text += &format!("\n{}", table.render());
+    }
+    text += &format!(
+        "\nestimated from {samples} sampled headers, one of {} packets: with n samples a rate is known to about 1/√n.\n\
+         Rates are means of seconds: what is shorter is not seen, so leave the burst room.\n",
+        short((view.seen_packets as f64 / *samples as f64).max(1.0))
+    );
+    if view.unattributed_share >= 0.001 {
+        let share = percent(view.unattributed_share);
+        text += &format!("{share} % came from sources too small to be kept apart, and counts as passed.\n");
+    }
+    text
+}
