@@ -339,6 +339,19 @@ pub struct ReloadRequest {
     pub confirm_s: Option<u64>,
 }
 
+/// A drill: the alert without an attack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DrillRequest {
+    /// Have the alert fire.
+    Start {
+        /// For how long, at most an hour.
+        seconds: u64,
+    },
+    /// Write down that it reached somebody.
+    Received(String),
+}
+
 /// What reading the configuration file anew came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {

@@ -46,6 +46,14 @@ pub struct Diagnosis {
     pub findings: Vec<Finding>,
 }
 
+impl Diagnosis {
+    /// Of all findings.
+    pub fn new(findings: Vec<Finding>) -> Self {
+        let severity = findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Good);
+        Self { schema_version: crate::api::SCHEMA_VERSION, severity, findings }
+    }
+}
+
 /// Looks at the host, and at these interfaces.
 ///
 /// # Errors
@@ -65,15 +73,15 @@ pub async fn diagnose(bpffs: &Path, interfaces: &[String]) -> anyhow::Result<Dia
             findings.extend(of_device(carrier));
         }
     }
-    let severity = findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Good);
-    Ok(Diagnosis { schema_version: crate::api::SCHEMA_VERSION, severity, findings })
+    Ok(Diagnosis::new(findings))
 }
 
 fn read(path: &str) -> String {
     fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
-fn finding(id: &str, severity: Severity, what: impl Into<String>, mend: Option<&str>) -> Finding {
+/// A finding about the host.
+pub(crate) fn finding(id: &str, severity: Severity, what: impl Into<String>, mend: Option<&str>) -> Finding {
     Finding { id: id.to_owned(), severity, interface: None, what: what.into(), mend: mend.map(str::to_owned) }
 }
 

@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 
 /// Where it is unless somebody says otherwise.
 pub const DEFAULT_PATH: &str = "/var/lib/floodwall/history.ndjson";
+/// What the entry of a drill begins with, and that of somebody who was reached by it.
+pub const DRILL: &str = "drill: began";
+/// See [`DRILL`].
+pub const DRILL_RECEIVED: &str = "drill: received";
 /// A file that has grown to this is put aside as `….1`, in place of the one before.
 const LONGEST: u64 = 8 << 20;
 /// What is read of it at most.

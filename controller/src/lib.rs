@@ -7,6 +7,7 @@
 //! - [`cli`]: the command line; talks to the daemon, or to the pinned maps where there is none.
 
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod configuration;
 pub mod control;
@@ -18,6 +19,7 @@ pub mod exit;
 pub mod explain;
 pub mod history;
 pub mod incident;
+pub mod listeners;
 pub mod lockout;
 pub mod metrics;
 pub mod past;

@@ -153,6 +153,16 @@ fn situation(snapshot: &Snapshot) -> Collectors {
     let sure = GaugeVec::new(sure, &none)?;
     let measures =
         gauge("floodwall_automatic_measures", "Measures that detection has armed and that are in force.", &none)?;
+    let drill =
+        gauge("floodwall_drill_active", "1 while a drill goes on: the alert fires, and there is no attack.", &none)?;
+    let findings =
+        gauge("floodwall_audit_findings", "Findings of the last audit, by how much they matter.", &["severity"])?;
+    if let Some(check_up) = &snapshot.check_up {
+        drill.with_label_values(&none).set(i64::from(check_up.drill));
+        for (severity, number) in ["warning", "problem"].into_iter().zip(check_up.findings.into_iter().flatten()) {
+            findings.with_label_values(&[severity]).set(number as i64);
+        }
+    }
     // Without a daemon nobody looks.
     if let Some(situation) = &snapshot.situation {
         for each in detect::Verdict::ALL {
@@ -164,7 +174,14 @@ fn situation(snapshot: &Snapshot) -> Collectors {
         sure.with_label_values(&none).set(situation.confidence);
         measures.with_label_values(&none).set(situation.measures as i64);
     }
-    Ok(vec![Box::new(verdict), Box::new(attack), Box::new(sure), Box::new(measures)])
+    Ok(vec![
+        Box::new(verdict),
+        Box::new(attack),
+        Box::new(sure),
+        Box::new(measures),
+        Box::new(drill),
+        Box::new(findings),
+    ])
 }
 
 fn tables(snapshot: &Snapshot) -> Collectors {

@@ -84,6 +84,15 @@ pub struct Situation {
     pub measures: usize,
 }
 
+/// What is known of the check-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckUp {
+    /// A drill goes on.
+    pub drill: bool,
+    /// Warnings and problems of the last audit; `None` before the first.
+    pub findings: Option<[usize; 2]>,
+}
+
 /// The dataplane at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -123,6 +132,8 @@ pub struct Snapshot {
     pub sample_every: [u32; SAMPLE_STREAMS],
     /// What goes on; `None` without a daemon.
     pub situation: Option<Situation>,
+    /// The check-up; `None` without a daemon.
+    pub check_up: Option<CheckUp>,
 }
 
 impl Snapshot {
@@ -157,6 +168,7 @@ impl Snapshot {
             samples_lost: dataplane.sample_counts().lost,
             sample_every: [config.sampling.every(0), config.sampling.every(1)],
             situation: None,
+            check_up: None,
         })
     }
 

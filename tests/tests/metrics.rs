@@ -5,12 +5,13 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use floodwall_tests::daemon::{Daemon, Place, floodwall_ok, wait_for};
+use floodwall_tests::daemon::{Daemon, Place, floodwall, floodwall_ok, metric, run_verb, wait_for};
 use floodwall_tests::flood::Flood;
 use floodwall_tests::http::get;
 use floodwall_tests::topology::{PROTECTED, Topology};
+use serde_json::Value;
 
 const METRICS: &str = "127.0.0.1:9557";
 const PROMETHEUS: &str = "127.0.0.1:9090";
@@ -78,13 +79,13 @@ impl Drop for Prometheus {
     }
 }
 
-#[test]
-fn prometheus_scrapes_and_answers() {
-    let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
-    let _daemon = Daemon::start(&topology.server, &place, &["--interface", PROTECTED]).unwrap();
+/// Prometheus beside a daemon, with the alert rules of `deploy`.
+fn prometheus(topology: &Topology, place: &Place) -> Prometheus {
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/prometheus/alerts.yml");
     let config = place.directory().join("prometheus.yml");
     let text = format!(
-        "scrape_configs:\n- job_name: floodwall\n  scrape_interval: 1s\n  static_configs:\n  - targets: ['{METRICS}']\n"
+        "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: ['{rules}']\n\
+         scrape_configs:\n- job_name: floodwall\n  static_configs:\n  - targets: ['{METRICS}']\n"
     );
     std::fs::write(&config, text).unwrap();
     let mut command = topology.server.command("prometheus").unwrap();
@@ -92,12 +93,58 @@ fn prometheus_scrapes_and_answers() {
     command.arg(format!("--storage.tsdb.path={}", place.directory().join("tsdb").display()));
     command.arg(format!("--web.listen-address={PROMETHEUS}"));
     let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let _prometheus = Prometheus(quiet.spawn().expect("prometheus (package prometheus)"));
+    Prometheus(quiet.spawn().expect("prometheus (package prometheus)"))
+}
+
+#[test]
+fn prometheus_scrapes_and_answers() {
+    let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
+    let _daemon = Daemon::start(&topology.server, &place, &["--interface", PROTECTED]).unwrap();
+    let _prometheus = prometheus(&topology, &place);
     let query = "/api/v1/query?query=floodwall_mode%7Bmode%3D%22monitor%22%7D";
     let answer = wait_for("Prometheus to know the mode", || {
         let answer = get(&topology.server, address(PROMETHEUS), query).ok()?;
         answer.contains(r#""job":"floodwall""#).then_some(answer)
     });
-    let answer: serde_json::Value = serde_json::from_str(&answer.unwrap()).unwrap();
+    let answer: Value = serde_json::from_str(&answer.unwrap()).unwrap();
     assert_eq!(answer["data"]["result"][0]["value"][1], "1", "{answer}");
+}
+
+#[test]
+fn a_drill_makes_the_alert_fire_and_the_audit_knows_of_it() {
+    let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
+    let _daemon = Daemon::start(&topology.server, &place, &["--interface", PROTECTED]).unwrap();
+    let audit = || -> Value {
+        let output = floodwall(&topology.server, &place, &["audit", "--json"]).unwrap();
+        assert_eq!(output.status.code(), Some(11), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let severity = |id: &str| {
+        let audit = audit();
+        let findings = audit["findings"].as_array().unwrap().iter();
+        findings.clone().find(|finding| finding["id"] == id).unwrap()["severity"].clone()
+    };
+    assert_eq!((severity("drill"), severity("notification")), ("warning".into(), "warning".into()));
+    assert_eq!((severity("metrics"), severity("contacts")), ("problem".into(), "problem".into()));
+    assert_eq!(metric(&topology.server, &place, "floodwall_drill_active", &[]).unwrap(), 0.0);
+    let _prometheus = prometheus(&topology, &place);
+    let alerts = || get(&topology.server, address(PROMETHEUS), "/api/v1/alerts").unwrap_or_default();
+    wait_for("Prometheus", || alerts().contains("success").then_some(())).unwrap();
+    run_verb(&topology.server, &place, "drill start --for 30s").unwrap();
+    let begun = Instant::now();
+    wait_for("the alert", || {
+        let alerts: Value = serde_json::from_str(&alerts()).ok()?;
+        let mut alerts = alerts["data"]["alerts"].as_array()?.iter();
+        let drill = alerts.find(|alert| alert["labels"]["alertname"] == "FloodwallDrill")?;
+        (drill["state"] == "firing").then_some(())
+    })
+    .unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!((severity("drill"), severity("notification")), ("good".into(), "warning".into()));
+    run_verb(&topology.server, &place, "drill received Anna,-by-phone").unwrap();
+    assert_eq!((severity("notification"), severity("metrics")), ("good".into(), "good".into()));
+    assert!(metric(&topology.server, &place, "floodwall_audit_findings", &["problem"]).unwrap() >= 1.0);
+    assert!(run_verb(&topology.server, &place, "history").unwrap().contains("drill: received: Anna,-by-phone"));
+    let refused = floodwall(&topology.server, &place, &["drill", "start", "--for", "2h"]).unwrap();
+    assert_eq!(refused.status.code(), Some(2));
 }

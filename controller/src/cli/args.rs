@@ -13,7 +13,7 @@ use floodwall_common::limits::Per;
 use ipnet::IpNet;
 
 pub(super) use self::armed::{AddService, AddSignature, Service, Signature};
-pub(super) use self::incidents::{Incident, Replay, Text};
+pub(super) use self::incidents::{Drill, Incident, Replay, Text};
 use crate::api::DEFAULT_SOCKET;
 use crate::configuration::Quantity;
 use crate::talkers::By;
@@ -133,6 +133,16 @@ pub(super) enum Verb {
             action = ArgAction::Append)]
         interfaces: Vec<String>,
     },
+    /// What of it that runs somebody should look at: limits, lists, people to call, drills
+    Audit,
+    /// What to do when an alert fires; without a name, which there are
+    Runbook {
+        /// The alert
+        name: Option<String>,
+    },
+    /// Have the alert `FloodwallDrill` fire, and say that it was received
+    #[command(subcommand)]
+    Drill(Drill),
     /// Check or show the configuration file
     #[command(subcommand)]
     Config(Config),

@@ -1,9 +1,11 @@
 //! `floodwall incident`.
 
-use super::args::{Global, Incident, Text};
+use super::args::{Drill, Global, Incident, Text};
 use super::backend::Backend;
 use super::client::Client;
 use super::print;
+use crate::api::{DrillRequest, Status};
+use crate::configuration::Source;
 use crate::exit::{Exit, Failure};
 use crate::incident::{self, IncidentChange, Store, customer_notice, isp_request, postmortem, utc};
 
@@ -16,14 +18,32 @@ pub(super) async fn run(global: &Global, verb: Incident) -> anyhow::Result<()> {
         Incident::Resolve => change(global, &IncidentChange::Resolve).await,
         Incident::Export { id, format } => {
             let incident = one(global, id).await?;
+            let source = Source::find(global.config.as_deref()).ok().flatten().unwrap_or_default();
+            let contacts = source.configuration.contacts.unwrap_or_default();
             let global = Global { json: global.json || format == Text::Json, ..global.clone() };
             print(&global, &incident, |incident| match format {
-                Text::Markdown | Text::Json => postmortem(incident),
-                Text::IspRequest => isp_request(incident),
+                Text::Markdown | Text::Json => postmortem(incident, &contacts),
+                Text::IspRequest => isp_request(incident, &contacts),
                 Text::CustomerNotice => customer_notice(incident),
             })
         }
     }
+}
+
+/// Has the alert of a drill fire, or writes down that it was received.
+pub(super) async fn drill(global: &Global, verb: Drill) -> anyhow::Result<()> {
+    let request = match verb {
+        Drill::Start { lasts } => DrillRequest::Start { seconds: lasts.as_secs() },
+        Drill::Received { text } => DrillRequest::Received(text),
+    };
+    let status: Status = Backend::daemon(global).await?.post("/api/v1/drill", &request).await?;
+    print(global, &status, |_| match &request {
+        DrillRequest::Start { seconds } => format!(
+            "FloodwallDrill fires for {seconds} s, once Prometheus has scraped it. Nothing else changes.\n\
+             Whoever it reaches: floodwall drill received \"name, by what\"\n"
+        ),
+        DrillRequest::Received(_) => "written down\n".to_owned(),
+    })
 }
 
 async fn change(global: &Global, change: &IncidentChange) -> anyhow::Result<()> {

@@ -10,6 +10,7 @@ mod preview;
 #[cfg(test)]
 mod reference;
 mod replay;
+mod runbook;
 mod services;
 mod show;
 mod signatures;
@@ -43,7 +44,7 @@ use crate::configuration::{
 use crate::control::{limit_key, limit_name};
 use crate::daemon;
 use crate::daemon::access::Token;
-use crate::doctor::{Severity, diagnose};
+use crate::doctor::{Diagnosis, Severity, diagnose};
 use crate::exit::{Exit, Failure, exit_of};
 use crate::peers::Peer;
 use crate::{history, lockout, peers};
@@ -133,6 +134,9 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Incident(verb) => incident::run(global, verb).await?,
         Verb::Replay(options) => replay::run(global, &options)?,
         Verb::Doctor { interfaces } => return doctor(global, interfaces).await,
+        Verb::Runbook { name } => write_out(&runbook::text(name.as_deref())?)?,
+        Verb::Audit => return audit(global).await,
+        Verb::Drill(verb) => incident::drill(global, verb).await?,
         Verb::Config(verb) => return config::run(global, &verb),
         Verb::History { number } => {
             let view = Backend::find(global).await?.history(&global.history, number).await?;
@@ -257,7 +261,23 @@ async fn doctor(global: &Global, mut interfaces: Vec<String>) -> anyhow::Result<
         interfaces = source.configuration.interfaces.unwrap_or_default();
     }
     let diagnosis = diagnose(&global.bpffs, &interfaces).await?;
-    print(global, &diagnosis, show::diagnosis)?;
+    const HEADS: [&str; 3] = [
+        "READY: nothing stands in the way",
+        "READY, with less than there could be",
+        "NOT READY: mend what is marked with !! first",
+    ];
+    judge(global, &diagnosis, HEADS)
+}
+
+async fn audit(global: &Global) -> anyhow::Result<Exit> {
+    const HEADS: [&str; 3] =
+        ["GOOD: nothing to mend", "TO LOOK AT: what is marked with !", "TO MEND: what is marked with !! first"];
+    judge(global, &Backend::daemon(global).await?.get("/api/v1/audit").await?, HEADS)
+}
+
+/// Shows findings, and makes the worst of them the exit code.
+fn judge(global: &Global, diagnosis: &Diagnosis, heads: [&str; 3]) -> anyhow::Result<Exit> {
+    print(global, diagnosis, |diagnosis| show::diagnosis(diagnosis, heads))?;
     Ok(match diagnosis.severity {
         Severity::Good => Exit::Done,
         Severity::Warning => Exit::NotEnforcing,

@@ -1,16 +1,14 @@
 //! `floodwall service` and `floodwall lockdown`.
 
-use std::net::IpAddr;
-
 use floodwall_common::reason::Reason;
 use floodwall_common::services::Transport;
-use procfs::net::{TcpState, UdpState};
 
 use super::args::{AddService, Global, Service, Switch, VerdictName};
 use super::backend::Backend;
 use super::{print, show};
 use crate::api::{PolicyEntry, RateView, ServiceView, ServicesChange, ServicesView};
 use crate::exit::{Exit, Failure};
+use crate::listeners;
 
 pub(super) async fn run(global: &Global, verb: Service) -> anyhow::Result<()> {
     let change = match verb {
@@ -54,7 +52,11 @@ fn services(add: &AddService, named: &ServicesView) -> anyhow::Result<Vec<Servic
     let Some(name) = add.name.clone().filter(|_| !add.listen) else {
         let known: Vec<_> = named.services.iter().filter_map(|view| view.service().ok()).collect();
         let is_known = |port: &(Transport, u16)| known.iter().any(|service| service.ports.contains(port));
-        let new = listened()?.into_iter().filter(|port| !is_known(port)).map(|(transport, port)| ServiceView {
+        let listening = listeners::for_others()?;
+        if listening.is_empty() {
+            return Err(Failure::new(Exit::Failed, "this host listens on no port for others").into());
+        }
+        let new = listening.into_iter().filter(|port| !is_known(port)).map(|(transport, port)| ServiceView {
             name: format!("{}-{port}", transport.label()),
             ports: vec![format!("{}/{port}", transport.label())],
             cap,
@@ -64,31 +66,4 @@ fn services(add: &AddService, named: &ServicesView) -> anyhow::Result<Vec<Servic
     let protocols = add.proto.iter().map(|proto| proto.label());
     let ports = protocols.flat_map(|proto| add.ports.iter().map(move |port| format!("{proto}/{port}"))).collect();
     Ok(vec![ServiceView { name, ports, cap }])
-}
-
-/// The ports that this host listens on for others: TCP listeners, and UDP sockets that are bound to a port which the
-/// kernel gives nobody by itself.
-fn listened() -> anyhow::Result<Vec<(Transport, u16)>> {
-    let given = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let mut bounds = given.split_whitespace().filter_map(|bound| bound.parse::<u16>().ok());
-    let given = bounds.next().unwrap_or(32_768)..=bounds.next().unwrap_or(60_999);
-    let for_others = |address: IpAddr| !address.is_loopback();
-    let mut ports = Vec::new();
-    for entry in procfs::net::tcp()?.into_iter().chain(procfs::net::tcp6().unwrap_or_default()) {
-        if entry.state == TcpState::Listen && for_others(entry.local_address.ip()) {
-            ports.push((Transport::Tcp, entry.local_address.port()));
-        }
-    }
-    for entry in procfs::net::udp()?.into_iter().chain(procfs::net::udp6().unwrap_or_default()) {
-        let port = entry.local_address.port();
-        if entry.state == UdpState::Close && for_others(entry.local_address.ip()) && !given.contains(&port) {
-            ports.push((Transport::Udp, port));
-        }
-    }
-    ports.sort_unstable();
-    ports.dedup();
-    if ports.is_empty() {
-        return Err(Failure::new(Exit::Failed, "this host listens on no port for others").into());
-    }
-    Ok(ports)
 }

@@ -415,13 +415,8 @@ pub(super) fn uninstalled(view: &Uninstalled) -> String {
 }
 
 /// `floodwall doctor`.
-pub(super) fn diagnosis(diagnosis: &Diagnosis) -> String {
-    let mut text = match diagnosis.severity {
-        Severity::Good => "READY: nothing stands in the way\n\n",
-        Severity::Warning => "READY, with less than there could be\n\n",
-        Severity::Problem => "NOT READY: mend what is marked with !! first\n\n",
-    }
-    .to_owned();
+pub(super) fn diagnosis(diagnosis: &Diagnosis, heads: [&str; 3]) -> String {
+    let mut text = format!("{}\n\n", heads[diagnosis.severity as usize]);
     for finding in &diagnosis.findings {
         let mark = match finding.severity {
             Severity::Good => "  ",

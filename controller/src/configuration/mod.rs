@@ -72,6 +72,9 @@ pub struct Configuration {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<String>>")]
     pub monitors: Option<Vec<Prefix>>,
+    /// Whom to call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contacts: Option<Contacts>,
     /// Limits by class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<BTreeMap<LimitLabel, Limit>>,
@@ -320,6 +323,18 @@ pub struct List {
     pub files: Vec<std::path::PathBuf>,
 }
 
+/// Whom to call while something goes on; texts of incidents and `audit` use it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Contacts {
+    /// Who filters before the link: the network operators of the provider.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// Who answers for this host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
+}
+
 /// An address or a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Prefix(pub ipnet::IpNet);
@@ -348,6 +363,7 @@ impl Configuration {
             metrics_public: Some(false),
             read_group: Some(READ_GROUP.to_owned()),
             log: Some(LogFormat::Text),
+            respond: Some(Policy::default()),
             auto_allow: Some(true),
             limits: Some(LimitName::ALL.iter().map(|name| limit(*name)).collect()),
             policy: Some(Reason::chosen().map(|(reason, standard)| (ReasonLabel(reason), verdict(standard))).collect()),

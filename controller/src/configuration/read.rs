@@ -195,6 +195,11 @@ impl Configuration {
         value(&mut self.respond, later.respond);
         value(&mut self.auto_allow, later.auto_allow);
         value(&mut self.monitors, later.monitors);
+        if let Some(later) = later.contacts {
+            let of = self.contacts.get_or_insert_default();
+            value(&mut of.provider, later.provider);
+            value(&mut of.operator, later.operator);
+        }
         map(&mut self.limits, later.limits, Limit::take);
         map(&mut self.policy, later.policy, |of, later| *of = later);
         // A service is named whole: its ports have to be.

@@ -17,12 +17,13 @@ use super::Daemon;
 use super::access::{Token, check_token};
 use super::server::Peer;
 use crate::api::{
-    AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, ExplainView, HistoryView,
-    LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, ReloadRequest,
-    Reloaded, SCHEMA_VERSION, ServicesChange, ServicesView, SignaturesChange, SignaturesView, Status, TopView,
-    VERSION_HEADER,
+    AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, DrillRequest, ExplainView,
+    HistoryView, LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView,
+    ReloadRequest, Reloaded, SCHEMA_VERSION, ServicesChange, ServicesView, SignaturesChange, SignaturesView, Status,
+    TopView, VERSION_HEADER,
 };
 use crate::dataplane::{self, monotonic_ns};
+use crate::doctor::Diagnosis;
 use crate::exit::{Exit, Failure, describe, exit_of};
 use crate::incident::{self, Incident, IncidentChange};
 use crate::preview::{PreviewView, preview};
@@ -43,7 +44,7 @@ pub(super) fn read_only(daemon: Arc<Daemon>) -> Router {
 
 /// What those may read who have a socket for it.
 pub(super) fn look(daemon: Arc<Daemon>) -> Router {
-    reads().route("/api/v1/history", get(history_of)).layer(middleware::from_fn(check_version)).with_state(daemon)
+    of_members().layer(middleware::from_fn(check_version)).with_state(daemon)
 }
 
 /// Everything, for whoever has the token.
@@ -65,17 +66,25 @@ pub(super) fn control(daemon: Arc<Daemon>) -> Router {
         .route("/api/v1/confirm", post(confirm))
         .route("/api/v1/stop", post(stop))
         .route("/api/v1/resume", post(resume))
+        .route("/api/v1/drill", post(drill))
         .route("/api/v1/reload", post(reload))
         .route("/api/v1/detach", post(detach));
     let lists = Router::new().route("/api/v1/lists/{list}", post(change_list)).layer(list_body);
-    reads()
-        .route("/api/v1/history", get(history_of))
-        .route("/api/v1/incidents", get(incidents).post(change_incident))
-        .route("/api/v1/incidents/{id}", get(incident))
+    of_members()
+        .route("/api/v1/incidents", post(change_incident))
         .merge(writes.layer(DefaultBodyLimit::max(BODY_BYTES)))
         .merge(lists)
         .layer(middleware::from_fn(check_version))
         .with_state(daemon)
+}
+
+/// What those may read of whom it is known who they are.
+fn of_members() -> Router<Arc<Daemon>> {
+    reads()
+        .route("/api/v1/history", get(history_of))
+        .route("/api/v1/audit", get(audit))
+        .route("/api/v1/incidents", get(incidents))
+        .route("/api/v1/incidents/{id}", get(incident))
 }
 
 fn reads() -> Router<Arc<Daemon>> {
@@ -158,6 +167,7 @@ async fn changed(daemon: &Daemon, request: &Peer, what: String) -> Result<(), Ap
 type Who = axum::Extension<Peer>;
 
 async fn scrape(State(daemon): Shared) -> Result<Response, ApiError> {
+    daemon.check_up.was_scraped();
     let text = metrics::render(&daemon.view().now)?;
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
@@ -399,6 +409,18 @@ async fn detach(
     }
     changed(&daemon, &who, format!("detach {}", detached.join(", "))).await?;
     Ok(Json(detached))
+}
+
+async fn audit(State(daemon): Shared) -> Answer<Diagnosis> {
+    let diagnosis = blocking(Arc::clone(&daemon), Daemon::audit).await?;
+    daemon.refresh().await?;
+    Ok(Json(diagnosis))
+}
+
+async fn drill(State(daemon): Shared, axum::Extension(who): Who, Json(request): Json<DrillRequest>) -> Answer<Status> {
+    let what = daemon.check_up.drill(&request)?;
+    changed(&daemon, &who, what).await?;
+    Ok(status(State(daemon)).await)
 }
 
 async fn incidents(State(daemon): Shared) -> Answer<Vec<Incident>> {

@@ -4,6 +4,7 @@
 //! the protection as it is; only `--detach-on-exit` and `floodwall detach` take it off.
 
 pub mod access;
+mod check_up;
 mod detection;
 mod http;
 mod sampling;
@@ -114,6 +115,7 @@ pub(crate) struct Daemon {
     dataplane: Mutex<Dataplane>,
     talkers: Mutex<Talkers>,
     past: Mutex<Past>,
+    check_up: check_up::State,
     views: watch::Sender<View>,
     options: Options,
     /// Known until the lists change or an entry ends: counting them is a walk.
@@ -252,6 +254,7 @@ impl Daemon {
     pub(crate) async fn refresh(&self) -> dataplane::Result<()> {
         let mut snapshot = self.snapshot(&dataplane::devices().await?)?;
         snapshot.situation.clone_from(&self.view().now.situation);
+        self.check_up.show(&mut snapshot);
         self.views.send_modify(|view| view.now = Arc::new(snapshot));
         Ok(())
     }
@@ -305,6 +308,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         dataplane: Mutex::new(plane),
         talkers: Mutex::default(),
         past: Mutex::default(),
+        check_up: check_up::State::default(),
         views,
         options: options.clone(),
         list_sizes: Mutex::default(),
@@ -338,6 +342,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         () = server::serve_tcp(metrics, http::read_only(Arc::clone(&daemon))) => {}
         () = server::serve_tcp(api, for_api) => {}
         () = reload_on_signal(&daemon, hangup) => {}
+        () = audit_by_itself(&daemon) => {}
         signal = stop.next() => info!(signal, "stopping"),
     }
     service_manager::stopping();
@@ -400,6 +405,19 @@ async fn reload_on_signal(daemon: &Arc<Daemon>, mut hangup: Signal) {
                 daemon.record(&history::Entry::of_this_process("signal", reloaded.in_words()));
             }
             Err(error) => error!("not reloaded, all is as it was: {}", describe(&error)),
+        }
+    }
+}
+
+/// Looks once an hour at what runs, for the metrics.
+async fn audit_by_itself(daemon: &Arc<Daemon>) {
+    let mut ticks = tokio::time::interval(check_up::EVERY);
+    loop {
+        ticks.tick().await;
+        let daemon = Arc::clone(daemon);
+        match tokio::task::spawn_blocking(move || daemon.audit()).await {
+            Ok(Err(error)) => warn!("no audit: {}", describe(&error)),
+            _ => {}
         }
     }
 }
@@ -514,6 +532,7 @@ async fn watch_dataplane(daemon: &Arc<Daemon>, mut samples: SampleReader) {
                 failing = false;
                 alive.beat(&snapshot);
                 snapshot.situation = Some(watch.tick(daemon, &snapshot));
+                daemon.check_up.show(&mut snapshot);
                 publish(daemon, &mut history, snapshot);
             }
             Err(error) if !failing => {

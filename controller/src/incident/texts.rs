@@ -5,13 +5,14 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::{Incident, State, utc};
+use crate::configuration::Contacts;
 use crate::detect::Verdict;
 
 /// What only people know.
 const TO_FILL_IN: &str = "_to be filled in_";
 
 /// A draft of the postmortem, in Markdown.
-pub fn postmortem(incident: &Incident) -> String {
+pub fn postmortem(incident: &Incident, contacts: &Contacts) -> String {
     let mut text = String::new();
     let _ = write!(
         text,
@@ -36,7 +37,7 @@ pub fn postmortem(incident: &Incident) -> String {
         cause = cause(incident),
         timeline = timeline(incident),
         resolution = resolution(incident),
-        measures = measures(incident),
+        measures = measures(incident, contacts),
     );
     text
 }
@@ -137,7 +138,7 @@ fn resolution(incident: &Incident) -> String {
     }
 }
 
-fn measures(incident: &Incident) -> String {
+fn measures(incident: &Incident, contacts: &Contacts) -> String {
     let mut items = vec![format!("Who notices next time, and how: {TO_FILL_IN}")];
     if !incident.enforced {
         items.push("Floodwall only watched: `floodwall mode enforce` lets it drop".to_owned());
@@ -148,19 +149,25 @@ fn measures(incident: &Incident) -> String {
                 .to_owned(),
         );
     }
-    items.push(format!("Contact of the provider, and what he filters on request: {TO_FILL_IN}"));
+    items.push(format!("What the provider ({}) filters on request: {TO_FILL_IN}", known(contacts.provider.as_ref())));
     items.push(format!("Owner and date of each measure: {TO_FILL_IN}"));
     list(&items) + "\n"
 }
 
+fn known(contact: Option<&String>) -> &str {
+    contact.map_or(TO_FILL_IN, String::as_str)
+}
+
 /// A request to the provider, as plain text.
-pub fn isp_request(incident: &Incident) -> String {
+pub fn isp_request(incident: &Incident, contacts: &Contacts) -> String {
     let mut text = format!(
-        "Subject: request to filter a {what}, since {since}\n\n\
+        "To: {provider}\n\
+         Subject: request to filter a {what}, since {since}\n\n\
          We are the target of a {what} since {since} (incident {id}).\n\n\
          Target: {TO_FILL_IN} (address), {to}\n\
          Peak: {peak:.0} packets a second\n\
          Origin: {from}\n",
+        provider = known(contacts.provider.as_ref()),
         what = what(incident),
         since = utc(incident.began_unix_ms),
         id = incident.id,
@@ -179,7 +186,8 @@ pub fn isp_request(incident: &Incident) -> String {
         text,
         "\nPlease filter or rate-limit this traffic before it reaches our link, and tell us what you see.\n\
          We drop it at our host; our link is loaded all the same.\n\n\
-         Contact: {TO_FILL_IN}\n"
+         Contact: {}\n",
+        known(contacts.operator.as_ref())
     );
     text
 }

@@ -46,6 +46,17 @@ pub enum Policy {
     Act,
 }
 
+impl Policy {
+    /// The name that leaves the process.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Advise => "advise",
+            Self::Act => "act",
+        }
+    }
+}
+
 /// What the signature for a vector is called: by its kind and its shape, as there may be several.
 pub fn automatic_name(vector: Vector, found: &Found) -> String {
     let mut hasher = DefaultHasher::new();

@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+
+use super::duration;
 
 /// What `replay` takes.
 #[derive(Debug, Args)]
@@ -77,4 +80,19 @@ pub(in crate::cli) enum Text {
     CustomerNotice,
     /// The record itself
     Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Drill {
+    /// Have the alert fire
+    Start {
+        /// For how long
+        #[arg(long = "for", default_value = "5m", value_parser = duration, value_name = "TIME")]
+        lasts: Duration,
+    },
+    /// Write down that it reached somebody
+    Received {
+        /// Whom, and by what
+        text: String,
+    },
 }
