@@ -10,7 +10,7 @@ use floodwall_common::reason::{Reason, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::configuration::Change;
-use crate::dataplane::{AttachMode, Cell, Listed};
+use crate::dataplane::{AttachMode, Cell, EgressHook, Listed};
 use crate::history;
 use crate::snapshot::{Interface, Situation, Snapshot};
 
@@ -86,6 +86,9 @@ pub struct InterfaceStatus {
     pub attached: Option<AttachMode>,
     /// What leaves through it is remembered, so that replies to nothing can be told.
     pub remembers_sent: bool,
+    /// How it is seen; null where it is not.
+    #[serde(default)]
+    pub egress_hook: Option<EgressHook>,
     /// Since when it is protected.
     pub since_unix_s: u64,
     /// What passed.
@@ -190,7 +193,8 @@ fn interface_status(interface: &Interface, now: &Snapshot, earlier: Option<&Snap
         name: interface.protected.name.clone(),
         ifindex: interface.protected.ifindex,
         attached: interface.protected.attached,
-        remembers_sent: interface.protected.remembers_sent,
+        remembers_sent: interface.protected.egress_hook.is_some(),
+        egress_hook: interface.protected.egress_hook,
         since_unix_s: interface.protected.since_unix_s,
         passed: flow(&|cell| cell.verdict == Verdict::Pass),
         dropped: flow(&|cell| cell.verdict == Verdict::Drop),

@@ -215,7 +215,7 @@ fn check_memory(dataplane: &Dataplane) -> anyhow::Result<()> {
     }
     let text =
         format!("what leaves through {} is not remembered: all that answers it would be dropped", without.join(", "));
-    let hint = "it takes kernel 6.6, and a running daemon that has attached: see its log";
+    let hint = "a daemon that starts sees to that (floodwall run), and says in its log why it cannot";
     Err(Failure::new(Exit::Environment, text).hint(hint).into())
 }
 

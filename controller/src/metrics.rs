@@ -132,7 +132,7 @@ fn state(snapshot: &Snapshot) -> Collectors {
         &["interface"],
     )?;
     for interface in &snapshot.interfaces {
-        let on = interface.protected.remembers_sent;
+        let on = interface.protected.egress_hook.is_some();
         egress.with_label_values(&[&interface.protected.name]).set(i64::from(on));
     }
     let degraded = gauge("floodwall_degraded", "1 where an interface is not protected, or not natively.", &[])?;

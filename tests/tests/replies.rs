@@ -1,5 +1,5 @@
-//! Replies over a real link: this host's own clients get their answers while replies to nothing are dropped, and where
-//! what is sent cannot be remembered, nothing is armed.
+//! Replies over a real link: this host's own clients get their answers while replies to nothing are dropped, however what
+//! is sent is seen. `traffic_control.rs` has what belongs to one way of seeing it.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use floodwall_tests::topology::{PROTECTED, Topology};
 const WORLD: Ipv4Addr = Ipv4Addr::new(10, 66, 1, 1);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 1);
 const DNS: u16 = 53;
+const HOOKS: [&str; 2] = ["tcx", "clsact"];
 const PATIENCE: Duration = Duration::from_secs(5);
 
 struct Scene {
@@ -21,8 +22,14 @@ struct Scene {
 
 impl Scene {
     fn new() -> Result<Self> {
+        Self::with_hook("tcx")
+    }
+
+    /// Where the kernel has no TCX, it is a clsact qdisc in any case.
+    fn with_hook(hook: &str) -> Result<Self> {
         let (topology, place) = (Topology::new(1)?, Place::new()?);
-        let daemon = Daemon::start(&topology.server, &place, &["--interface", PROTECTED, "--mode", "enforce"])?;
+        let arguments = ["--interface", PROTECTED, "--mode", "enforce", "--egress-hook", hook];
+        let daemon = Daemon::start(&topology.server, &place, &arguments)?;
         Ok(Self { topology, place, _daemon: daemon })
     }
 
@@ -35,10 +42,13 @@ impl Scene {
     }
 }
 
-/// A UDP socket of the world's on the port of DNS, that answers what it is asked, and one of the server's that asks.
 #[test]
 fn what_was_asked_is_answered_and_what_was_not_is_dropped() -> Result<()> {
-    let scene = Scene::new()?;
+    HOOKS.into_iter().try_for_each(|hook| asks_and_is_answered(&Scene::with_hook(hook)?))
+}
+
+/// A UDP socket of the world's on the port of DNS, that answers what it is asked, and one of the server's that asks.
+fn asks_and_is_answered(scene: &Scene) -> Result<()> {
     scene.verb("policy set unsolicited-reply drop")?;
     let resolver = scene.topology.world.run(|| UdpSocket::bind((WORLD, DNS)))??;
     let client = scene.topology.server.run(|| UdpSocket::bind((SERVER, 0)))??;
@@ -91,7 +101,10 @@ fn connections_of_this_host_are_made_and_refused_as_ever() -> Result<()> {
 
 #[test]
 fn it_outlives_the_daemon_and_goes_with_detach() -> Result<()> {
-    let scene = Scene::new()?;
+    HOOKS.into_iter().try_for_each(|hook| outlives_the_daemon(Scene::with_hook(hook)?, hook))
+}
+
+fn outlives_the_daemon(scene: Scene, hook: &str) -> Result<()> {
     let Scene { topology, place, _daemon: daemon } = scene;
     floodwall_ok(&topology.server, &place, &["policy", "set", "unsolicited-reply", "drop"])?;
     daemon.kill()?;
@@ -101,7 +114,7 @@ fn it_outlives_the_daemon_and_goes_with_detach() -> Result<()> {
     client.send_to(b"question", (WORLD, DNS))?;
     resolver.send_to(b"answer", client.local_addr()?)?;
     client.recv_from(&mut [0; 64]).context("remembered without a daemon")?;
-    let daemon = Daemon::start(&topology.server, &place, &["--interface", PROTECTED])?;
+    let daemon = Daemon::start(&topology.server, &place, &["--interface", PROTECTED, "--egress-hook", hook])?;
     let view = status(&topology.server, &place)?;
     ensure!(view["interfaces"][0]["remembers_sent"] == true, "adopted: {view}");
     let policies = floodwall_ok(&topology.server, &place, &["policy", "show", "--json"])?;

@@ -16,6 +16,7 @@ pub(super) use self::armed::{AddService, AddSignature, Service, Signature};
 pub(super) use self::incidents::{Drill, Incident, Replay, Text};
 use crate::api::DEFAULT_SOCKET;
 use crate::configuration::Quantity;
+use crate::dataplane::EgressHook;
 use crate::talkers::By;
 use crate::{history, prefixes, respond};
 
@@ -201,6 +202,9 @@ pub(super) struct Run {
     /// Accept generic XDP where the driver has no native one (slower)
     #[arg(long)]
     pub(super) allow_generic: bool,
+    /// How to see what leaves; where the kernel has no TCX it is clsact in any case
+    #[arg(long, value_enum, default_value_t, hide = true)]
+    pub(super) egress_hook: EgressHook,
     /// Mode to start in; without it the mode stays what it is, monitor at first
     #[arg(long, value_enum)]
     pub(super) mode: Option<ModeName>,

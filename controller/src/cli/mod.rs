@@ -195,6 +195,7 @@ async fn start(global: &Global, options: Run) -> anyhow::Result<Exit> {
     daemon::run(daemon::Options {
         interfaces,
         allow_generic: options.allow_generic || file.allow_generic == Some(true),
+        egress_hook: options.egress_hook,
         respond: options.respond.or(file.respond).unwrap_or_default(),
         history: global.history.clone(),
         file: global.config.clone(),

@@ -10,6 +10,7 @@ use crate::api::{
     LimitsView, ListView, PolicyView, RateView, Reloaded, ServicesView, SignatureView, SignaturesView, Status, TopView,
     Uninstalled,
 };
+use crate::dataplane::EgressHook;
 use crate::detect::Verdict;
 use crate::doctor::{Diagnosis, Severity};
 use crate::snapshot::Situation;
@@ -157,7 +158,10 @@ fn interface_block(interface: &InterfaceStatus) -> String {
     let attached = interface.attached.map_or("NOT ATTACHED", |mode| mode.label());
     let mut text = format!("\n{}  {attached}, protected for {}\n", interface.name, ago(interface.since_unix_s));
     if interface.attached.is_some() && !interface.remembers_sent {
-        text += "  what leaves is not remembered, so unsolicited-reply cannot be armed (it takes kernel 6.6)\n";
+        text += "  what leaves is not remembered, so unsolicited-reply cannot be armed: the daemon's log says why\n";
+    }
+    if interface.egress_hook == Some(EgressHook::Clsact) {
+        text += "  what leaves is seen by a filter on its clsact qdisc, not by TCX\n";
     }
     let mut table = Table::new(&["", "packets", "bytes", "packets/s", "bytes/s"]);
     let mut row = |name: String, flow: &Flow| {

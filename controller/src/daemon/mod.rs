@@ -30,7 +30,9 @@ use self::detection::{Automatic, Watch};
 use self::service_manager::Alive;
 use crate::api::{Reloaded, SCHEMA_VERSION};
 use crate::configuration::{Change, DEFAULT_PATH, Plan, ReasonLabel, Source};
-use crate::dataplane::{self, Dataplane, Device, MadeOf, NEED_MEMORY, Outcome, Pins, SampleReader, monotonic_ns};
+use crate::dataplane::{
+    self, Dataplane, Device, EgressHook, MadeOf, NEED_MEMORY, Outcome, Pins, SampleReader, monotonic_ns,
+};
 use crate::exit::{Exit, Failure, describe};
 use crate::incident::{Incident, Store};
 use crate::past::Past;
@@ -58,6 +60,8 @@ pub struct Options {
     pub interfaces: Vec<String>,
     /// Generic mode will do.
     pub allow_generic: bool,
+    /// How what leaves is to be seen, where the kernel can.
+    pub egress_hook: EgressHook,
     /// Mode to set at the start; `None` leaves it as it is, monitor at first.
     pub mode: Option<Mode>,
     /// Where that makes drops real: for so many seconds only, unless they are confirmed.
@@ -284,8 +288,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let read = server::bind_read(&options.socket, &options.read_group)?;
     for device in wanted {
         announce(device, plane.attach(device, options.allow_generic)?);
-        if let Err(error) = plane.remember_sent(device) {
-            warn!(interface = device.name, %error, "unsolicited replies cannot be told");
+        match plane.remember_sent(device, options.egress_hook) {
+            Ok(hook) => info!(interface = device.name, hook = hook.label(), "what leaves is remembered"),
+            Err(error) => warn!(interface = device.name, %error, "unsolicited replies cannot be told"),
         }
     }
     let devices = dataplane::devices().await?;
@@ -357,8 +362,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where what is sent is not remembered, as before kernel 6.6, the file's word for what needs that is passed over at the start:
-/// better the rest of it than no daemon.
+/// Where what is sent is not remembered, the file's word for what needs that is passed over at the start: better the rest of
+/// it than no daemon.
 fn without_memory(plane: &Dataplane, source: &mut Source) -> dataplane::Result<()> {
     let Some(policy) = &mut source.configuration.policy else { return Ok(()) };
     let without = plane.not_remembered()?.join(", ");

@@ -2,7 +2,7 @@
 //! replies come from. Without it no reply can be told from a flood, and nothing else is lost.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::maps::{Array, Map, MapData};
 use aya::programs::SchedClassifier;
@@ -14,13 +14,36 @@ use floodwall_common::replies::{AMPLIFIERS, PortSet};
 use super::device::Device;
 use super::error::{Error, Result};
 use super::sys::{self, Hook};
-use super::{Dataplane, Pins, programs, root_cause, typed};
+use super::{Dataplane, Pins, programs, root_cause, traffic_control, typed};
 
 /// The reasons that are told by what was sent: without that, all of their packets would be dropped.
 pub const NEED_MEMORY: [Reason; 2] = [Reason::UnsolicitedReply, Reason::NoService];
 
+const ATTACH: &str = "attach the program that remembers what is sent";
+
 /// The classes that have packets that look like replies.
 pub(super) const CLASSES_WITH_REPLIES: [Class; 3] = [Class::Tcp, Class::Udp, Class::Icmp];
+
+/// How what leaves through a device is seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EgressHook {
+    /// By a link, where the kernel has that (6.6).
+    #[default]
+    Tcx,
+    /// By a filter on a clsact qdisc.
+    Clsact,
+}
+
+impl EgressHook {
+    /// The name that leaves the process.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+}
 
 /// A [`PortSet`], as the loader's library takes it.
 #[derive(Clone, Copy)]
@@ -31,27 +54,57 @@ struct Ports(PortSet);
 unsafe impl aya::Pod for Ports {}
 
 impl Dataplane {
-    /// Remembers from now on what leaves through a device. What is there of an earlier build is replaced in place.
+    /// Remembers from now on what leaves through a device. What is there of an earlier build is replaced in place. A kernel
+    /// without TCX is asked for a clsact qdisc instead. Says by which it is seen.
     ///
     /// # Errors
-    /// Where the kernel refuses: before 6.6 it has no such hook.
-    pub fn remember_sent(&mut self, device: &Device) -> Result<()> {
+    /// Where the kernel refuses.
+    pub fn remember_sent(&mut self, device: &Device, hook: EgressHook) -> Result<EgressHook> {
         let mut object = self.load(0)?;
         let program = verify(&mut object)?;
-        let path = self.pins.sent_link(device.ifindex);
+        // The new one is there before the other goes: what is sent meanwhile is remembered too.
+        if hook == EgressHook::Tcx && self.link_sent(device, program.as_fd())? {
+            self.forget_sent_filter(device.ifindex);
+            return Ok(EgressHook::Tcx);
+        }
+        self.filter_sent(device, program)?;
+        self.forget_sent_link(device.ifindex);
+        Ok(EgressHook::Clsact)
+    }
+
+    /// `false` where the kernel has no TCX.
+    fn link_sent(&mut self, device: &Device, program: BorrowedFd<'_>) -> Result<bool> {
         if let Some(link) = self.sent_link(device.ifindex) {
-            return sys::link_replace(link.as_fd(), program.as_fd(), None)
+            return sys::link_replace(link.as_fd(), program, None)
+                .map(|()| true)
                 .map_err(|source| Error::system("replace the program that remembers what is sent", source));
         }
-        self.forget_sent(device.ifindex);
-        let link = sys::link_create(program.as_fd(), device.ifindex, Hook::Egress).map_err(|source| {
-            match source.raw_os_error() {
-                Some(libc::EINVAL) => Error::NoEgressHook { interface: device.name.clone() },
-                _ => Error::privileged("attach the program that remembers what is sent", source),
-            }
-        })?;
+        self.forget_sent_link(device.ifindex);
+        let link = match sys::link_create(program, device.ifindex, Hook::Egress) {
+            Err(refusal) if refusal.raw_os_error() == Some(libc::EINVAL) => return Ok(false),
+            created => created.map_err(|source| Error::privileged(ATTACH, source))?,
+        };
+        let path = self.pins.sent_link(device.ifindex);
         sys::pin(link.as_fd(), &path).map_err(|source| Error::system("pin the attachment", source))?;
         self.sent_links.push((device.ifindex, link));
+        Ok(true)
+    }
+
+    /// A filter cannot be pinned. Its program is, so that it can be told from one that writes to other maps.
+    fn filter_sent(&mut self, device: &Device, program: OwnedFd) -> Result<()> {
+        let ifindex = device.ifindex;
+        traffic_control::attach(program.as_fd(), ifindex).map_err(|source| match source.raw_os_error() {
+            Some(libc::EPERM) => Error::privileged(ATTACH, source),
+            _ => Error::NoEgressHook { interface: device.name.clone(), source },
+        })?;
+        let path = self.pins.sent_filter(ifindex);
+        let _ = std::fs::remove_file(&path);
+        if let Err(source) = sys::pin(program.as_fd(), &path) {
+            self.forget_sent_filter(ifindex);
+            return Err(Error::system("pin the program that remembers what is sent", source));
+        }
+        self.sent_filters.retain(|(of, _)| *of != ifindex);
+        self.sent_filters.push((ifindex, program));
         Ok(())
     }
 
@@ -61,12 +114,17 @@ impl Dataplane {
     /// Where the maps cannot be read.
     pub fn not_remembered(&self) -> Result<Vec<String>> {
         let protected = self.protected(&[])?.into_iter();
-        Ok(protected.filter(|interface| !interface.remembers_sent).map(|interface| interface.name).collect())
+        Ok(protected.filter(|interface| interface.egress_hook.is_none()).map(|interface| interface.name).collect())
     }
 
-    /// Whether what leaves through a device is remembered.
-    pub(super) fn remembers_sent(&self, ifindex: u32) -> bool {
-        self.sent_link(ifindex).is_some()
+    /// How what leaves through a device is seen, where it is remembered.
+    pub(super) fn egress_hook(&self, ifindex: u32) -> Option<EgressHook> {
+        if self.sent_link(ifindex).is_some() {
+            return Some(EgressHook::Tcx);
+        }
+        let (_, program) = self.sent_filters.iter().find(|(of, _)| *of == ifindex)?;
+        let (number, _) = sys::program_info(program.as_fd()).ok()?;
+        (traffic_control::program_on(ifindex) == Some(number)).then_some(EgressHook::Clsact)
     }
 
     fn sent_link(&self, ifindex: u32) -> Option<&OwnedFd> {
@@ -76,10 +134,21 @@ impl Dataplane {
 
     /// Takes the program off a device again. One that is gone is as good.
     pub(super) fn forget_sent(&mut self, ifindex: u32) {
+        self.forget_sent_link(ifindex);
+        self.forget_sent_filter(ifindex);
+    }
+
+    fn forget_sent_link(&mut self, ifindex: u32) {
         for (_, link) in self.sent_links.extract_if(.., |(of, _)| *of == ifindex) {
             let _ = sys::link_detach(link.as_fd());
         }
         let _ = std::fs::remove_file(self.pins.sent_link(ifindex));
+    }
+
+    fn forget_sent_filter(&mut self, ifindex: u32) {
+        traffic_control::detach(ifindex);
+        self.sent_filters.retain(|(of, _)| *of != ifindex);
+        let _ = std::fs::remove_file(self.pins.sent_filter(ifindex));
     }
 
     /// The UDP ports that replies come from.

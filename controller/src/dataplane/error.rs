@@ -137,14 +137,17 @@ pub enum Error {
         /// The one in force.
         found: u64,
     },
-    /// The kernel has no hook where packets leave.
+    /// There is no hook where packets leave.
     #[error(
-        "what leaves through {interface} cannot be seen: this kernel has no TCX hook (6.6 has). All else works; \
-         unsolicited replies cannot be told"
+        "what leaves through {interface} cannot be seen: this kernel has no TCX (6.6 has), and refuses a filter on a clsact \
+         qdisc ({source}). All else works; unsolicited replies cannot be told\n  try: modprobe -a sch_ingress cls_bpf; \
+         tc qdisc show dev {interface}   (one of the kind `ingress` has to be `clsact`)"
     )]
     NoEgressHook {
         /// The interface.
         interface: String,
+        /// What the kernel said.
+        source: io::Error,
     },
     /// A limit that no meter can keep.
     #[error("limit {limit}: its {unit} are out of range. Nothing was changed")]

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use floodwall_common::abi::{INTERFACE_SLOTS, InterfaceRecord};
 
 use super::device::{AttachMode, Device, DeviceXdp};
+use super::egress::EgressHook;
 use super::error::{Error, Result};
 use super::programs::{self, Constants, Variant};
 use super::text::{padded, unpadded};
@@ -24,8 +25,8 @@ pub struct Protected {
     pub since_unix_s: u64,
     /// How the filter is on the device now; `None` where it is not.
     pub attached: Option<AttachMode>,
-    /// Whether what leaves through it is remembered, so that replies can be told.
-    pub remembers_sent: bool,
+    /// How what leaves through it is seen, so that replies can be told; `None` where it is not remembered.
+    pub egress_hook: Option<EgressHook>,
 }
 
 /// What became of an interface that was to be protected.
@@ -184,7 +185,7 @@ impl Dataplane {
                 ifindex: record.ifindex,
                 since_unix_s: record.since_unix_s,
                 attached,
-                remembers_sent: self.remembers_sent(record.ifindex),
+                egress_hook: self.egress_hook(record.ifindex),
             });
         }
         Ok(protected)
@@ -247,7 +248,7 @@ impl Dataplane {
         self.set_record(slot, record)
     }
 
-    /// The pinned links whose names end so, by the index of their device.
+    /// What is pinned for devices, of the names that end so, by the index of the device.
     pub(super) fn open_links(&self, suffix: &str) -> Result<Vec<(u32, OwnedFd)>> {
         let mut links = Vec::new();
         let entries = match std::fs::read_dir(self.pins.links()) {

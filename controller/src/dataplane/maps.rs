@@ -35,6 +35,8 @@ pub(super) fn in_object(name: &str) -> &str {
 
 /// What the pin of a link in the other direction ends with.
 pub(super) const SENT_SUFFIX: &str = "-sent";
+/// And that of the program of a filter there.
+pub(super) const SENT_FILTER_SUFFIX: &str = "-sent-filter";
 
 /// The directory on the BPF file system.
 const HOME: &str = "floodwall";
@@ -87,6 +89,11 @@ impl Pins {
     /// The pin of the link that remembers what leaves through a device.
     pub(super) fn sent_link(&self, ifindex: u32) -> PathBuf {
         self.links().join(format!("{ifindex}{SENT_SUFFIX}"))
+    }
+
+    /// The pin of the program of the filter that does so where the kernel has no such link.
+    pub(super) fn sent_filter(&self, ifindex: u32) -> PathBuf {
+        self.links().join(format!("{ifindex}{SENT_FILTER_SUFFIX}"))
     }
 }
 

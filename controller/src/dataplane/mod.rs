@@ -22,6 +22,7 @@ mod services;
 mod signatures;
 mod sys;
 mod text;
+mod traffic_control;
 mod uninstall;
 
 use std::fs::{DirBuilder, File};
@@ -47,7 +48,7 @@ pub use compile::limits_of;
 pub use cookies::{DEFAULT_ANSWERS, Stack, cookies_of};
 pub use counters::{Cell, SampleCounts};
 pub use device::{AttachMode, Device, DeviceXdp, MadeOf, carriers, devices, find};
-pub use egress::{NEED_MEMORY, known_amplifiers};
+pub use egress::{EgressHook, NEED_MEMORY, known_amplifiers};
 pub use error::{Error, Result};
 pub use interfaces::{Outcome, Protected};
 pub use lists::{Listed, PreparedLists};
@@ -92,6 +93,8 @@ pub struct Dataplane {
     links: Vec<(u32, OwnedFd)>,
     /// The same of the programs that remember what is sent.
     sent_links: Vec<(u32, OwnedFd)>,
+    /// The programs of filters that do so where there can be no link.
+    sent_filters: Vec<(u32, OwnedFd)>,
     _lock: Option<Flock<File>>,
     /// The kernel half's own logs, of the programs that this process has loaded.
     #[cfg(feature = "ebpf-log")]
@@ -194,12 +197,14 @@ impl Dataplane {
             clock,
             links: Vec::new(),
             sent_links: Vec::new(),
+            sent_filters: Vec::new(),
             _lock: lock,
             #[cfg(feature = "ebpf-log")]
             logs: Vec::new(),
         };
         dataplane.links = dataplane.open_links("")?;
         dataplane.sent_links = dataplane.open_links(maps::SENT_SUFFIX)?;
+        dataplane.sent_filters = dataplane.open_links(maps::SENT_FILTER_SUFFIX)?;
         Ok(dataplane)
     }
 
@@ -397,6 +402,9 @@ pub fn remove_pins(pins: &Pins) -> Result<()> {
     for entry in std::fs::read_dir(pins.links()).into_iter().flatten().flatten() {
         if let Ok(link) = sys::open_pinned(&entry.path()) {
             let _ = sys::link_detach(link.as_fd());
+        }
+        if let Some(ifindex) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+            traffic_control::detach(ifindex);
         }
     }
     clear(pins)

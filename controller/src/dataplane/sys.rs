@@ -28,7 +28,7 @@ pub(super) enum Hook {
     Generic,
     /// XDP in the driver.
     Native,
-    /// Traffic control, where packets leave (kernel 6.6).
+    /// TCX, where packets leave (kernel 6.6).
     Egress,
 }
 

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::device::Device;
 use super::error::{Error, Result};
-use super::maps::{Pins, SENT_SUFFIX};
+use super::maps::{Pins, SENT_FILTER_SUFFIX, SENT_SUFFIX};
 use super::sys::{self, LinkInfo};
-use super::{check_bpffs, lock, remove_tree};
+use super::{check_bpffs, lock, remove_tree, traffic_control};
 
 /// What is no longer in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,12 +36,21 @@ pub fn uninstall(pins: &Pins, devices: &[Device]) -> Result<Uninstalled> {
     let mut interfaces = Vec::new();
     for layout in entries(&directory)? {
         for path in entries(&layout.join("links"))? {
+            if let Some(ifindex) = sent_filter(&path) {
+                traffic_control::detach(ifindex);
+                continue;
+            }
             let link = detach(&path)?.filter(|_| !path.to_string_lossy().ends_with(SENT_SUFFIX));
             interfaces.extend(link.map(|link| name(link, devices)));
         }
     }
     remove_tree(&directory).map_err(|source| failed("remove", &directory, source))?;
     Ok(Uninstalled { interfaces, directory: Some(directory) })
+}
+
+/// The device that the program at this pin is a filter on.
+fn sent_filter(pin: &Path) -> Option<u32> {
+    pin.file_name()?.to_str()?.strip_suffix(SENT_FILTER_SUFFIX)?.parse().ok()
 }
 
 /// Detached by name: a link whose pin is gone ends only when the kernel gets round to it. `None` where there is no link, or

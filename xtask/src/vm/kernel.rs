@@ -11,8 +11,8 @@ use super::archive::{Archive, Version};
 use super::modules;
 use crate::setup::step::Step;
 
-/// What the tests need of drivers; what these depend on comes with them.
-const MODULES: [&str; 2] = ["veth", "bridge"];
+/// What the tests need; what these depend on comes with them. The last two see what leaves where there is no TCX.
+const MODULES: [&str; 4] = ["veth", "bridge", "sch_ingress", "cls_bpf"];
 
 /// A kernel that is ready to boot.
 pub(super) struct Kernel {
@@ -29,13 +29,22 @@ impl Kernel {
     pub(super) fn modules(&self) -> PathBuf {
         self.directory.join("modules")
     }
+
+    /// The file that names the modules that it was made for.
+    fn wanted(&self) -> PathBuf {
+        self.directory.join("wanted")
+    }
+
+    fn is_complete(&self) -> bool {
+        fs::read_to_string(self.wanted()).is_ok_and(|wanted| wanted == MODULES.join(" "))
+    }
 }
 
 /// Fetches a kernel, unless it is here.
 pub(super) fn prepare(archive: &Archive, version: &Version) -> Result<Kernel> {
     let directory = archive.kernels().join(version.text().replace(['~', '+', ':'], "-"));
     let kernel = Kernel { directory, version: version.text().to_owned() };
-    if kernel.image().exists() {
+    if kernel.is_complete() {
         return Ok(kernel);
     }
     let unpacked = kernel.directory.join("unpacked");
@@ -46,9 +55,10 @@ pub(super) fn prepare(archive: &Archive, version: &Version) -> Result<Kernel> {
     archive.download(version, &kernel.directory)?;
     unpack(&kernel.directory, &unpacked)?;
     modules::collect(&unpacked, &kernel.modules(), &MODULES)?;
-    // Last, as it is what says that all is here.
     fs::rename(image_in(&unpacked)?, kernel.image())?;
     fs::remove_dir_all(&unpacked)?;
+    // Last, as it is what says that all is here.
+    fs::write(kernel.wanted(), MODULES.join(" "))?;
     Ok(kernel)
 }
 

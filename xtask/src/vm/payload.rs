@@ -13,13 +13,15 @@ use crate::{command, system};
 /// The C library comes with the compiler for linking statically, so no other target has to be installed.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// What is run, with its arguments, in this order.
-const RUNS: [(&str, &str); 6] = [
+const RUNS: [(&str, &str); 8] = [
     ("probe", ""),
     ("budget", "--nocapture"),
     ("table", ""),
     ("differential", "--nocapture"),
     ("lists", ""),
     ("lifecycle", ""),
+    ("replies", ""),
+    ("traffic_control", ""),
 ];
 const INIT: &str = include_str!("init.sh");
 
@@ -46,6 +48,7 @@ pub(super) fn build(vm: &Path) -> Result<Payload> {
     }
     bring(&root, "busybox", "bin/busybox")?;
     bring(&root, "ip", "usr/sbin/ip")?;
+    bring(&root, "tc", "usr/sbin/tc")?;
     let payload = Payload { archive: vm.join("payload.cpio") };
     pack(&root, &payload.archive)?;
     Ok(payload)
