@@ -157,7 +157,13 @@ fn situation(snapshot: &Snapshot) -> Collectors {
         gauge("floodwall_drill_active", "1 while a drill goes on: the alert fires, and there is no attack.", &none)?;
     let findings =
         gauge("floodwall_audit_findings", "Findings of the last audit, by how much they matter.", &["severity"])?;
+    let mended = counter(
+        "floodwall_mended_total",
+        "Things that others had undone and that the daemon did again: attachments, pins, names.",
+        &none,
+    )?;
     if let Some(check_up) = &snapshot.check_up {
+        mended.with_label_values(&none).inc_by(check_up.mended);
         drill.with_label_values(&none).set(i64::from(check_up.drill));
         for (severity, number) in ["warning", "problem"].into_iter().zip(check_up.findings.into_iter().flatten()) {
             findings.with_label_values(&[severity]).set(number as i64);
@@ -181,6 +187,7 @@ fn situation(snapshot: &Snapshot) -> Collectors {
         Box::new(measures),
         Box::new(drill),
         Box::new(findings),
+        Box::new(mended),
     ])
 }
 

@@ -87,6 +87,8 @@ pub struct Situation {
 /// What is known of the check-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckUp {
+    /// Things that others had undone and that were done again.
+    pub mended: u64,
     /// A drill goes on.
     pub drill: bool,
     /// Warnings and problems of the last audit; `None` before the first.

@@ -1,5 +1,6 @@
 //! What another build, or another program, might have left in the kernel: made on purpose.
 
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -118,4 +119,42 @@ pub fn attach_foreign(namespace: &Namespace, interface: &str, name: &'static str
         program.attach(&interface, XdpMode::Driver)?;
         Ok(Foreign { _object: object })
     })?
+}
+
+/// Opens whatever is pinned here.
+fn open_pinned(pin: &Path) -> Result<OwnedFd> {
+    const BPF_OBJ_GET: libc::c_int = 7;
+    let path = std::ffi::CString::new(pin.as_os_str().as_encoded_bytes())?;
+    let attributes = [path.as_ptr() as u64, 0];
+    // SAFETY: the attributes of this command are a path and flags, and outlive the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, attributes.as_ptr(), size_of_val(&attributes)) };
+    ensure!(fd >= 0, "{}: {}", pin.display(), std::io::Error::last_os_error());
+    // SAFETY: a new descriptor that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Takes the filter off a device behind the daemon's back, as `bpftool link detach` does.
+///
+/// # Errors
+/// Where there is no such link.
+pub fn detach_link(place: &Place, ifindex: u32) -> Result<()> {
+    const BPF_LINK_DETACH: libc::c_int = 34;
+    let pin = Pins::new(place.bpffs()).directory().join("links").join(ifindex.to_string());
+    let link = open_pinned(&pin)?;
+    let attributes = [link.as_raw_fd(), 0];
+    // SAFETY: the attributes of this command are a descriptor, and outlive the call.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, attributes.as_ptr(), size_of_val(&attributes)) };
+    ensure!(done == 0, "detach: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+/// Removes every pin, as a careless `rm -r` does.
+///
+/// # Errors
+/// Where one cannot be removed.
+pub fn wipe(place: &Place) -> Result<()> {
+    let home = Pins::new(place.bpffs()).home();
+    let done = std::process::Command::new("rm").arg("-r").arg(&home).status()?;
+    ensure!(done.success(), "rm -r {}", home.display());
+    Ok(())
 }

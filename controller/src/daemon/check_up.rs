@@ -1,10 +1,11 @@
 //! What the daemon knows for `audit`: when metrics were read last, whether a drill goes on, and what was found last.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use floodwall_common::lists::List;
+use tracing::warn;
 
 use super::Daemon;
 use crate::api::DrillRequest;
@@ -12,13 +13,13 @@ use crate::audit::{Facts, audit};
 use crate::configuration::{Plan, Source};
 use crate::dataplane::monotonic_ns;
 use crate::doctor::{Diagnosis, Severity};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, describe};
 use crate::history::{DRILL, DRILL_RECEIVED};
 use crate::listeners;
 use crate::snapshot::{CheckUp, Snapshot};
 
 /// How often it is looked without being asked.
-pub(super) const EVERY: Duration = Duration::from_secs(3_600);
+const EVERY: Duration = Duration::from_secs(3_600);
 /// Changes that are searched for drills.
 const CHANGES: usize = 10_000;
 /// The longest drill.
@@ -29,6 +30,7 @@ const LONGEST_S: u64 = 3_600;
 pub(crate) struct State {
     scraped_ns: AtomicU64,
     drill_until_ns: AtomicU64,
+    mended: AtomicU64,
     found: Mutex<Option<Diagnosis>>,
 }
 
@@ -36,6 +38,11 @@ impl State {
     /// Somebody has read the metrics.
     pub(super) fn was_scraped(&self) {
         self.scraped_ns.store(monotonic_ns(), Ordering::Relaxed);
+    }
+
+    /// Something that others had undone was done again.
+    pub(super) fn has_mended(&self) {
+        self.mended.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Does what was asked of a drill, and says it in words.
@@ -60,6 +67,7 @@ impl State {
             diagnosis.findings.iter().filter(|finding| finding.severity == severity).count()
         };
         snapshot.check_up = Some(CheckUp {
+            mended: self.mended.load(Ordering::Relaxed),
             drill: self.drill_until_ns.load(Ordering::Relaxed) > snapshot.taken_ns,
             findings: found
                 .as_ref()
@@ -100,5 +108,18 @@ impl Daemon {
         });
         *self.check_up.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(diagnosis.clone());
         Ok(diagnosis)
+    }
+}
+
+/// Looks once an hour at what runs, for the metrics.
+pub(super) async fn audit_by_itself(daemon: &Arc<Daemon>) {
+    let mut ticks = tokio::time::interval(EVERY);
+    loop {
+        ticks.tick().await;
+        let daemon = Arc::clone(daemon);
+        match tokio::task::spawn_blocking(move || daemon.audit()).await {
+            Ok(Err(error)) => warn!("no audit: {}", describe(&error)),
+            _ => {}
+        }
     }
 }

@@ -6,6 +6,7 @@
 pub mod access;
 mod check_up;
 mod detection;
+mod guard;
 mod http;
 mod sampling;
 mod server;
@@ -27,6 +28,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use self::detection::{Automatic, Watch};
+use self::guard::Guard;
 use self::service_manager::Alive;
 use crate::api::{Reloaded, SCHEMA_VERSION};
 use crate::configuration::{Change, DEFAULT_PATH, Plan, ReasonLabel, Source};
@@ -47,7 +49,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// Snapshots that are kept: rates are over the last second.
 const HISTORY: usize = 5;
 /// How often devices are asked, in ticks.
-const DEVICE_TICKS: u64 = 4;
+const DEVICE_TICKS: u64 = 2;
 
 /// What is said when a trial has ended.
 const NOT_CONFIRMED: &str = "drops were real on trial, and nobody has confirmed them: nothing is dropped any more; `floodwall mode \
@@ -347,7 +349,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         () = server::serve_tcp(metrics, http::read_only(Arc::clone(&daemon))) => {}
         () = server::serve_tcp(api, for_api) => {}
         () = reload_on_signal(&daemon, hangup) => {}
-        () = audit_by_itself(&daemon) => {}
+        () = check_up::audit_by_itself(&daemon) => {}
         signal = stop.next() => info!(signal, "stopping"),
     }
     service_manager::stopping();
@@ -410,19 +412,6 @@ async fn reload_on_signal(daemon: &Arc<Daemon>, mut hangup: Signal) {
                 daemon.record(&history::Entry::of_this_process("signal", reloaded.in_words()));
             }
             Err(error) => error!("not reloaded, all is as it was: {}", describe(&error)),
-        }
-    }
-}
-
-/// Looks once an hour at what runs, for the metrics.
-async fn audit_by_itself(daemon: &Arc<Daemon>) {
-    let mut ticks = tokio::time::interval(check_up::EVERY);
-    loop {
-        ticks.tick().await;
-        let daemon = Arc::clone(daemon);
-        match tokio::task::spawn_blocking(move || daemon.audit()).await {
-            Ok(Err(error)) => warn!("no audit: {}", describe(&error)),
-            _ => {}
         }
     }
 }
@@ -513,24 +502,27 @@ async fn watch_dataplane(daemon: &Arc<Daemon>, mut samples: SampleReader) {
     let mut history: VecDeque<Arc<Snapshot>> = VecDeque::with_capacity(HISTORY);
     let mut devices = daemon.devices();
     let mut watch = Watch::new();
+    let mut guard = Guard::default();
     let mut failing = false;
     let mut alive = Alive::new();
     for tick in 0u64.. {
         ticks.tick().await;
         watch.look_around(&daemon.dataplane());
         drain(daemon, &mut samples, &mut watch);
+        // Before anybody mends it: what was sent meanwhile is not known.
+        let disarmed = disarm_without_memory(&mut daemon.dataplane());
+        if let Err(error) = disarmed {
+            warn!(%error, "cannot tell whether what is sent is remembered");
+        }
         if tick % DEVICE_TICKS == 0 {
             match dataplane::devices().await {
                 Ok(seen) => {
                     devices = seen;
+                    guard.look(daemon, &devices);
                     daemon.devices.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&devices);
                 }
                 Err(error) => warn!(%error, "cannot see the network devices"),
             }
-        }
-        let disarmed = disarm_without_memory(&mut daemon.dataplane());
-        if let Err(error) = disarmed {
-            warn!(%error, "cannot tell whether what is sent is remembered");
         }
         match daemon.snapshot(&devices) {
             Ok(mut snapshot) => {

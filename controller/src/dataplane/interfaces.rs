@@ -40,6 +40,15 @@ pub enum Outcome {
     Replaced(AttachMode),
 }
 
+impl Outcome {
+    /// How it is on the device.
+    pub const fn mode(self) -> AttachMode {
+        match self {
+            Self::Attached(mode) | Self::Adopted(mode) | Self::Replaced(mode) => mode,
+        }
+    }
+}
+
 impl Dataplane {
     /// Protects a device: adopts what is there, or attaches.
     ///
@@ -191,13 +200,13 @@ impl Dataplane {
         Ok(protected)
     }
 
-    fn record(&self, slot: u32) -> Result<InterfaceRecord> {
+    pub(super) fn record(&self, slot: u32) -> Result<InterfaceRecord> {
         self.interfaces
             .get(&slot, 0)
             .map_err(|error| Error::system("read the protected interfaces", io::Error::other(root_cause(&error))))
     }
 
-    fn set_record(&mut self, slot: u32, record: InterfaceRecord) -> Result<()> {
+    pub(super) fn set_record(&mut self, slot: u32, record: InterfaceRecord) -> Result<()> {
         self.interfaces
             .set(slot, record, 0)
             .map_err(|error| Error::system("write the protected interfaces", io::Error::other(root_cause(&error))))
@@ -277,6 +286,6 @@ impl Dataplane {
     }
 }
 
-fn interface_name(record: &InterfaceRecord) -> String {
+pub(super) fn interface_name(record: &InterfaceRecord) -> String {
     unpadded(&record.name)
 }

@@ -13,6 +13,7 @@ mod error;
 mod interfaces;
 mod lists;
 mod maps;
+mod mend;
 mod mode;
 mod object;
 mod programs;
@@ -53,6 +54,7 @@ pub use error::{Error, Result};
 pub use interfaces::{Outcome, Protected};
 pub use lists::{Listed, PreparedLists};
 pub use maps::{Mapped, Pins};
+pub use mend::Mended;
 pub use object::hash as object_hash;
 pub use samples::{Sample, SampleReader};
 pub use sent::SentReader;
@@ -95,7 +97,9 @@ pub struct Dataplane {
     sent_links: Vec<(u32, OwnedFd)>,
     /// The programs of filters that do so where there can be no link.
     sent_filters: Vec<(u32, OwnedFd)>,
-    _lock: Option<Flock<File>>,
+    /// Every pinned map, so that it can be pinned again.
+    held: Vec<(&'static str, OwnedFd)>,
+    lock: Option<Flock<File>>,
     /// The kernel half's own logs, of the programs that this process has loaded.
     #[cfg(feature = "ebpf-log")]
     logs: Vec<aya_log::EbpfLogger<&'static dyn log::Log>>,
@@ -198,10 +202,15 @@ impl Dataplane {
             links: Vec::new(),
             sent_links: Vec::new(),
             sent_filters: Vec::new(),
-            _lock: lock,
+            held: Vec::new(),
+            lock,
             #[cfg(feature = "ebpf-log")]
             logs: Vec::new(),
         };
+        for shape in &shapes {
+            let held = sys::open_pinned(&dataplane.pins.map(shape.name));
+            dataplane.held.push((shape.name, held.map_err(|source| Error::system("open a map", source))?));
+        }
         dataplane.links = dataplane.open_links("")?;
         dataplane.sent_links = dataplane.open_links(maps::SENT_SUFFIX)?;
         dataplane.sent_filters = dataplane.open_links(maps::SENT_FILTER_SUFFIX)?;
