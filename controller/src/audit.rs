@@ -198,7 +198,7 @@ fn wide(allow: &[Listed]) -> Finding {
     finding(id, Severity::Problem, what, Some("floodwall allow remove <prefix>, and add what is meant"))
 }
 
-fn old<'a>(entries: &'a [Listed], now: SystemTime) -> Vec<&'a Listed> {
+fn old(entries: &[Listed], now: SystemTime) -> Vec<&Listed> {
     let is_old = |entry: &&Listed| {
         entry.until.is_none() && !entry.is_automatic() && now.duration_since(entry.added).is_ok_and(|age| age > STALE)
     };

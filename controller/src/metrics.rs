@@ -6,7 +6,9 @@ use floodwall_common::limits::Rate;
 use floodwall_common::reason::Verdict;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use crate::dataplane::{AttachMode, Cell};
 use crate::detect::{self, Vector};
@@ -162,7 +164,23 @@ fn situation(snapshot: &Snapshot) -> Collectors {
         "Things that others had undone and that the daemon did again: attachments, pins, names.",
         &none,
     )?;
+    let seconds = |name: &str, help: &str| {
+        let buckets = vec![0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0];
+        Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
+    };
+    let detection = seconds(
+        "floodwall_detection_seconds",
+        "From the first sign of an incident to the verdict, of incidents that are over.",
+    )?;
+    let mitigation = seconds(
+        "floodwall_mitigation_seconds",
+        "From the first sign of an incident to the first measure, of incidents that are over.",
+    )?;
     if let Some(check_up) = &snapshot.check_up {
+        for (detected, mitigated) in &check_up.latencies {
+            detection.observe(*detected);
+            mitigated.iter().for_each(|seconds| mitigation.observe(*seconds));
+        }
         mended.with_label_values(&none).inc_by(check_up.mended);
         drill.with_label_values(&none).set(i64::from(check_up.drill));
         for (severity, number) in ["warning", "problem"].into_iter().zip(check_up.findings.into_iter().flatten()) {
@@ -188,6 +206,8 @@ fn situation(snapshot: &Snapshot) -> Collectors {
         Box::new(drill),
         Box::new(findings),
         Box::new(mended),
+        Box::new(detection),
+        Box::new(mitigation),
     ])
 }
 

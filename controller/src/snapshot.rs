@@ -85,8 +85,10 @@ pub struct Situation {
 }
 
 /// What is known of the check-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CheckUp {
+    /// Of each incident that is over, the seconds from its first sign to the verdict, and to the first measure.
+    pub latencies: Vec<(f64, Option<f64>)>,
     /// Things that others had undone and that were done again.
     pub mended: u64,
     /// A drill goes on.

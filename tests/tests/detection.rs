@@ -62,7 +62,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 fn a_flood_from_random_sources_is_named_held_and_written_down() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let scene = Scene::new(&["--respond", "act"]);
-    let clients = scene.clients(Duration::from_secs(34)).start(&scene.topology.world).unwrap();
+    let clients = scene.clients(Duration::from_secs(42)).start(&scene.topology.world).unwrap();
     wait_for("enough of what is good", || {
         let passed = packets(&status(&scene.topology.server, &scene.place).unwrap(), "pass", "passed");
         (passed > 8_000).then_some(())
@@ -94,7 +94,7 @@ fn a_flood_from_random_sources_is_named_held_and_written_down() {
     assert!(seen.tcp.share() >= 0.99, "TCP: {} of {} ({sent:?})", seen.tcp.answered, seen.tcp.asked);
     let signatures = scene.verb("signature list");
     assert!(signatures.contains("auto-udp-flood"), "{signatures}");
-    // Over after ten quiet seconds.
+    // Over after half a quiet minute.
     let incident = wait_for("the end of the incident", || {
         let incidents: Value = serde_json::from_str(&scene.verb("incident list --json")).unwrap();
         let incident = incidents[0].clone();

@@ -6,6 +6,8 @@
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
+use floodwall::dataplane::{Listed, PreparedLists};
+use floodwall_common::lists::MAX_ENTRIES;
 use floodwall_tests::daemon::{Daemon, Place, floodwall, floodwall_ok, status, wait_for};
 use floodwall_tests::http::send_unix;
 use floodwall_tests::netns::{Namespace, join};
@@ -263,6 +265,76 @@ fn f56_a_missing_bpf_file_system_comes_with_the_command_that_mounts_it() {
     assert!(said.contains("mount -t bpf"), "{said}");
     let (exit, _) = rig.exit(&["status", "--bpffs", "/nonexistent"]);
     assert_eq!(exit, 4);
+}
+
+#[test]
+fn f45_a_configuration_file_that_is_named_and_not_there_is_no_start() {
+    let rig = Rig::new();
+    let missing = rig.place.directory().join("missing.toml");
+    let (exit, said) = rig.exit(&["run", "--config", missing.to_str().unwrap(), "--metrics", "off"]);
+    assert_eq!(exit, 3, "{said}");
+    assert!(said.contains("missing.toml"), "{said}");
+    assert_eq!(rig.exit(&["status"]).0, 4, "nothing was loaded");
+}
+
+/// It is told before a map is made, so nothing has changed.
+#[test]
+fn f53_a_list_that_is_too_long_is_refused_whole() {
+    let listed = |number| Listed {
+        prefix: std::net::IpAddr::V4(std::net::Ipv4Addr::from(number)).into(),
+        until: None,
+        added: std::time::UNIX_EPOCH,
+        note: String::new(),
+    };
+    let all: Vec<_> = (0..=MAX_ENTRIES).map(listed).collect();
+    let said = PreparedLists::new(&[], &all).err().unwrap().to_string();
+    assert!(said.contains(&MAX_ENTRIES.to_string()) && said.contains(&all.len().to_string()), "{said}");
+}
+
+#[test]
+fn f54_a_port_that_is_taken_is_named_and_nothing_is_attached() {
+    let rig = Rig::new();
+    let taken = rig.server.run(|| std::net::TcpListener::bind("127.0.0.1:9557").unwrap()).unwrap();
+    let (exit, said) = rig.exit(&["run", "--interface", "eth0"]);
+    assert_eq!(exit, 4, "{said}");
+    assert!(said.contains("127.0.0.1:9557") && said.contains("--metrics"), "{said}");
+    assert_eq!(rig.exit(&["status"]).0, 4, "nothing was loaded");
+    drop(taken);
+}
+
+/// Who did what, and incidents, are written beside each other; neither has to be written for a change to hold.
+#[test]
+fn f64_a_full_disk_costs_the_record_and_not_the_change() {
+    let rig = Rig::new();
+    let full = Full::new(&rig.place);
+    let history = full.0.join("history.ndjson");
+    let arguments = ["--interface", "eth0", "--history", history.to_str().unwrap()];
+    let _daemon = Daemon::start(&rig.server, &rig.place, &arguments).unwrap();
+    rig.ok(&["mode", "enforce"]);
+    rig.ok(&["deny", "add", "192.0.2.7"]);
+    assert_eq!(status(&rig.server, &rig.place).unwrap()["mode"], "enforce");
+    let log = std::fs::read_to_string(rig.place.log()).unwrap();
+    assert!(log.contains("cannot be written down"), "{log}");
+}
+
+/// A disk without room, gone with this value.
+struct Full(std::path::PathBuf);
+
+impl Full {
+    fn new(place: &Place) -> Self {
+        use nix::mount::{MsFlags, mount};
+        let path = place.directory().join("full");
+        std::fs::create_dir(&path).unwrap();
+        mount(Some("full"), &path, Some("tmpfs"), MsFlags::empty(), Some("size=4k")).unwrap();
+        std::fs::write(path.join("room"), [0; 4_096]).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
 }
 
 #[test]

@@ -40,7 +40,8 @@ impl Scene {
     fn mended(&self, what: &str) -> Duration {
         let begun = Instant::now();
         wait_for(what, || (self.history().contains(what) && self.is_attached()).then_some(()))
-            .unwrap_or_else(|error| panic!("{error}\n{}\n{}", self.history(), self.interface()));
+            .map_err(|error| format!("{error}\n{}\n{}", self.history(), self.interface()))
+            .unwrap();
         begun.elapsed()
     }
 

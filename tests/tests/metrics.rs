@@ -93,7 +93,7 @@ fn prometheus(topology: &Topology, place: &Place) -> Prometheus {
     command.arg(format!("--storage.tsdb.path={}", place.directory().join("tsdb").display()));
     command.arg(format!("--web.listen-address={PROMETHEUS}"));
     let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    Prometheus(quiet.spawn().expect("prometheus (package prometheus)"))
+    Prometheus(quiet.spawn().unwrap())
 }
 
 #[test]

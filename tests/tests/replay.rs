@@ -5,14 +5,15 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail as the tests do: by a panic")]
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 
 use floodwall::detect::{Vector, Verdict};
-use floodwall::replay::{Captured, Line, Options, Summary, files, replay_captured};
+use floodwall::replay::{Captured, Line, Options, Summary, replay_captured};
 use floodwall_common::reason::Verdict as Fate;
 use floodwall_tests::captures::made::{EPOCH, HOST, HOST_V6, Made, Random, host_for, is_flood};
 use floodwall_tests::captures::packets::{ACK, Ends, GRE, ICMP, LATER, PSH, RST, SYN, Segment, TCP, UDP, tcp, udp};
-use floodwall_tests::captures::{protected, read};
+
+#[path = "replay/captured.rs"]
+mod captured;
 
 /// When something begins, in seconds: what is usual is known by then.
 const BEGINS: f64 = 12.0;
@@ -304,6 +305,71 @@ fn another_protocol() {
     });
 }
 
+/// What is like the flood but comes after it is not it: monitoring goes on.
+#[test]
+fn a_monitor_that_pings_after_a_flood_of_pings_is_heard() {
+    let echo = |id: u8| {
+        let mut ping = vec![b'q'; 56];
+        ping[..6].copy_from_slice(&[8, 0, 0, 0, 0, id]);
+        ping
+    };
+    let mut made = Made::new(4);
+    made.crowd(0.0..60.0, USUAL, 1.0);
+    made.flood(BEGINS..ENDS, FLOOD, |random| {
+        (to_host(random.address(), random.number(30..250)), ICMP, 0, vec![b'q'; usize::from(random.number(8..1_200))])
+    });
+    let monitor = pool(1)[0];
+    for second in 0..40 {
+        made.packet(ENDS + 2.0 + f64::from(second), to_host(monitor, 60), ICMP, &echo(second as u8));
+    }
+    let seen = Seen::of_made(made);
+    assert!(seen.summary.vectors.contains_key("icmp-flood"), "{}", seen.told());
+    let after = seen.fates.iter().filter(|(at, is_flood, _)| !is_flood && *at > ENDS + 1.5);
+    let lost = after.filter(|(.., fate)| *fate == Fate::Drop).count();
+    assert_eq!(lost, 0, "{}", seen.told());
+}
+
+/// A daemon that begins in the middle of a flood knows of nobody who is good: it drops nothing that could be a customer's.
+#[test]
+fn where_nobody_is_known_no_service_is_closed() {
+    let mut made = Made::new(8);
+    made.crowd(0.0..ENDS, USUAL, 1.0);
+    made.flood(0.0..ENDS, FLOOD, |random| {
+        let segment = Segment { ports: (random.port(), 443), flags: ACK, ..Segment::default() };
+        (to_host(random.address(), random.number(30..250)), TCP, 0, tcp(&segment))
+    });
+    let seen = Seen::of_made(made);
+    assert_eq!(seen.lost(), 0.0, "{}", seen.told());
+}
+
+/// NTP servers ask each other from the port that amplifiers answer from.
+#[test]
+fn a_server_that_is_asked_from_the_ports_of_amplifiers_goes_on_answering() {
+    let (amplifiers, peers) = (pool(2_000), pool(40));
+    let mut made = Made::new(9);
+    made.crowd(0.0..ENDS, USUAL, 1.0);
+    let mut now = 0.0;
+    while now < ENDS {
+        let peer = made.random.one_of(&peers);
+        made.datagram(now, peer, HOST, (123, 123), 48);
+        made.datagram(now + 0.000_3, HOST, peer, (123, 123), 48);
+        now += 0.05;
+    }
+    made.flood(BEGINS..ENDS, FLOOD, |random| {
+        let ports = (53, random.number(20_000..60_000));
+        (to_host(random.one_of(&amplifiers), 57), UDP, 0, udp(ports, 1_300))
+    });
+    // Peers that were never here before.
+    for (number, peer) in pool(80).into_iter().skip(40).enumerate() {
+        made.datagram(BEGINS + 1.5 + number as f64 * 0.02, peer, HOST, (123, 123), 48);
+    }
+    let seen = Seen::of_made(made);
+    let first = seen.first(Verdict::Attack).unwrap();
+    assert_eq!(first.vector, Some("amplification"), "{}", seen.told());
+    assert_eq!(seen.lost(), 0.0, "{}", seen.told());
+    assert!(seen.stopped(first.t) > 0.98, "{}\n{}", seen.stopped(first.t), seen.told());
+}
+
 #[test]
 fn the_next_pulse_is_stopped_from_its_first_packet() {
     let mut made = Made::new(5);
@@ -487,74 +553,4 @@ fn a_flood_in_a_crowd_is_both() {
     let mixed = seen.first(Verdict::Mixed).unwrap_or_else(|| panic!("not both\n{told}"));
     assert!(mixed.t - flood <= 1.5 && mixed.vector == Some("syn-flood"), "{told}");
     assert!(seen.stopped(mixed.t) >= 0.97 && seen.lost() == 0.0, "{told}");
-}
-
-/// The captures that are there, if any.
-fn captures() -> Option<PathBuf> {
-    let directory = std::env::var_os("FLOODWALL_CAPTURES").map(PathBuf::from);
-    if directory.is_none() {
-        println!("FLOODWALL_CAPTURES is not set: only what is made up is looked at");
-    }
-    directory
-}
-
-fn captured(directory: &Path, kind: &str) -> Vec<(PathBuf, Vec<Captured>)> {
-    let files = files(&[directory.join(kind)]).unwrap();
-    files.into_iter().map(|file| (file.clone(), read(&file).unwrap())).collect()
-}
-
-/// What a capture is named after, and the kind of flood that this is.
-const NAMED: [(&str, Vector); 4] = [
-    ("reflection", Vector::TcpReflection),
-    ("synflood", Vector::SynFlood),
-    (".syn.", Vector::SynFlood),
-    ("amp.udp", Vector::Amplification),
-];
-
-/// Two requests a minute from one client: nothing is flooded there.
-const NO_FLOOD: &str = "WebDDoS";
-/// Packets in a second that something can be said of.
-const POPULATED: usize = 40;
-
-/// Seconds from the first packet to the first that begins a second with enough packets to the protected host.
-fn first_populated_second(frames: &[Captured]) -> f64 {
-    let host = protected(frames).unwrap();
-    let is_inward = |captured: &&Captured| {
-        floodwall_tests::captures::ends(&captured.frame).is_some_and(|(_, destination)| destination == host)
-    };
-    let times: Vec<_> = frames.iter().filter(is_inward).map(|captured| captured.at.as_secs_f64()).collect();
-    let first = times.windows(POPULATED).find(|times| times[POPULATED - 1] - times[0] <= 1.0).unwrap()[0];
-    first - frames[0].at.as_secs_f64()
-}
-
-#[test]
-fn captured_attacks_are_attacks_within_a_second() {
-    let Some(directory) = captures() else { return };
-    for (file, frames) in captured(&directory, "attack") {
-        let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        let seen = Seen::of(&frames, &[]);
-        let attack = seen.lines.iter().find(|line| line.verdict.is_attack());
-        if name.contains(NO_FLOOD) {
-            assert!(attack.is_none(), "{name}\n{}", seen.told());
-            continue;
-        }
-        let attack = attack.unwrap_or_else(|| panic!("{name}: no attack\n{}", seen.told()));
-        let named = NAMED.iter().find(|(part, _)| name.to_lowercase().contains(part));
-        assert!(named.is_none_or(|(_, vector)| attack.vector == Some(vector.label())), "{name}\n{}", seen.told());
-        let late = attack.t - first_populated_second(&frames);
-        println!("{name}: {:?} after {late:.2} s", attack.vector);
-        assert!(late <= 1.0, "{name}: after {late} s\n{}", seen.told());
-    }
-}
-
-#[test]
-fn captured_good_traffic_is_never_an_attack() {
-    let Some(directory) = captures() else { return };
-    for kind in ["benign", "mixed"] {
-        for (file, frames) in captured(&directory, kind) {
-            let seen = Seen::of(&frames, &[]);
-            let is_attack = seen.lines.iter().any(|line| line.verdict.is_attack());
-            assert!(!is_attack, "{}\n{}", file.display(), seen.told());
-        }
-    }
 }

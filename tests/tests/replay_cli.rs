@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use floodwall::detect::{Vector, Verdict};
 use floodwall_tests::captures::made::{HOST, Made, write};
@@ -160,6 +160,82 @@ fn names_do_not_tell_what_is_a_capture() {
     assert_eq!((said.exit, said.error.as_str()), (Some(0), ""));
 }
 
+/// A pcapng file of frames, all of one interface: of this link, with its times in so many parts of a second, or microseconds.
+fn pcapng(link: u16, resolution: Option<u8>, per_second: u128, frames: &[(Duration, Vec<u8>)]) -> Vec<u8> {
+    fn block(kind: u32, mut body: Vec<u8>) -> Vec<u8> {
+        body.resize(body.len().next_multiple_of(4), 0);
+        let length = (body.len() as u32 + 12).to_le_bytes();
+        [&kind.to_le_bytes()[..], &length, &body, &length].concat()
+    }
+    let magic = [&0x1a2b_3c4d_u32.to_le_bytes()[..], &[1, 0, 0, 0], &[0xff; 8]].concat();
+    let mut interface = [&link.to_le_bytes()[..], &[0, 0], &0x4_0000_u32.to_le_bytes()].concat();
+    interface.extend(resolution.into_iter().flat_map(|power| [9, 0, 1, 0, power, 0, 0, 0, 0, 0, 0, 0]));
+    let mut file = [block(0x0a0d_0d0a, magic), block(1, interface)].concat();
+    for (at, frame) in frames {
+        let ticks = (at.as_nanos() * per_second / 1_000_000_000) as u64;
+        let length = (frame.len() as u32).to_le_bytes();
+        let (upper, lower) = (((ticks >> 32) as u32).to_le_bytes(), (ticks as u32).to_le_bytes());
+        file.extend(block(6, [&[0; 4][..], &upper, &lower, &length, &length, frame].concat()));
+    }
+    file
+}
+
+/// Published captures are of all kinds of links, and their clocks tick as they like.
+#[test]
+fn times_and_links_are_those_that_the_file_says() {
+    const ETHERNET: u16 = 1;
+    const COOKED_2: u16 = 276;
+    let files = Files::new();
+    let captured = floodwall::replay::read(&files.flood("flood.pcap"), |_| {}).unwrap();
+    let frames: Vec<_> = captured.into_iter().map(|captured| (captured.at, captured.frame)).collect();
+    let cooked = |(at, frame): &(Duration, Vec<u8>)| (*at, [&frame[12..14], &[0; 18], &frame[14..]].concat());
+    let cooked: Vec<_> = frames.iter().map(cooked).collect();
+    for (name, bytes) in [
+        ("microseconds", pcapng(ETHERNET, None, 1_000_000, &frames)),
+        ("nanoseconds", pcapng(ETHERNET, Some(9), 1_000_000_000, &frames)),
+        ("binary", pcapng(ETHERNET, Some(0x94), 1 << 20, &frames)),
+        ("cooked", pcapng(COOKED_2, None, 1_000_000, &cooked)),
+    ] {
+        let said = replay(&files.with(name, &bytes), &["--json"]);
+        assert_eq!((said.exit, said.error.as_str()), (Some(0), ""), "{name}");
+        let lines = said.lines();
+        assert_eq!(lines[0]["vector"], "syn-flood", "{name}");
+        assert!(lines[0]["t"].as_f64().unwrap() <= 0.5, "{name}: {}", lines[0]);
+        let seconds = lines.last().unwrap()["summary"]["duration_s"].as_f64().unwrap();
+        assert!((0.9..1.0).contains(&seconds), "{name}: {seconds}");
+    }
+    let unknown = replay(&files.with("usb.pcapng", &pcapng(189, None, 1_000_000, &frames)), &["--json"]);
+    assert_eq!(unknown.exit, Some(3));
+    assert!(unknown.error.contains("link type"), "{}", unknown.error);
+}
+
+#[test]
+fn twenty_years_of_nothing_take_no_time() {
+    let files = Files::new();
+    let mut frames = floodwall::replay::read(&files.flood("flood.pcap"), |_| {}).unwrap();
+    let late = frames.len() / 2;
+    frames[late..].iter_mut().for_each(|captured| captured.at += Duration::from_secs(20 * 365 * 86_400));
+    write(&files.path("gap.pcap"), &frames).unwrap();
+    let begun = Instant::now();
+    let said = replay(&files.path("gap.pcap"), &["--json"]);
+    assert_eq!(said.exit, Some(0), "{}", said.error);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    let verdicts: Vec<_> = said.lines().iter().filter_map(|line| Some(line.get("verdict")?.clone())).collect();
+    assert_eq!(verdicts.first().zip(verdicts.last()), Some((&"attack".into(), &"attack".into())), "{verdicts:?}");
+    assert!(verdicts.contains(&"normal".into()), "the first one ends: {verdicts:?}");
+}
+
+#[test]
+fn one_file_that_cannot_be_read_does_not_keep_the_others() {
+    let files = Files::new();
+    files.with("a.pcap", b"this is no capture at all, but text that is longer than a header");
+    files.flood("b.pcap");
+    let said = replay(&files.0, &["--json"]);
+    assert_eq!(said.exit, Some(3));
+    assert!(said.error.contains("a.pcap") && said.error.contains("1 of 2 files"), "{}", said.error);
+    assert_eq!(said.lines()[0]["verdict"], "attack");
+}
+
 #[test]
 fn what_is_cut_off_is_replayed_as_far_as_it_goes() {
     let files = Files::new();
@@ -206,7 +282,7 @@ fn what_is_no_capture_is_refused_by_name() {
 fn what_is_not_ip_is_refused() {
     let files = Files::new();
     let frame = [&[0xff; 12][..], &[0x08, 0x06], &[0; 28]].concat();
-    let at = std::time::Duration::from_secs(1);
+    let at = Duration::from_secs(1);
     let arp = floodwall::replay::Captured { at, bytes: frame.len() as u32, frame };
     write(&files.path("arp.pcap"), &[arp]).unwrap();
     let said = replay(&files.path("arp.pcap"), &[]);

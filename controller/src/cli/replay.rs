@@ -4,11 +4,13 @@ use std::io::Write as _;
 
 use super::args::{Global, Replay};
 use super::{ReaderGone, io};
+use crate::exit::{Exit, Failure, describe};
 use crate::replay::{Line, Options, Summary, files, replay};
 
 pub(super) fn run(global: &Global, asked: &Replay) -> anyhow::Result<()> {
     let options = Options { protect: asked.protect.clone(), advise: asked.advise, speed: asked.speed.0 };
     let files = files(&asked.files)?;
+    let mut failed = 0;
     for file in &files {
         if !global.json {
             write(&format!("{}\n", file.display()))?;
@@ -19,7 +21,15 @@ pub(super) fn run(global: &Global, asked: &Replay) -> anyhow::Result<()> {
         let tell = |line: &Line| {
             if global.json { write(&format!("{}\n", serde_json::to_string(line)?)) } else { write(&in_words(line)) }
         };
-        let summary = replay(file, &options, warn, tell)?;
+        let summary = match replay(file, &options, warn, tell) {
+            // Of many files the others are told all the same.
+            Err(error) if files.len() > 1 && !error.is::<ReaderGone>() => {
+                let _ = writeln!(io::stderr(), "floodwall: {}", describe(&error));
+                failed += 1;
+                continue;
+            }
+            summary => summary?,
+        };
         if global.json {
             let mut value = serde_json::json!({ "summary": summary });
             if files.len() > 1 {
@@ -30,6 +40,10 @@ pub(super) fn run(global: &Global, asked: &Replay) -> anyhow::Result<()> {
             write(&summary_in_words(&summary))?;
         }
     }
+    anyhow::ensure!(
+        failed == 0,
+        Failure::new(Exit::Configuration, format!("{failed} of {} files could not be replayed", files.len()))
+    );
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use crate::dataplane::monotonic_ns;
 use crate::doctor::{Diagnosis, Severity};
 use crate::exit::{Exit, Failure, describe};
 use crate::history::{DRILL, DRILL_RECEIVED};
+use crate::incident::Incident;
 use crate::listeners;
 use crate::snapshot::{CheckUp, Snapshot};
 
@@ -22,6 +23,8 @@ use crate::snapshot::{CheckUp, Snapshot};
 const EVERY: Duration = Duration::from_secs(3_600);
 /// Changes that are searched for drills.
 const CHANGES: usize = 10_000;
+/// Incidents that are kept in mind for the metrics; of more, the first ones.
+const INCIDENTS: usize = 1_000;
 /// The longest drill.
 const LONGEST_S: u64 = 3_600;
 
@@ -31,6 +34,7 @@ pub(crate) struct State {
     scraped_ns: AtomicU64,
     drill_until_ns: AtomicU64,
     mended: AtomicU64,
+    latencies: Mutex<Vec<(f64, Option<f64>)>>,
     found: Mutex<Option<Diagnosis>>,
 }
 
@@ -43,6 +47,15 @@ impl State {
     /// Something that others had undone was done again.
     pub(super) fn has_mended(&self) {
         self.mended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An incident is over.
+    pub(super) fn is_over(&self, incident: &Incident) {
+        let (detected, mitigated) = (incident.detected_unix_ms, incident.mitigated_unix_ms);
+        let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        if latencies.len() < INCIDENTS {
+            latencies.push((incident.seconds_to(detected), mitigated.map(|at| incident.seconds_to(at))));
+        }
     }
 
     /// Does what was asked of a drill, and says it in words.
@@ -67,6 +80,7 @@ impl State {
             diagnosis.findings.iter().filter(|finding| finding.severity == severity).count()
         };
         snapshot.check_up = Some(CheckUp {
+            latencies: self.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             mended: self.mended.load(Ordering::Relaxed),
             drill: self.drill_until_ns.load(Ordering::Relaxed) > snapshot.taken_ns,
             findings: found
@@ -117,9 +131,8 @@ pub(super) async fn audit_by_itself(daemon: &Arc<Daemon>) {
     loop {
         ticks.tick().await;
         let daemon = Arc::clone(daemon);
-        match tokio::task::spawn_blocking(move || daemon.audit()).await {
-            Ok(Err(error)) => warn!("no audit: {}", describe(&error)),
-            _ => {}
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || daemon.audit()).await {
+            warn!("no audit: {}", describe(&error));
         }
     }
 }

@@ -11,7 +11,7 @@ use floodwall_common::class::Class;
 use floodwall_common::config::Mode;
 use floodwall_common::cookie::CookieMode;
 use floodwall_common::packet::Frame;
-use floodwall_common::reason::{Reason, Verdict as Fate};
+use floodwall_common::reason::{DropSet, Reason, Verdict as Fate};
 use floodwall_common::replies::Conversation;
 use floodwall_common::signatures::Action;
 use tracing::{error, info, warn};
@@ -25,11 +25,10 @@ use crate::detect::{Assessment, Detector, Features, Handshakes, Host, Observed, 
 use crate::exit::describe;
 use crate::history;
 use crate::incident::{Incident, State, now_ms};
-use crate::respond::{InForce, Measure, Policy, automatic_name, missing, respond};
+use crate::respond::{InForce, Measure, Policy, STAYS_NS, automatic_name, missing, respond};
 use crate::snapshot::{Situation, Snapshot};
 
-/// How long a measure stays after the last sign: the next pulse finds it in force.
-const STAYS: Duration = Duration::from_secs(600);
+const STAYS: Duration = Duration::from_nanos(STAYS_NS);
 /// Where less than this is left of it and the attack goes on, it is prolonged.
 const PROLONGED_BELOW: Duration = Duration::from_secs(300);
 /// How often the host's ports are asked.
@@ -40,12 +39,17 @@ const SAVED_EVERY_NS: u64 = 5_000_000_000;
 const NAMED: usize = 5;
 /// What cookies are called in the file of what is armed.
 const COOKIES: &str = "cookies";
+/// How long nothing may be matched by the memory of what was sent, where most of it leaves elsewhere.
+const UNMATCHED_NS: u64 = 60_000_000_000;
 /// What has to have come of the usual for a first sign.
 const RESTLESS: f64 = 2.0;
 
 /// What detection may ask of this host.
 struct Live {
     sent: Option<SentReader>,
+    /// Most of what this host sends leaves through other devices, by their own counts.
+    sends_elsewhere: bool,
+    matched_ns: u64,
     clock: Option<Clock>,
     udp: HashSet<u16>,
     rates: Option<Rates>,
@@ -54,6 +58,9 @@ struct Live {
 
 impl Host for Live {
     fn has_sent(&self, conversation: Conversation) -> Option<bool> {
+        if self.sends_elsewhere && monotonic_ns().saturating_sub(self.matched_ns) > UNMATCHED_NS {
+            return None;
+        }
         Some(self.sent.as_ref()?.has_sent(conversation, self.clock?))
     }
 
@@ -70,6 +77,33 @@ impl Host for Live {
     }
 }
 
+impl Live {
+    /// Whether the memory of what was sent has this end in it.
+    fn knows(&self, packet: &Observed) -> bool {
+        packet.is_known == Some(true)
+            || self.sent.is_some() && self.sends_elsewhere && {
+                let conversation =
+                    packet.tuple().map(|tuple| Conversation { protocol: packet.protocol, ..(&tuple).into() });
+                let has_sent = |conversation| Some(self.sent.as_ref()?.has_sent(conversation, self.clock?));
+                conversation.and_then(has_sent) == Some(true)
+            }
+    }
+}
+
+/// Whether more leaves through other devices than through these: then what is remembered of them may be of little use.
+fn sends_elsewhere(protected: &[&str]) -> bool {
+    let devices = procfs::net::dev_status().unwrap_or_default().into_values();
+    let (mut here, mut elsewhere) = (0, 0);
+    for device in devices.filter(|device| device.name != "lo") {
+        if protected.contains(&device.name.as_str()) {
+            here += device.sent_packets;
+        } else {
+            elsewhere += device.sent_packets;
+        }
+    }
+    elsewhere > here
+}
+
 /// Detection at work.
 pub(super) struct Watch {
     detector: Detector,
@@ -81,7 +115,9 @@ pub(super) struct Watch {
     restless_since_ms: Option<u64>,
     in_force: Vec<InForce>,
     refused: Vec<InForce>,
-    counted_then: (u64, u64),
+    /// Packets that drop and that pass, until the last time, and what that was judged by.
+    counted_then: Option<((u64, u64), (Mode, DropSet))>,
+    last_sign_ms: u64,
     /// Length of the timeline that was written last, and when.
     saved: (usize, u64),
 }
@@ -90,7 +126,15 @@ impl Watch {
     pub(super) fn new() -> Self {
         Self {
             detector: Detector::default(),
-            live: Live { sent: None, clock: None, udp: HashSet::new(), rates: None, stack: None },
+            live: Live {
+                sent: None,
+                sends_elsewhere: false,
+                matched_ns: 0,
+                clock: None,
+                udp: HashSet::new(),
+                rates: None,
+                stack: None,
+            },
             ports_at_ns: 0,
             stack_then: (Stack::read(), monotonic_ns(), 0.0, 0.0),
             classes_then: (Vec::new(), 0),
@@ -98,7 +142,8 @@ impl Watch {
             restless_since_ms: None,
             in_force: Vec::new(),
             refused: Vec::new(),
-            counted_then: (0, 0),
+            counted_then: None,
+            last_sign_ms: 0,
             saved: (0, 0),
         }
     }
@@ -116,6 +161,9 @@ impl Watch {
         if now_ns.saturating_sub(self.ports_at_ns) >= PORTS_EVERY_NS {
             self.ports_at_ns = now_ns;
             self.live.udp = udp_services();
+            let protected = dataplane.protected(&[]).unwrap_or_default();
+            let names: Vec<_> = protected.iter().map(|interface| interface.name.as_str()).collect();
+            self.live.sends_elsewhere = sends_elsewhere(&names);
         }
     }
 
@@ -124,6 +172,9 @@ impl Watch {
     pub(super) fn observe(&mut self, sample: &Sample, frame: Frame<'_>, every: [u32; SAMPLE_STREAMS]) {
         let weight = sample.weight.min(2 * every[usize::from(sample.drops)]).max(1);
         if let Some(packet) = Observed::of(frame, sample.monotonic_ns, weight, sample.drops, &self.live) {
+            if self.live.knows(&packet) {
+                self.live.matched_ns = sample.monotonic_ns;
+            }
             self.detector.observe(packet);
         }
     }
@@ -198,7 +249,11 @@ impl Watch {
     }
 
     fn keep_record(&mut self, daemon: &Arc<Daemon>, snapshot: &Snapshot, found: &Assessment, features: &Features) {
-        let counted = counts(snapshot);
+        let (counted, by) = (counts(snapshot), (snapshot.mode, snapshot.drops));
+        let before = self.counted_then.replace((counted, by));
+        if !found.current.is_empty() || (found.verdict != Verdict::Normal && !found.verdict.is_attack()) {
+            self.last_sign_ms = now_ms();
+        }
         let mut open = daemon.incident();
         match (&mut *open, found.verdict) {
             (None, Verdict::Normal) => {}
@@ -207,19 +262,25 @@ impl Watch {
                 let mut incident = Incident::new(began, found);
                 let reasons = found.reasons.join("; ");
                 warn!(incident = incident.id, verdict = found.verdict.label(), reasons, "something goes on");
-                self.counted_then = counted;
+                for present in &self.in_force {
+                    incident.acted(&format!("in force from before: {}", present.measure));
+                }
                 note_peak(&mut incident, &self.detector, features);
                 *open = Some(incident);
             }
             (Some(incident), Verdict::Normal) => {
-                incident.resolve("detection", "nothing out of the ordinary for ten seconds");
+                incident.ended_unix_ms = Some(self.last_sign_ms);
+                incident.resolve("detection", "nothing out of the ordinary for half a minute");
                 info!(incident = incident.id, "over");
             }
             (Some(incident), _) => incident.found(found),
         }
         let Some(incident) = &mut *open else { return };
-        incident.dropped = counted.0.saturating_sub(self.counted_then.0);
-        incident.passed = counted.1.saturating_sub(self.counted_then.1);
+        // What was counted by another mode or other reasons would be counted anew.
+        if let Some((then, _)) = before.filter(|(_, by_then)| *by_then == by) {
+            incident.dropped += counted.0.saturating_sub(then.0);
+            incident.passed += counted.1.saturating_sub(then.1);
+        }
         incident.enforced |= snapshot.mode == Mode::Enforce;
         if features.per_second > incident.peak_packets_per_second {
             note_peak(incident, &self.detector, features);
@@ -231,6 +292,7 @@ impl Watch {
             daemon.save(incident);
         }
         if is_over {
+            daemon.check_up.is_over(incident);
             *open = None;
         }
     }
@@ -307,9 +369,12 @@ fn note(daemon: &Daemon, what: &str) {
     }
 }
 
-/// Packets that drop, in monitor mode too, and those that pass.
+/// Packets that drop, in monitor mode those that would, and those that pass.
 fn counts(snapshot: &Snapshot) -> (u64, u64) {
-    let drops = |cell: &dataplane::Cell| cell.reason.verdict(snapshot.drops) != Fate::Pass;
+    let drops = |cell: &dataplane::Cell| match snapshot.mode {
+        Mode::Enforce => cell.verdict != Fate::Pass,
+        Mode::Monitor | Mode::Stopped => cell.reason.verdict(snapshot.drops) != Fate::Pass,
+    };
     let sum = |pick: &dyn Fn(&dataplane::Cell) -> bool| -> u64 {
         snapshot.interfaces.iter().map(|interface| interface.sum(pick).packets).sum()
     };

@@ -12,12 +12,15 @@ pub use evidence::Vector;
 use evidence::{Case, Demand, Weighed, weigh, weigh_demand};
 pub use features::{Aggregate, Features, WINDOW_NS, Window};
 pub use handshakes::Handshakes;
+pub(crate) use observed::is_amplifier;
 pub use observed::{Group, Host, Observed, Rates, Tuple};
 
 /// From here on it is called an attack.
 const SURE: f64 = 0.8;
 /// How long an attack has to be over before it is called over: the next pulse is the same attack.
-const HOLD_NS: u64 = 10_000_000_000;
+const HOLD_NS: u64 = 30_000_000_000;
+/// How many times as slowly a surge becomes what is usual.
+const SURGE_SLOWER: u64 = 10;
 /// Packets in a second of which nothing can be said.
 const ENOUGH: usize = 40;
 /// Reasons that are told.
@@ -72,6 +75,8 @@ pub struct Assessment {
     pub verdict: Verdict,
     /// The kinds of flood that are going on, the largest first.
     pub vectors: Vec<Vector>,
+    /// Those of them that go on at this very moment; the others are held in mind.
+    pub current: Vec<Vector>,
     /// How sure that is, from 0 to 1.
     pub confidence: f64,
     /// The strongest reasons, in words.
@@ -100,7 +105,7 @@ pub fn detect(features: &Features, usually: &impl Usually) -> Assessment {
         }
         (Some(flood), _) => flood,
         (None, Some((verdict, confidence, weighed))) => {
-            Assessment { verdict, vectors: Vec::new(), confidence, reasons: loudest(&weighed, REASONS) }
+            Assessment { verdict, confidence, reasons: loudest(&weighed, REASONS), ..Assessment::default() }
         }
         (None, None) => Assessment { confidence: 1.0 - doubt, ..Assessment::default() },
     }
@@ -131,6 +136,7 @@ fn detect_flood(features: &Features, usually: &impl Usually) -> (Option<Assessme
     let attack = found.first().map(|(_, confidence, weighed)| Assessment {
         verdict: Verdict::Attack,
         vectors: found.iter().map(|(vector, ..)| *vector).collect(),
+        current: found.iter().map(|(vector, ..)| *vector).collect(),
         confidence: *confidence,
         reasons: loudest(weighed, REASONS),
     });
@@ -261,10 +267,11 @@ impl Detector {
             features.handshakes = Handshakes { retried: features.handshakes.retried, ..stack };
         }
         let found = detect(&features, &self.usual);
-        if found.verdict != Verdict::Normal {
+        let was_attack = self.present.verdict.is_attack();
+        // What keeps a verdict is more of the same: customers keep no attack.
+        if found.verdict.is_attack() || (found.verdict != Verdict::Normal && !was_attack) {
             self.last_sign_ns = now_ns;
         }
-        let was_attack = self.present.verdict.is_attack();
         if found.verdict.is_attack() {
             // The vectors of one attack add up: a flood that turns to another is still the same.
             let before = std::mem::take(&mut self.present.vectors);
@@ -276,11 +283,15 @@ impl Detector {
             let is_quiet = self.present.verdict == Verdict::Normal;
             if is_over || is_quiet || (found.verdict != Verdict::Normal && !was_attack) {
                 self.present = found;
+            } else {
+                self.present.current.clear();
             }
         }
-        // What may be a flood that grows slowly is not taken for usual.
-        if self.present.verdict == Verdict::Normal && self.present.confidence > 0.5 {
-            self.usual.learn(&features, elapsed_ns);
+        // What may be a flood that grows slowly is not taken for usual. More customers are, in the end.
+        match self.present.verdict {
+            Verdict::Normal if self.present.confidence > 0.5 => self.usual.learn(&features, elapsed_ns),
+            Verdict::Surge => self.usual.learn(&features, elapsed_ns / SURGE_SLOWER),
+            _ => {}
         }
         (&self.present, features)
     }

@@ -2,7 +2,7 @@
 
 use super::handshakes::Handshakes;
 use floodwall_common::class::Class;
-use floodwall_common::packet::{Frame, Parsed, Source, parse};
+use floodwall_common::packet::{Frame, Parsed, Source, addresses, parse};
 use floodwall_common::reason::Reason;
 use floodwall_common::replies::{AMPLIFIERS, Conversation};
 use floodwall_common::signatures::{Fragment, Layout, Traits};
@@ -16,6 +16,8 @@ const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
+/// No protocol has it.
+const RESERVED: u8 = 255;
 
 /// What a packet is part of. Each kind of flood has one in which it shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,7 +130,7 @@ impl Observed {
     /// What a frame tells. `None` where it is not IP, or its IP header is malformed.
     pub fn of(frame: Frame<'_>, at_ns: u64, weight: u32, is_held: bool, host: &impl Host) -> Option<Self> {
         let Parsed::Packet(packet) = parse(frame) else { return None };
-        let traits = Traits::read(frame)?;
+        let Some(traits) = Traits::read(frame) else { return Self::broken(frame, at_ns, weight, is_held, host) };
         let nothing = Conversation { peer: packet.source.halves(), ports: (0, 0), protocol: traits.protocol };
         let is_known = host.has_sent(Conversation::of_received(frame).unwrap_or(nothing));
         let is_to_service = traits.protocol == UDP && traits.ports().is_some_and(|(_, port)| host.serves_udp(port));
@@ -146,6 +148,28 @@ impl Observed {
             is_malformed: !matches!(packet.finding, Reason::Passed | Reason::Tunnel),
             is_known,
             is_to_service,
+            is_held,
+        })
+    }
+
+    /// IP that is too broken to say more than whom it claims to be from.
+    fn broken(frame: Frame<'_>, at_ns: u64, weight: u32, is_held: bool, host: &impl Host) -> Option<Self> {
+        let (source, _) = addresses(frame)?;
+        let nothing = Conversation { peer: source.halves(), ports: (0, 0), protocol: RESERVED };
+        Some(Self {
+            at_ns,
+            weight,
+            source,
+            protocol: RESERVED,
+            fragment: Fragment::None,
+            ports: None,
+            flags: None,
+            layout: 0,
+            hops: 0,
+            length: frame.bytes().min(u16::MAX.into()) as u16,
+            is_malformed: true,
+            is_known: host.has_sent(nothing),
+            is_to_service: false,
             is_held,
         })
     }
@@ -190,6 +214,6 @@ const fn is_reply(flags: u8) -> bool {
 }
 
 /// Whether floods are known that come from this UDP port.
-pub(super) fn is_amplifier(port: u16) -> bool {
+pub(crate) fn is_amplifier(port: u16) -> bool {
     AMPLIFIERS.iter().any(|(known, _)| *known == port)
 }

@@ -67,6 +67,9 @@ pub struct Incident {
     pub verdict: Verdict,
     /// The kinds of flood.
     pub vectors: Vec<Vector>,
+    /// What was found last: an attack stays one in the record, whatever comes after it.
+    #[serde(default)]
+    pub latest: Verdict,
     /// How sure that was at the most.
     pub confidence: f64,
     /// The strongest reasons, in words.
@@ -136,14 +139,14 @@ impl Incident {
     /// Takes in what is found now; says so in the timeline where it is something else than before.
     pub fn found(&mut self, assessment: &Assessment) {
         let new: Vec<_> = assessment.vectors.iter().filter(|vector| !self.vectors.contains(vector)).collect();
-        if self.verdict != assessment.verdict || !new.is_empty() {
+        if self.latest != assessment.verdict || !new.is_empty() {
             let vectors: Vec<_> = assessment.vectors.iter().map(|vector| vector.label()).collect();
             let of = if vectors.is_empty() { String::new() } else { format!(" ({})", vectors.join(", ")) };
             let (verdict, sure) = (assessment.verdict.label(), assessment.confidence * 100.0);
             self.note("detection", &format!("{verdict}{of}, {sure:.0} % sure: {}", assessment.reasons.join("; ")));
             self.reasons.clone_from(&assessment.reasons);
         }
-        // An attack stays one in the record, whatever comes after it.
+        self.latest = assessment.verdict;
         if !self.verdict.is_attack() || assessment.verdict.is_attack() {
             self.verdict = assessment.verdict;
         }

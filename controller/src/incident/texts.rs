@@ -185,8 +185,12 @@ pub fn isp_request(incident: &Incident, contacts: &Contacts) -> String {
     let _ = write!(
         text,
         "\nPlease filter or rate-limit this traffic before it reaches our link, and tell us what you see.\n\
-         We drop it at our host; our link is loaded all the same.\n\n\
+         {}; our link is loaded all the same.\n\n\
          Contact: {}\n",
+        match incident.enforced && incident.dropped > 0 {
+            true => "We drop what we can of it at our host",
+            false => "We do not drop it at our host",
+        },
         known(contacts.operator.as_ref())
     );
     text

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use pcap_file::pcap::PcapReader;
+use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
 use pcap_file::{DataLink, PcapError};
 
@@ -89,20 +90,70 @@ fn read_pcap(file: BufReader<File>, frames: &mut Vec<Captured>) -> Result<()> {
 
 fn read_pcapng(file: BufReader<File>, frames: &mut Vec<Captured>) -> Result<()> {
     let mut reader = PcapNgReader::new(file)?;
-    let mut links = Vec::new();
+    let mut interfaces: Vec<(Result<Link>, Ticks)> = Vec::new();
+    let mut unknown = false;
     while let Some(block) = reader.next_block() {
-        match block? {
-            Block::SectionHeader(_) => links.clear(),
-            Block::InterfaceDescription(interface) => links.push(Link::of(interface.linktype)?),
-            Block::EnhancedPacket(packet) => {
-                let link: Option<&Link> = links.get(packet.interface_id as usize);
-                let link = link.context("a packet of an interface that the file does not describe")?;
-                frames.extend(link.captured(packet.timestamp, packet.original_len, &packet.data));
+        let (interface, ticks, bytes, data) = match block? {
+            Block::SectionHeader(_) => {
+                interfaces.clear();
+                continue;
             }
-            _ => {}
+            Block::InterfaceDescription(interface) => {
+                interfaces.push((Link::of(interface.linktype), Ticks::of(&interface.options)));
+                continue;
+            }
+            // The library takes ticks for nanoseconds, whatever the interface says that they are.
+            Block::EnhancedPacket(packet) => {
+                (packet.interface_id, packet.timestamp.as_nanos(), packet.original_len, packet.data)
+            }
+            Block::Packet(packet) => {
+                (packet.interface_id.into(), packet.timestamp.into(), packet.original_len, packet.data)
+            }
+            _ => continue,
+        };
+        let of =
+            interfaces.get(interface as usize).context("a packet of an interface that the file does not describe")?;
+        match of {
+            (Ok(link), unit) => frames.extend(link.captured(unit.at(ticks), bytes, &data)),
+            // Others of the file may be of a link that is known.
+            (Err(_), _) => unknown = true,
         }
     }
+    if unknown && frames.is_empty() {
+        interfaces.into_iter().try_for_each(|(link, _)| link.map(drop))?;
+    }
     Ok(())
+}
+
+/// What the time of a packet counts.
+#[derive(Clone, Copy)]
+struct Ticks {
+    per_second: u128,
+    offset_s: u64,
+}
+
+impl Ticks {
+    /// Microseconds, unless the interface says otherwise: a power of ten, or with the highest bit one of two.
+    fn of(options: &[InterfaceDescriptionOption<'_>]) -> Self {
+        let mut ticks = Self { per_second: 1_000_000, offset_s: 0 };
+        for option in options {
+            match option {
+                InterfaceDescriptionOption::IfTsResol(power @ 0..=18) => {
+                    ticks.per_second = 10_u128.pow((*power).into())
+                }
+                InterfaceDescriptionOption::IfTsResol(power @ 0x80..=0xbf) => ticks.per_second = 1 << (power & 0x7f),
+                InterfaceDescriptionOption::IfTsOffset(seconds) => ticks.offset_s = *seconds,
+                _ => {}
+            }
+        }
+        ticks
+    }
+
+    fn at(self, ticks: u128) -> Duration {
+        let nanoseconds = ticks * 1_000_000_000 / self.per_second;
+        let since = Duration::new((nanoseconds / 1_000_000_000) as u64, (nanoseconds % 1_000_000_000) as u32);
+        since.saturating_add(Duration::from_secs(self.offset_s))
+    }
 }
 
 /// What stands before the IP header.
@@ -126,7 +177,7 @@ impl Link {
             DataLink::ETHERNET => Self::Ethernet,
             DataLink::RAW | DataLink::IPV4 | DataLink::IPV6 | DataLink::Unknown(12 | 14) => Self::Ip,
             DataLink::LINUX_SLL => Self::Cooked { length: 16, ether_type: 14 },
-            DataLink::Unknown(276) => Self::Cooked { length: 20, ether_type: 0 },
+            DataLink::LINUX_SLL2 => Self::Cooked { length: 20, ether_type: 0 },
             DataLink::NULL | DataLink::LOOP => Self::Loopback,
             other => bail!("link type {other:?} is not known here: Ethernet, raw IP, Linux cooked and loopback are"),
         })

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 pub use capture::{Captured, files, read};
 use floodwall_common::clock::Moment;
+use floodwall_common::cookie::CookieMode;
 use floodwall_common::packet::{Frame, Source, addresses};
 use floodwall_common::reason::{Reason, Verdict as Fate};
 use floodwall_common::replies::Conversation;
@@ -19,12 +20,15 @@ pub use maps::Maps;
 
 use crate::detect::{Assessment, Detector, Host, Observed, Verdict};
 use crate::exit::{Exit, Failure};
-use crate::respond::{InForce, apply, missing, respond};
+use crate::respond::{InForce, Measure, STAYS_NS, apply, missing, respond};
 
 /// How often it is asked what goes on.
 const TICK_NS: u64 = 100_000_000;
 /// When the virtual clock begins: late enough for nothing in empty maps to look recent.
 const BEGIN_NS: u64 = 100_000_000_000_000;
+
+/// What all is over after: whatever is followed, held or in force.
+const QUIET_NS: u64 = STAYS_NS + 60_000_000_000;
 
 /// Peers that a UDP port has to have sent to: it is one on which the host answers whoever asks.
 const SERVES: usize = 16;
@@ -48,11 +52,9 @@ pub struct Line {
     pub t: f64,
     /// What is going on from then on.
     pub verdict: Verdict,
-    /// The kind of flood, where it is one; the largest.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The kind of flood, where it is one; the largest. Else null.
     pub vector: Option<&'static str>,
     /// All kinds that are going on.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub vectors: Vec<&'static str>,
     /// From 0 to 1.
     pub confidence: f64,
@@ -133,7 +135,7 @@ pub fn replay_captured(
         told: Assessment::default(),
     };
     stage.summary.verdicts.insert(Verdict::Normal.label(), 0.0);
-    let mut next_tick_ns = TICK_NS;
+    let (mut next_tick_ns, mut last_ns) = (TICK_NS, 0);
     let begun = Instant::now();
     for captured in captured {
         let at_ns = (captured.at - first).as_nanos() as u64;
@@ -141,11 +143,15 @@ pub fn replay_captured(
             let due = Duration::from_secs_f64(at_ns as f64 / 1e9 / speed);
             std::thread::sleep(due.saturating_sub(begun.elapsed()));
         }
-        // Nothing happens in long gaps, but that verdicts end.
         while next_tick_ns <= at_ns {
             stage.tick(next_tick_ns, &mut tell)?;
             next_tick_ns += TICK_NS;
+            // Verdicts and measures end in a gap; after that nothing happens in it.
+            if next_tick_ns > last_ns + QUIET_NS {
+                next_tick_ns = next_tick_ns.max(at_ns.next_multiple_of(TICK_NS));
+            }
         }
+        last_ns = at_ns;
         match protected.direction(captured.frame()) {
             Some(Direction::In) => judged(captured, stage.receive(captured.frame(), at_ns)),
             Some(Direction::Out) => stage.send(captured.frame(), at_ns),
@@ -210,6 +216,7 @@ impl Stage {
         let assessment = assessment.clone();
         let measures = respond(&assessment, &features, self.detector.window());
         let new = missing(measures, &self.in_force, at_ns);
+        self.withdraw(assessment.verdict, at_ns)?;
         let has_changed = assessment.verdict != self.told.verdict || assessment.vectors != self.told.vectors;
         if !has_changed && new.is_empty() {
             return Ok(());
@@ -220,7 +227,11 @@ impl Stage {
             self.summary.vectors.entry(vector.label()).or_insert(t);
         }
         let actions = new.iter().map(ToString::to_string).collect();
-        self.in_force.extend(new.into_iter().map(|measure| InForce { measure, since_ns: at_ns, until_ns: u64::MAX }));
+        self.in_force.extend(new.into_iter().map(|measure| InForce {
+            measure,
+            since_ns: at_ns,
+            until_ns: at_ns + STAYS_NS,
+        }));
         if !self.advise {
             apply(&self.in_force, &mut self.maps)?;
         }
@@ -238,6 +249,27 @@ impl Stage {
         })?;
         self.told = assessment;
         Ok(())
+    }
+}
+
+impl Stage {
+    /// Takes back what has been in force for long enough since the last sign.
+    fn withdraw(&mut self, verdict: Verdict, at_ns: u64) -> Result<()> {
+        if verdict.is_attack() {
+            self.in_force.iter_mut().for_each(|present| present.until_ns = at_ns + STAYS_NS);
+        }
+        let ended: Vec<_> = self.in_force.extract_if(.., |present| present.until_ns <= at_ns).collect();
+        if ended.is_empty() || self.advise {
+            return Ok(());
+        }
+        for InForce { measure, .. } in ended {
+            match measure {
+                Measure::Drop(reason) => self.maps.set_policy(reason, Fate::Pass),
+                Measure::Cookies => self.maps.set_cookies(CookieMode::Off),
+                Measure::Signature(..) => {}
+            }
+        }
+        apply(&self.in_force, &mut self.maps)
     }
 }
 
@@ -289,7 +321,9 @@ impl Protected {
         for (_, destination) in captured.iter().filter_map(|captured| addresses(captured.frame())) {
             counts.entry(destination.halves()).or_insert((destination, 0)).1 += 1;
         }
-        let most = counts.into_values().max_by_key(|(destination, count)| (*count, destination.halves()));
+        // A host rather than a group, whatever else was seen on that network.
+        let rank = |(destination, count): &(Source, u64)| (!is_group(*destination), *count, destination.halves());
+        let most = counts.into_values().max_by_key(rank);
         Ok(Self(vec![most.ok_or_else(|| nothing("no packet in it is IP"))?.0]))
     }
 
@@ -304,6 +338,14 @@ impl Protected {
 
     fn names(&self) -> Vec<String> {
         self.0.iter().map(|source| address_of(*source).to_string()).collect()
+    }
+}
+
+/// Whether it is an address of many: multicast, or broadcast.
+fn is_group(destination: Source) -> bool {
+    match address_of(destination) {
+        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_multicast(),
     }
 }
 

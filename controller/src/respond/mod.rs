@@ -17,6 +17,8 @@ use crate::detect::{Assessment, Features, Group, Observed, Vector, WINDOW_NS, Wi
 use crate::replay::Maps;
 use crate::signatures::fields_of;
 
+/// How long a measure stays after the last sign: the next pulse finds it in force.
+pub const STAYS_NS: u64 = 600_000_000_000;
 /// Signatures of its own at the same time.
 const SIGNATURES: usize = 8;
 /// How long it takes until all packets are judged by what was armed.
@@ -102,8 +104,18 @@ pub fn missing(proposed: Vec<Measure>, in_force: &[InForce], now_ns: u64) -> Vec
         }
         _ => true,
     };
-    let is_there = |measure: &Measure| in_force.iter().any(|present| present.measure == *measure);
+    let is_there = |measure: &Measure| in_force.iter().any(|present| present.measure.does_as(measure));
     proposed.into_iter().filter(|measure| !is_there(measure) && is_due(measure)).collect()
+}
+
+impl Measure {
+    /// Whether it does the same, whatever was measured of it.
+    fn does_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Signature(one, a), Self::Signature(two, b)) => one == two && a.shape == b.shape,
+            _ => self == other,
+        }
+    }
 }
 
 impl fmt::Display for Measure {
@@ -162,7 +174,8 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
         let group = features.of(vector.group());
         group.samples > 0 && group.held < HELD
     };
-    for vector in assessment.vectors.iter().filter(loose) {
+    // What has ended is held in mind, but nothing new is done about it: what comes then is not it.
+    for vector in assessment.current.iter().filter(loose) {
         match vector {
             Vector::SynFlood => {
                 measures.extend(signature::bare_syns(features, window).map(|found| Measure::Signature(*vector, found)));
@@ -170,7 +183,10 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
             }
             Vector::TcpReflection => measures.push(Measure::Drop(Reason::UnsolicitedReply)),
             Vector::Amplification => {
-                measures.push(Measure::Drop(Reason::UnsolicitedReply));
+                match signature::is_asked_from_amplifiers(window) {
+                    true => measures.extend(signature(*vector)),
+                    false => measures.push(Measure::Drop(Reason::UnsolicitedReply)),
+                }
                 measures.extend(fragments_of_replies(window));
             }
             // Whoever completes connections has an address that limits hold.

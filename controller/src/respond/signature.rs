@@ -2,9 +2,10 @@
 
 use floodwall_common::signatures::{Layout, Range, Shape};
 
-use crate::detect::{Features, Group, Observed, Window};
+use crate::detect::{Features, Group, Observed, Window, is_amplifier};
 
 const TCP: u16 = 6;
+const UDP: u16 = 17;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
@@ -16,6 +17,8 @@ const ALL: f64 = 0.98;
 const COVERS: f64 = 0.8;
 /// The share of good traffic that it may suit.
 const COLLATERAL: f64 = 0.001;
+/// Packets of a flood that say what it has in common.
+const FLOOD: usize = 40;
 /// Good packets that a share of says something.
 const ENOUGH: usize = 200;
 const MANY: usize = 1_000;
@@ -76,6 +79,9 @@ pub(super) fn find(window: &Window, is_flood: impl Fn(Group, &Observed) -> bool)
     let is_strange = |packet: &Observed| packet.is_known != Some(true) && !packet.is_held;
     let flood = window.packets().filter(|(group, packet)| is_flood(*group, packet) && is_strange(packet));
     let flood: Vec<_> = flood.map(|(_, packet)| packet).collect();
+    if flood.len() < FLOOD {
+        return None;
+    }
     let protocol = most(flood.iter().map(|packet| u64::from(packet.protocol)))?;
     let fragment = most(flood.iter().map(|packet| packet.fragment as u64))?;
     // Of one family where nearly all of it is, else of both.
@@ -90,8 +96,8 @@ pub(super) fn find(window: &Window, is_flood: impl Fn(Group, &Observed) -> bool)
             && families >> packet.source.family() as u8 & 1 == 1
     };
     let mut left: Vec<_> = flood.iter().copied().filter(begins).collect();
-    let good = window.good();
-    let mut hurt: Vec<_> = good.iter().filter(begins).collect();
+    let good = good(window);
+    let mut hurt: Vec<_> = good.iter().copied().filter(begins).collect();
     let share = |part: usize, all: usize| part as f64 / all.max(1) as f64;
     // First what keeps good traffic out, then whatever nearly all of the flood has: it is as narrow as the flood is.
     for common in [COMMON, ALL] {
@@ -118,8 +124,11 @@ pub(super) fn find(window: &Window, is_flood: impl Fn(Group, &Observed) -> bool)
         }
     }
     let (covers, collateral) = (share(left.len(), flood.len()), share(hurt.len(), good.len()));
-    // All of a protocol, only where so much good traffic had none of it.
+    // All of a protocol, only where so much good traffic had none of it. Where hardly any good traffic is known, only what goes to
+    // nothing that this host serves: who else was there before a daemon that began in the middle of a flood, nobody knows.
     let is_told_apart = names_a_field(&shape) || good.len() >= MANY;
+    let serves_none = || shape.protocol != TCP && !left.iter().any(|packet| packet.is_to_service);
+    let is_told_apart = is_told_apart && (good.len() >= ENOUGH || serves_none());
     (covers >= COVERS && collateral <= COLLATERAL && is_told_apart).then_some(Found {
         shape,
         covers,
@@ -128,11 +137,31 @@ pub(super) fn find(window: &Window, is_flood: impl Fn(Group, &Observed) -> bool)
     })
 }
 
+/// What came while nothing was going on, and now from whom this host speaks with.
+fn good(window: &Window) -> Vec<&Observed> {
+    let known = window.packets().map(|(_, packet)| packet).filter(|packet| packet.is_known == Some(true));
+    window.good().iter().chain(known).collect()
+}
+
+/// Whether clients of this host ask from the ports that amplifiers answer from, as NTP servers do among each other: then what comes
+/// from there unasked is no answer.
+pub(super) fn is_asked_from_amplifiers(window: &Window) -> bool {
+    let asks = |packet: &Observed| {
+        u16::from(packet.protocol) == UDP
+            && packet.is_known != Some(true)
+            && packet.ports.is_some_and(|(from, _)| is_amplifier(from))
+    };
+    let good = window.good();
+    let before = good.iter().filter(|packet| asks(packet)).count();
+    before as f64 > COLLATERAL * good.len() as f64
+        || window.packets().any(|(_, packet)| packet.is_to_service && asks(packet))
+}
+
 /// That of SYNs without TCP options, where most SYNs have none and no good one was seen.
 pub(super) fn bare_syns(features: &Features, window: &Window) -> Option<Found> {
     let shape = Shape { protocol: TCP, flags: SYN, flags_mask: SYN | ACK, asks_layout: 1, ..Shape::ANY };
-    let (covers, good) = (features.of(Group::Syn).bare, window.good());
-    let is_bare = |packet: &&Observed| packet.group() == Group::Syn && packet.layout == 0;
+    let (covers, good) = (features.of(Group::Syn).bare, good(window));
+    let is_bare = |packet: &&&Observed| packet.group() == Group::Syn && packet.layout == 0;
     let collateral = good.iter().filter(is_bare).count() as f64 / good.len().max(1) as f64;
     (covers > 0.5 && collateral <= COLLATERAL).then_some(Found { shape, covers, collateral, measured_on: good.len() })
 }

@@ -257,6 +257,11 @@ impl Made {
         self.put(at, frame(GOOD, Ends { source, destination, hops: 57 }, UDP, 0, &udp(ports, data)));
     }
 
+    /// A packet of another protocol.
+    pub fn packet(&mut self, at: f64, ends: Ends, protocol: u8, payload: &[u8]) {
+        self.put(at, frame(GOOD, ends, protocol, 0, payload));
+    }
+
     /// A later fragment.
     pub fn fragment(&mut self, at: f64, source: IpAddr, destination: IpAddr, bytes: usize) {
         let ends = Ends { source, destination, hops: 64 };
