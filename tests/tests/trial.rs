@@ -46,6 +46,8 @@ impl Stand {
         flood.start(&self.topology.world, self.topology.target().unwrap(), 0).unwrap().join().unwrap().unwrap();
         let mut last = None;
         wait_for("all to be counted", || {
+            // condition: a new view of the daemon.
+            std::thread::sleep(Duration::from_millis(300));
             let now = self.status();
             let counted = (packets(&now, "drop", "denied"), packets(&now, "pass", "denied"));
             (last.replace(counted) == Some(counted)).then_some(counted)
