@@ -267,6 +267,8 @@ impl Scene {
             .context("a disk without room")?;
         self.icmp_pps = random.number(10..1_000).into();
         let done = self.verb(&format!("limits set icmp --pps {}", self.icmp_pps)).map(drop);
+        // The next start takes the file's word again.
+        self.file(&format!("[limits.icmp]\npps = {}\n", self.icmp_pps))?;
         umount2(&history, MntFlags::MNT_DETACH)?;
         umount2(&full, MntFlags::MNT_DETACH)?;
         done
