@@ -37,9 +37,9 @@ pub struct PreviewView {
     pub seen_packets: u64,
     /// Share of them that would have been dropped.
     pub dropped_share: f64,
-    /// The same, were each source's rate estimated too high by its standard error.
+    /// The least that it is, were the rate of each source estimated wrong by its standard error.
     pub dropped_share_low: f64,
-    /// The same, were each too low.
+    /// The most.
     pub dropped_share_high: f64,
     /// Share of packets from sources too small to be kept apart: counted as passed.
     pub unattributed_share: f64,
@@ -86,6 +86,8 @@ pub fn preview(past: &Past, key: LimitKey, limit: RateView) -> PreviewView {
     let low = simulate(past, key, limit, |flow| flow.packets as f64 * (1.0 - error(flow)));
     let high = simulate(past, key, limit, |flow| flow.packets as f64 * (1.0 + error(flow)));
     let rest: u64 = past.seconds().map(|second| second.rest[key.name as usize]).sum();
+    // Where the rates were higher the share is not always: a second of few samples, in which little was dropped, weighs more then.
+    let shares = [&exact, &low, &high].map(|tallies| share(tallies, rest));
     let mut dropped: Vec<_> = exact.iter().filter(|(_, tally)| tally.dropped >= 0.5).collect();
     dropped.sort_by(|(a_source, a), (b_source, b)| {
         b.dropped.total_cmp(&a.dropped).then_with(|| a_source.key().cmp(&b_source.key()))
@@ -99,9 +101,9 @@ pub fn preview(past: &Past, key: LimitKey, limit: RateView) -> PreviewView {
         window_s: past.window_s(),
         samples: exact.values().map(|tally| tally.samples).sum(),
         seen_packets: seen as u64,
-        dropped_share: share(&exact, rest),
-        dropped_share_low: share(&low, rest),
-        dropped_share_high: share(&high, rest),
+        dropped_share: shares[0],
+        dropped_share_low: shares.into_iter().fold(1.0, f64::min),
+        dropped_share_high: shares.into_iter().fold(0.0, f64::max),
         unattributed_share: rest as f64 / seen.max(1.0),
         sources: exact.len(),
         sources_dropped: dropped.len(),

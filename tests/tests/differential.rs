@@ -7,27 +7,21 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use floodwall::dataplane::{CompiledSignatures, Listed, Service, Signature};
+use floodwall::replay::Tables;
 use floodwall_common::abi::{Counter, CounterBank};
 use floodwall_common::class::{KIND_SLOTS, Kind};
 use floodwall_common::clock::Moment;
-use floodwall_common::closer::{self, Closer, look_closer};
 use floodwall_common::config::{Config, Mode};
-use floodwall_common::decide::{World, decide};
-use floodwall_common::limiter::{Bucket, Gate, pass_gate, pass_table};
 use floodwall_common::limits::{LimitKey, Limits, Per, Rate, Unit};
-use floodwall_common::lists::{List, ListState};
-use floodwall_common::memory::{Line, Span, Trace};
-use floodwall_common::meter::{Amount, Meter};
+use floodwall_common::lists::List;
 use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{REASON_SLOTS, Reason, Verdict};
-use floodwall_common::replies::{self, Conversation, PortSet};
 use floodwall_common::services::{PortTable, Transport};
 use floodwall_common::signatures::{Action, Range, SIGNATURES, Shape, TcpOption, lay};
-use floodwall_common::{first_syn, verified};
 use floodwall_tests::frames::{classes_v4, classes_v6, udp_v4, udp_v6};
 use floodwall_tests::kernel::{Kernel, Time, Variant, listed, pin_to_cpu, signature};
 use support::cases;
-use support::limiter::{Random, gate, table};
+use support::limiter::Random;
 
 #[path = "../../common/tests/support/mod.rs"]
 mod support;
@@ -48,120 +42,30 @@ struct Entry {
     until_ns: u64,
 }
 
-/// What the maps hold, on the host.
+/// What the maps hold, on the host: the tables that replay has, and lists.
 struct State {
-    gate: Vec<u32>,
-    table: Vec<Bucket>,
     entries: Vec<Entry>,
-    sent: Memory,
-    verified: Memory,
-    first_syns: Vec<first_syn::Line>,
-    amplifiers: PortSet,
-    services: Box<PortTable>,
-    signatures: CompiledSignatures,
-    hits: Vec<Counter>,
-    now: Moment,
+    tables: Tables,
 }
 
-struct Memory {
-    lines: Vec<Line>,
-    span: Span,
-}
-
-impl Memory {
-    fn new(lines: usize, span: Span) -> Self {
-        Self { lines: (0..lines).map(|_| Line::empty()).collect(), span }
-    }
-
-    fn line(&self, trace: Trace) -> &Line {
-        &self.lines[trace.line(self.lines.len())]
-    }
-
-    fn remember(&self, trace: Trace, now: Moment) {
-        self.line(trace).remember(trace, now, self.span);
-    }
-
-    fn remembers(&self, trace: Trace, now: Moment) -> bool {
-        self.line(trace).remembers(trace, now, self.span)
+impl State {
+    fn judge(&mut self, config: &Config, frame: &[u8]) -> (Reason, Kind) {
+        let (entries, now_ns) = (&self.entries, self.tables.now.ns());
+        let is_listed = |list, source| is_listed(entries, now_ns, list, source);
+        // Cookies take a listener: tests/cookies.rs.
+        self.tables.judge(config, Frame::new(frame), is_listed, false)
     }
 }
 
-struct Model<'w, 's> {
-    config: &'w Config,
-    state: &'s mut State,
-}
-
-impl<'w> World<'w> for Model<'w, '_> {
-    fn config(&self) -> &'w Config {
-        self.config
-    }
-
-    fn is_listed(&mut self, list: List, source: Source, _: ListState) -> bool {
-        let (is_v4, bits) = match source {
-            Source::V4(address) => (true, u128::from(address) << 96),
-            Source::V6(upper, lower) => (false, u128::from(upper) << 64 | u128::from(lower)),
-        };
-        let covers = |entry: &&Entry| {
-            entry.length == 0 || (entry.bits ^ bits).checked_shr(128 - u32::from(entry.length)) == Some(0)
-        };
-        let of_list = self.state.entries.iter().filter(|entry| entry.list == list && entry.is_v4 == is_v4);
-        of_list.filter(covers).any(|entry| entry.until_ns > self.state.now.ns())
-    }
-
-    fn is_signed(&mut self, frame: Frame<'_>) -> bool {
-        let State { signatures, hits, now, .. } = &mut *self.state;
-        signatures.table.judge(
-            || frame,
-            signatures.state.words(),
-            *now,
-            |number| {
-                hits[number].packets += 1;
-                hits[number].bytes += u64::from(frame.bytes());
-            },
-        )
-    }
-
-    fn look_closer(&mut self, frame: Frame<'_>, key: u64, kind: Kind) -> Closer {
-        look_closer(frame, key, self.config.meters(kind), self)
-    }
-
-    fn has_cookie(&mut self, _: Frame<'_>) -> bool {
-        false
-    }
-
-    fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool {
-        let cost = amount.on(meter);
-        let place = self.config.key.place(meter.secret(), key);
-        match pass_gate(&mut self.state.gate[place.cell()], cost, meter, self.state.now) {
-            Gate::Pass => true,
-            Gate::Ask { charge } => {
-                pass_table(&self.state.table[place.bucket()], place, cost, charge, meter, self.state.now)
-            }
-        }
-    }
-}
-
-impl closer::Memory for Model<'_, '_> {
-    fn has_sent(&self, conversation: Conversation) -> bool {
-        self.state.sent.remembers(conversation.trace(&self.config.key), self.state.now)
-    }
-
-    fn is_verified(&self, key: u64) -> bool {
-        self.state.verified.remembers(verified::trace(&self.config.key, key), self.state.now)
-    }
-
-    fn is_first_syn(&self, connection: Conversation) -> bool {
-        let trace = connection.trace(&self.config.key);
-        first_syn::is_first(&self.state.first_syns[trace.line(first_syn::LINES)], trace, self.state.now)
-    }
-
-    fn is_amplifier(&self, port: u16) -> bool {
-        self.state.amplifiers.has(port)
-    }
-
-    fn service(&self, transport: Transport, port: u16) -> u8 {
-        self.state.services.service(transport, port)
-    }
+fn is_listed(entries: &[Entry], now_ns: u64, list: List, source: Source) -> bool {
+    let (is_v4, bits) = match source {
+        Source::V4(address) => (true, u128::from(address) << 96),
+        Source::V6(upper, lower) => (false, u128::from(upper) << 64 | u128::from(lower)),
+    };
+    let covers =
+        |entry: &&Entry| entry.length == 0 || (entry.bits ^ bits).checked_shr(128 - u32::from(entry.length)) == Some(0);
+    let of_list = entries.iter().filter(|entry| entry.list == list && entry.is_v4 == is_v4);
+    of_list.filter(covers).any(|entry| entry.until_ns > now_ns)
 }
 
 /// Makes packets, configurations and time.
@@ -422,7 +326,7 @@ fn reconfigure(chance: &mut Chance, kernel: &mut Kernel, state: &mut State) -> R
         let limits = chance.limits();
         kernel.dataplane.set_limits(&limits, None)?;
     }
-    state.entries = chance.entries(state.now.ns());
+    state.entries = chance.entries(state.tables.now.ns());
     // A list is a set of prefixes: of two that are the same, the last one holds.
     let same = |a: &Entry, b: &Entry| (a.list, a.is_v4, a.bits, a.length) == (b.list, b.is_v4, b.bits, b.length);
     let entries = std::mem::take(&mut state.entries);
@@ -435,16 +339,16 @@ fn reconfigure(chance: &mut Chance, kernel: &mut Kernel, state: &mut State) -> R
         let of_list: Result<Vec<_>> = state.entries.iter().filter(|entry| entry.list == *list).map(to_listed).collect();
         kernel.replace_list(*list, &of_list?)?;
     }
-    kernel.replace_signatures(&chance.signatures(state.now.ns()))?;
+    kernel.replace_signatures(&chance.signatures(state.tables.now.ns()))?;
     let bank = kernel.dataplane.config()?.signatures.bank();
-    state.signatures = CompiledSignatures::of(&kernel.dataplane.signatures()?, bank)?;
-    state.hits = vec![Counter::default(); SIGNATURES];
+    state.tables.signatures = CompiledSignatures::of(&kernel.dataplane.signatures()?, bank)?;
+    state.tables.hits = vec![Counter::default(); SIGNATURES];
     let services = chance.services();
     kernel.dataplane.set_services(&services, None)?;
-    *state.services = PortTable::empty();
+    *state.tables.services = PortTable::empty();
     for service in &services {
         let number = service.name.parse()?;
-        service.ports.iter().for_each(|(transport, port)| state.services.set(*transport, *port, number));
+        service.ports.iter().for_each(|(transport, port)| state.tables.services.set(*transport, *port, number));
     }
     // Any reason, and those that are looked for only where they drop. What no service expects is nearly all of it.
     let seldom = [Verdict::Pass, Verdict::Pass, Verdict::Pass, Verdict::Drop];
@@ -455,7 +359,7 @@ fn reconfigure(chance: &mut Chance, kernel: &mut Kernel, state: &mut State) -> R
     match chance.of(&[Some(Mode::Enforce), Some(Mode::Enforce), Some(Mode::Monitor), None]) {
         Some(mode) => kernel.dataplane.set_mode(mode)?,
         // On trial, which ends soon.
-        None => kernel.dataplane.try_enforcing(Moment::from_ns(state.now.ns() + 1_000_000_000))?,
+        None => kernel.dataplane.try_enforcing(Moment::from_ns(state.tables.now.ns() + 1_000_000_000))?,
     }
     Ok(())
 }
@@ -489,7 +393,7 @@ impl Expected {
 fn check_hits(kernel: &Kernel, state: &State) -> Result<u64> {
     let mut hits = 0;
     for signature in kernel.dataplane.signatures()? {
-        let expected = signature.number.and_then(|number| state.hits.get(number));
+        let expected = signature.number.and_then(|number| state.tables.hits.get(number));
         ensure!(expected == Some(&signature.hits), "{signature:?}, but the model has {expected:?}");
         hits += signature.hits.packets;
     }
@@ -511,19 +415,9 @@ fn the_loaded_filter_decides_as_the_model_does() -> Result<()> {
     let mut chance = Chance::new(seed);
     let mut kernel = Kernel::load(Time::Test)?;
     let mut now_ns = kernel.dataplane.clock()?.now().ns() + 3_600 * SECOND;
-    let mut state = State {
-        gate: gate(),
-        table: table(),
-        entries: vec![],
-        sent: Memory::new(replies::LINES, replies::SPAN),
-        verified: Memory::new(verified::LINES, verified::SPAN),
-        first_syns: (0..first_syn::LINES).map(|_| first_syn::Line::empty()).collect(),
-        amplifiers: kernel.dataplane.amplifiers()?,
-        services: Box::new(PortTable::empty()),
-        signatures: CompiledSignatures::of(&[], 0)?,
-        hits: vec![],
-        now: Moment::from_ns(now_ns),
-    };
+    let mut state = State { entries: vec![], tables: Tables::new()? };
+    state.tables.amplifiers = kernel.dataplane.amplifiers()?;
+    state.tables.now = Moment::from_ns(now_ns);
     let mut hits = 0;
     kernel.set_time(now_ns)?;
     let mut expected = Expected::new();
@@ -538,7 +432,7 @@ fn the_loaded_filter_decides_as_the_model_does() -> Result<()> {
         let next = chance.step(now_ns);
         if next != now_ns {
             now_ns = next;
-            state.now = Moment::from_ns(now_ns);
+            state.tables.now = Moment::from_ns(now_ns);
             kernel.set_time(now_ns)?;
         }
         if packet % 4 == 0 {
@@ -546,17 +440,12 @@ fn the_loaded_filter_decides_as_the_model_does() -> Result<()> {
             // A test run of this kind takes no packet without a whole IP header.
             if frame.len() >= 54 {
                 kernel.send(&frame)?;
-                if let Some(conversation) = Conversation::of_sent(Frame::new(&frame)) {
-                    state.sent.remember(conversation.trace(&config.key), state.now);
-                }
-                if let Some(source) = verified::of_sent(Frame::new(&frame)) {
-                    state.verified.remember(verified::trace(&config.key, source), state.now);
-                }
+                state.tables.sent(&config, Frame::new(&frame));
             }
         }
         let frame = chance.frame();
-        let (reason, kind) = decide(Frame::new(&frame), &mut Model { config: &config, state: &mut state });
-        let verdict = if config.drops_at(|| state.now) { reason.verdict(config.drops) } else { Verdict::Pass };
+        let (reason, kind) = state.judge(&config, &frame);
+        let verdict = if config.drops_at(|| state.tables.now) { reason.verdict(config.drops) } else { Verdict::Pass };
         let counter = &mut expected.0[verdict as usize][kind.index() as usize][reason as usize];
         counter.packets += 1;
         counter.bytes += frame.len() as u64;

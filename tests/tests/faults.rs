@@ -182,6 +182,31 @@ fn f40_the_second_of_two_changes_made_from_the_same_reading_is_told() {
 }
 
 #[test]
+fn f40_what_was_changed_is_what_the_next_question_finds() {
+    let (rig, _daemon) = Rig::with_daemon();
+    let socket = rig.place.socket();
+    let ask = |head: &str, body: &str| {
+        let head = format!("{head} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ");
+        let answer = send_unix(&socket, format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        answer
+    };
+    let prefixes: Vec<String> =
+        (0..5_000).map(|n| format!("{}/32", std::net::Ipv4Addr::from(0x0b00_0000 + n))).collect();
+    let add: Vec<_> = prefixes.iter().map(|prefix| serde_json::json!({ "prefix": prefix })).collect();
+    // The daemon takes a view four times a second of its own accord, and one of those may be under way while it changes.
+    for _ in 0..50 {
+        for (change, entries) in
+            [(serde_json::json!({ "add": add }), 5_000), (serde_json::json!({ "remove": prefixes }), 0)]
+        {
+            ask("POST /api/v1/lists/deny", &change.to_string());
+            let seen = ask("GET /api/v1/status", "");
+            assert!(seen.contains(&format!(r#""deny_entries":{entries},"#)), "{entries}: {seen}");
+        }
+    }
+}
+
+#[test]
 fn f42_another_version_of_the_api_is_refused_before_it_changes_anything() {
     let (rig, _daemon) = Rig::with_daemon();
     let request = "POST /api/v1/mode HTTP/1.1\r\nhost: x\r\nfloodwall-api: 99\r\ncontent-type: application/json\r\n\

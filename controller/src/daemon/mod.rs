@@ -12,29 +12,23 @@ mod sampling;
 mod server;
 mod service_manager;
 mod stack;
+mod watching;
 
-use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use floodwall_common::config::Mode;
 use floodwall_common::reason::Verdict;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
-use self::detection::{Automatic, Watch};
-use self::guard::Guard;
-use self::service_manager::Alive;
+use self::detection::Automatic;
 use crate::api::{Reloaded, SCHEMA_VERSION};
 use crate::configuration::{Change, DEFAULT_PATH, Plan, ReasonLabel, Source};
-use crate::dataplane::{
-    self, Dataplane, Device, EgressHook, MadeOf, NEED_MEMORY, Outcome, Pins, SampleReader, monotonic_ns,
-};
+use crate::dataplane::{self, Dataplane, Device, EgressHook, MadeOf, NEED_MEMORY, Outcome, Pins};
 use crate::exit::{Exit, Failure, describe};
 use crate::incident::{Incident, Store};
 use crate::past::Past;
@@ -43,13 +37,6 @@ use crate::respond::Policy;
 use crate::snapshot::{ListSizes, Snapshot};
 use crate::talkers::Talkers;
 use crate::{control, history, lockout};
-
-/// How often a snapshot is taken.
-const TICK: Duration = Duration::from_millis(250);
-/// Snapshots that are kept: rates are over the last second.
-const HISTORY: usize = 5;
-/// How often devices are asked, in ticks.
-const DEVICE_TICKS: u64 = 2;
 
 /// What is said when a trial has ended.
 const NOT_CONFIRMED: &str = "drops were real on trial, and nobody has confirmed them: nothing is dropped any more; `floodwall mode \
@@ -261,8 +248,20 @@ impl Daemon {
         let mut snapshot = self.snapshot(&dataplane::devices().await?)?;
         snapshot.situation.clone_from(&self.view().now.situation);
         self.check_up.show(&mut snapshot);
-        self.views.send_modify(|view| view.now = Arc::new(snapshot));
+        let earlier = self.view().earlier;
+        self.show(View { now: Arc::new(snapshot), earlier });
         Ok(())
+    }
+
+    /// Shows a view, unless one is shown that was taken later: after a change, for who made it.
+    fn show(&self, view: View) {
+        self.views.send_if_modified(|shown| {
+            let is_newer = view.now.taken_ns > shown.now.taken_ns;
+            if is_newer {
+                *shown = view;
+            }
+            is_newer
+        });
     }
 }
 
@@ -343,7 +342,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     service_manager::ready();
     tokio::select! {
-        () = watch_dataplane(&daemon, samples) => {}
+        () = watching::watch(&daemon, samples) => {}
         () = server::serve_unix(Some(socket), http::control(Arc::clone(&daemon))) => {}
         () = server::serve_unix(read, http::look(Arc::clone(&daemon))) => {}
         () = server::serve_tcp(metrics, http::read_only(Arc::clone(&daemon))) => {}
@@ -491,101 +490,6 @@ impl StopSignals {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
-        }
-    }
-}
-
-/// The loop: samples, snapshot, sampling rate. A failure is logged once, and the loop goes on: the kernel half does.
-async fn watch_dataplane(daemon: &Arc<Daemon>, mut samples: SampleReader) {
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut history: VecDeque<Arc<Snapshot>> = VecDeque::with_capacity(HISTORY);
-    let mut devices = daemon.devices();
-    let mut watch = Watch::new();
-    let mut guard = Guard::default();
-    let mut failing = false;
-    let mut alive = Alive::new();
-    for tick in 0u64.. {
-        ticks.tick().await;
-        watch.look_around(&daemon.dataplane());
-        drain(daemon, &mut samples, &mut watch);
-        // Before anybody mends it: what was sent meanwhile is not known.
-        let disarmed = disarm_without_memory(&mut daemon.dataplane());
-        if let Err(error) = disarmed {
-            warn!(%error, "cannot tell whether what is sent is remembered");
-        }
-        if tick % DEVICE_TICKS == 0 {
-            match dataplane::devices().await {
-                Ok(seen) => {
-                    devices = seen;
-                    guard.look(daemon, &devices);
-                    daemon.devices.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&devices);
-                }
-                Err(error) => warn!(%error, "cannot see the network devices"),
-            }
-        }
-        match daemon.snapshot(&devices) {
-            Ok(mut snapshot) => {
-                failing = false;
-                alive.beat(&snapshot);
-                snapshot.situation = Some(watch.tick(daemon, &snapshot));
-                daemon.check_up.show(&mut snapshot);
-                publish(daemon, &mut history, snapshot);
-            }
-            Err(error) if !failing => {
-                failing = true;
-                error!(%error, "cannot read the dataplane; trying on");
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-fn drain(daemon: &Daemon, samples: &mut SampleReader, watch: &mut Watch) {
-    let every = daemon.view().now.sample_every;
-    let (mut talkers, mut past) = (daemon.talkers(), daemon.past());
-    samples.drain(|sample, frame| {
-        watch.observe(&sample, frame, every);
-        past.push(&sample);
-        talkers.push(sample);
-    });
-    let now_ns = monotonic_ns();
-    talkers.expire(now_ns);
-    past.pass(now_ns);
-    drop((talkers, past));
-    daemon.dataplane().flush_logs();
-}
-
-fn publish(daemon: &Daemon, history: &mut VecDeque<Arc<Snapshot>>, snapshot: Snapshot) {
-    let now = Arc::new(snapshot);
-    let earlier = history.front().cloned();
-    if let Some(last) = history.back() {
-        sampling::tune(&mut daemon.dataplane(), last, &now);
-    }
-    if history.len() == HISTORY - 1 {
-        history.pop_front();
-    }
-    history.push_back(Arc::clone(&now));
-    let before = daemon.view().now;
-    report_changes(&before, &now);
-    if (before.mode, now.mode, now.trial.is_some()) == (Mode::Enforce, Mode::Monitor, true) {
-        warn!("{NOT_CONFIRMED}");
-        daemon.record(&history::Entry::of_this_process("clock", "mode monitor: not confirmed"));
-    }
-    daemon.views.send_replace(View { now, earlier });
-}
-
-/// Says when an interface loses or regains its protection.
-fn report_changes(before: &Snapshot, now: &Snapshot) {
-    for interface in &now.interfaces {
-        let slot = interface.protected.slot;
-        let was = before.interfaces.iter().find(|other| other.protected.slot == slot);
-        let was = was.and_then(|interface| interface.protected.attached);
-        let name = interface.protected.name.as_str();
-        match (was, interface.protected.attached) {
-            (Some(_), None) => error!(interface = name, "the filter is no longer on the device"),
-            (None, Some(mode)) => info!(interface = name, xdp = mode.label(), "the filter is on the device"),
-            _ => {}
         }
     }
 }

@@ -47,34 +47,38 @@ impl Memory {
     }
 }
 
-/// What the kernel half has in maps.
+/// What the kernel half has in maps, and the configuration.
 pub struct Maps {
     config: Config,
-    state: State,
+    tables: Tables,
 }
 
-struct State {
+/// What the kernel half has in maps, but the configuration and the lists.
+pub struct Tables {
     gate: Vec<u32>,
     table: Vec<Bucket>,
     sent: Memory,
     verified: Memory,
     first_syns: Vec<first_syn::Line>,
-    amplifiers: PortSet,
-    services: Box<PortTable>,
-    signatures: CompiledSignatures,
-    hits: Vec<Counter>,
-    now: Moment,
+    /// The UDP ports that replies come from.
+    pub amplifiers: PortSet,
+    /// Which ports are of which service.
+    pub services: Box<PortTable>,
+    /// The signatures in force.
+    pub signatures: CompiledSignatures,
+    /// What suited each of them, by its number.
+    pub hits: Vec<Counter>,
+    /// The moment at which packets are judged.
+    pub now: Moment,
 }
 
-impl Maps {
-    /// Those of a first start, enforcing: default limits, nothing armed, empty lists.
+impl Tables {
+    /// Empty ones, but for the amplifiers that are known.
     ///
     /// # Errors
-    /// Where no random numbers can be had.
+    /// Where no signatures at all cannot be compiled.
     pub fn new() -> Result<Self> {
-        let mut config = first_config(MACHINE)?;
-        config.mode = Mode::Enforce as u32;
-        let state = State {
+        Ok(Self {
             gate: vec![0; GATE_CELLS],
             table: (0..BUCKETS).map(|_| Bucket::empty()).collect(),
             sent: Memory::new(replies::LINES, replies::SPAN),
@@ -85,32 +89,60 @@ impl Maps {
             signatures: CompiledSignatures::of(&[], 0)?,
             hits: vec![Counter::default(); SIGNATURES],
             now: Moment::from_ns(0),
-        };
-        Ok(Self { config, state })
+        })
+    }
+
+    /// Remembers a frame that the host sends.
+    pub fn sent(&mut self, config: &Config, frame: Frame<'_>) {
+        if let Some(conversation) = Conversation::of_sent(frame) {
+            self.sent.remember(conversation.trace(&config.key), self.now);
+        }
+        if let Some(source) = verified::of_sent(frame) {
+            self.verified.remember(verified::trace(&config.key, source), self.now);
+        }
+    }
+
+    /// What a frame is found to be, and its place in the counters. `is_listed` answers for the lists; `listens` says whether there
+    /// is a listener wherever a SYN goes, which takes cookies.
+    pub fn judge(
+        &mut self,
+        config: &Config,
+        frame: Frame<'_>,
+        is_listed: impl FnMut(List, Source) -> bool,
+        listens: bool,
+    ) -> (Reason, Kind) {
+        decide(frame, &mut Judge { config, tables: self, is_listed, listens })
+    }
+}
+
+impl Maps {
+    /// Those of a first start, enforcing: default limits, nothing armed, empty lists.
+    ///
+    /// # Errors
+    /// Where no random numbers can be had.
+    pub fn new() -> Result<Self> {
+        let mut config = first_config(MACHINE)?;
+        config.mode = Mode::Enforce as u32;
+        Ok(Self { config, tables: Tables::new()? })
     }
 
     /// Why a frame passes or drops, and what becomes of it.
     pub fn judge(&mut self, frame: Frame<'_>, now: Moment) -> (Reason, Kind, Verdict) {
-        self.state.now = now;
-        let Self { config, state } = self;
-        let (reason, kind) = decide(frame, &mut Judge { config, state });
-        (reason, kind, reason.verdict(config.drops))
+        self.tables.now = now;
+        // There is nothing on the lists of a first start, and a host that is flooded with SYNs is taken to listen where they go.
+        let (reason, kind) = self.tables.judge(&self.config, frame, |_, _| false, true);
+        (reason, kind, reason.verdict(self.config.drops))
     }
 
     /// Remembers a frame that the host sends.
     pub fn sent(&mut self, frame: Frame<'_>, now: Moment) {
-        let key = &self.config.key;
-        if let Some(conversation) = Conversation::of_sent(frame) {
-            self.state.sent.remember(conversation.trace(key), now);
-        }
-        if let Some(source) = verified::of_sent(frame) {
-            self.state.verified.remember(verified::trace(key, source), now);
-        }
+        self.tables.now = now;
+        self.tables.sent(&self.config, frame);
     }
 
     /// Whether the host has begun this conversation lately.
     pub fn has_sent(&self, conversation: Conversation, now: Moment) -> bool {
-        self.state.sent.remembers(conversation.trace(&self.config.key), now)
+        self.tables.sent.remembers(conversation.trace(&self.config.key), now)
     }
 
     /// Whether packets with this reason are dropped.
@@ -135,30 +167,31 @@ impl Maps {
     /// # Errors
     /// Where they cannot be compiled.
     pub fn set_signatures(&mut self, signatures: &[Signature]) -> Result<()> {
-        self.state.signatures = CompiledSignatures::of(signatures, 0)?;
-        self.config.signatures = self.state.signatures.state;
+        self.tables.signatures = CompiledSignatures::of(signatures, 0)?;
+        self.config.signatures = self.tables.signatures.state;
         ask_what_is_armed(&mut self.config);
         Ok(())
     }
 }
 
-struct Judge<'a> {
-    config: &'a Config,
-    state: &'a mut State,
+struct Judge<'c, 't, L> {
+    config: &'c Config,
+    tables: &'t mut Tables,
+    is_listed: L,
+    listens: bool,
 }
 
-impl<'a> World<'a> for Judge<'a> {
-    fn config(&self) -> &'a Config {
+impl<'c, L: FnMut(List, Source) -> bool> World<'c> for Judge<'c, '_, L> {
+    fn config(&self) -> &'c Config {
         self.config
     }
 
-    fn is_listed(&mut self, _: List, _: Source, _: ListState) -> bool {
-        // There is nothing on the lists of a first start.
-        false
+    fn is_listed(&mut self, list: List, source: Source, _: ListState) -> bool {
+        (self.is_listed)(list, source)
     }
 
     fn is_signed(&mut self, frame: Frame<'_>) -> bool {
-        let State { signatures, hits, now, .. } = &mut *self.state;
+        let Tables { signatures, hits, now, .. } = &mut *self.tables;
         signatures.table.judge(
             || frame,
             signatures.state.words(),
@@ -177,41 +210,40 @@ impl<'a> World<'a> for Judge<'a> {
     }
 
     fn has_cookie(&mut self, _: Frame<'_>) -> bool {
-        // A host that is flooded with SYNs is taken to listen where they go.
-        self.config.cookies.mode != CookieMode::Off as u32
+        self.listens && self.config.cookies.mode != CookieMode::Off as u32
     }
 
     fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool {
         let cost = amount.on(meter);
         let place = self.config.key.place(meter.secret(), key);
-        match pass_gate(&mut self.state.gate[place.cell()], cost, meter, self.state.now) {
+        match pass_gate(&mut self.tables.gate[place.cell()], cost, meter, self.tables.now) {
             Gate::Pass => true,
             Gate::Ask { charge } => {
-                pass_table(&self.state.table[place.bucket()], place, cost, charge, meter, self.state.now)
+                pass_table(&self.tables.table[place.bucket()], place, cost, charge, meter, self.tables.now)
             }
         }
     }
 }
 
-impl closer::Memory for Judge<'_> {
+impl<L> closer::Memory for Judge<'_, '_, L> {
     fn has_sent(&self, conversation: Conversation) -> bool {
-        self.state.sent.remembers(conversation.trace(&self.config.key), self.state.now)
+        self.tables.sent.remembers(conversation.trace(&self.config.key), self.tables.now)
     }
 
     fn is_verified(&self, key: u64) -> bool {
-        self.state.verified.remembers(verified::trace(&self.config.key, key), self.state.now)
+        self.tables.verified.remembers(verified::trace(&self.config.key, key), self.tables.now)
     }
 
     fn is_first_syn(&self, connection: Conversation) -> bool {
         let trace = connection.trace(&self.config.key);
-        first_syn::is_first(&self.state.first_syns[trace.line(first_syn::LINES)], trace, self.state.now)
+        first_syn::is_first(&self.tables.first_syns[trace.line(first_syn::LINES)], trace, self.tables.now)
     }
 
     fn is_amplifier(&self, port: u16) -> bool {
-        self.state.amplifiers.has(port)
+        self.tables.amplifiers.has(port)
     }
 
     fn service(&self, transport: Transport, port: u16) -> u8 {
-        self.state.services.service(transport, port)
+        self.tables.services.service(transport, port)
     }
 }

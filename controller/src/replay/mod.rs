@@ -16,7 +16,7 @@ use floodwall_common::cookie::CookieMode;
 use floodwall_common::packet::{Frame, Source, addresses};
 use floodwall_common::reason::{Reason, Verdict as Fate};
 use floodwall_common::replies::Conversation;
-pub use maps::Maps;
+pub use maps::{Maps, Tables};
 
 use crate::detect::{Assessment, Detector, Host, Observed, Verdict};
 use crate::exit::{Exit, Failure};
