@@ -122,6 +122,13 @@ fn aggregate(streams: &[Stream], group: Group, all: f64) -> Aggregate {
         syn_acks: mean(|stream| stream.syn_acks),
         malformed: mean(|stream| stream.malformed),
         held: 0.0,
+        // Of these no stream says anything.
+        one_beginning: 0.0,
+        large: 0.0,
+        fragmented: 0.0,
+        new_ports: 0.0,
+        protocols: 1,
+        alone: 0.0,
         strangers: Some(mean(|stream| stream.strangers)),
     }
 }

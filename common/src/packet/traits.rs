@@ -297,6 +297,11 @@ impl<'a> Traits<'a> {
         }
     }
 
+    /// The first eight bytes of the payload, the first one uppermost; `None` where there are fewer.
+    pub fn beginning(&self) -> Option<u64> {
+        self.payload(0).word(0, 8)
+    }
+
     /// Where the payload begins behind the IP headers, and how long it is: behind the header of TCP and UDP; of other
     /// protocols all that follows IP. None in a later fragment. `noise` is for the verifier.
     #[inline(always)]

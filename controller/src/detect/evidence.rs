@@ -89,9 +89,9 @@ impl Vector {
     pub const fn wakes_at(self) -> f64 {
         match self {
             Self::TcpReflection | Self::Amplification | Self::FragmentFlood => 100.0,
-            Self::SynFlood | Self::IcmpFlood | Self::ProtocolFlood => 300.0,
+            Self::SynFlood | Self::UdpFlood | Self::IcmpFlood | Self::ProtocolFlood => 300.0,
             Self::HttpFlood => 50.0,
-            Self::UdpFlood | Self::TcpFlood => 1_000.0,
+            Self::TcpFlood => 1_000.0,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use floodwall_common::packet::Source;
+use floodwall_common::signatures::Fragment;
 
 use super::handshakes::{Followed, Handshakes};
 use super::observed::{Group, Observed, Rates, Tuple, is_amplifier};
@@ -14,6 +15,8 @@ const CAPACITY: usize = 1 << 16;
 /// Samples of a group that its sources are counted among: of all of them, as many reflectors would look like an exchange as soon as
 /// they send enough.
 const SPREAD: usize = 1 << 12;
+/// Bytes of a packet that is large.
+const LARGE: u16 = 1_000;
 /// Peers that are remembered as spoken with.
 const PEERS: usize = 1 << 16;
 /// Good packets that are kept, and of how many one is.
@@ -47,6 +50,18 @@ pub struct Aggregate {
     pub destination_port: Option<(u16, f64)>,
     /// The share of the most frequent length.
     pub one_length: f64,
+    /// The share that begins with the same bytes behind its headers, and answers nothing that was sent from here.
+    pub one_beginning: f64,
+    /// The share of 1,000 bytes and more, or in fragments.
+    pub large: f64,
+    /// The share of first fragments.
+    pub fragmented: f64,
+    /// Different destination ports of what answers nothing, by packets: 1 is a port of its own for each.
+    pub new_ports: f64,
+    /// Different IP protocols.
+    pub protocols: usize,
+    /// The share that is all of its connection in the window, and its beginning was not seen.
+    pub alone: f64,
     /// The share from ports of known amplifiers.
     pub from_amplifiers: f64,
     /// The share of SYNs without TCP options.
@@ -85,6 +100,13 @@ impl Features {
             of.per_second = rates[class] * of.packets / sampled[class].max(1.0);
             of.share = of.per_second / self.per_second.max(1.0);
         }
+    }
+
+    /// The share of UDP, with the later fragments of it.
+    pub fn share_of_udp(&self) -> f64 {
+        // Nothing else comes in fragments.
+        let fragments = self.of(Group::Fragments).share;
+        self.of(Group::Udp).share + if self.of(Group::Udp).fragmented > 0.5 { fragments } else { 0.0 }
     }
 
     /// Those of a group.
@@ -184,7 +206,8 @@ impl Window {
         self.followed.expire(now_ns);
         let mut counts: [Counts; Group::ALL.len()] = Default::default();
         for (group, packet) in self.packets.iter().rev() {
-            counts[*group as usize].take(packet, self.is_stranger(packet));
+            let has_begun = packet.tuple().is_some_and(|tuple| self.followed.has_begun(&tuple));
+            counts[*group as usize].take(packet, self.is_stranger(packet), has_begun);
         }
         let all: f64 = counts.iter().map(|counts| counts.packets).sum();
         Features {
@@ -220,7 +243,14 @@ struct Counts {
     spread: f64,
     source_ports: HashMap<u16, f64>,
     destination_ports: HashMap<u16, f64>,
+    strange_ports: HashSet<u16>,
     lengths: HashMap<u16, f64>,
+    beginnings: HashMap<Option<u64>, f64>,
+    /// Samples of each connection that was not seen to begin.
+    unbegun: HashMap<Tuple, usize>,
+    protocols: HashSet<u8>,
+    large: f64,
+    fragmented: f64,
     ported: f64,
     from_amplifiers: f64,
     bare: f64,
@@ -232,9 +262,10 @@ struct Counts {
 }
 
 impl Counts {
-    fn take(&mut self, packet: &Observed, is_stranger: Option<bool>) {
+    fn take(&mut self, packet: &Observed, is_stranger: Option<bool>, has_begun: bool) {
         let weight = f64::from(packet.weight);
         let when = |is: bool| if is { weight } else { 0.0 };
+        let is_strange = packet.is_known != Some(true);
         self.packets += weight;
         self.samples += 1;
         if self.samples <= SPREAD {
@@ -244,14 +275,26 @@ impl Counts {
             of_source.0.get_or_insert(packet.source);
             of_source.1 += weight;
             self.spread += weight;
+            if is_strange {
+                *self.beginnings.entry(packet.beginning).or_default() += weight;
+            }
+            self.protocols.insert(packet.protocol);
+            if let Some(tuple) = packet.tuple().filter(|_| !has_begun) {
+                *self.unbegun.entry(tuple).or_default() += 1;
+            }
         }
         if let Some((from, to)) = packet.ports {
             *self.source_ports.entry(from).or_default() += weight;
             *self.destination_ports.entry(to).or_default() += weight;
+            if is_strange {
+                self.strange_ports.insert(to);
+            }
             self.ported += weight;
             self.from_amplifiers += when(is_amplifier(from));
         }
         *self.lengths.entry(packet.length).or_default() += weight;
+        self.large += when(packet.length >= LARGE || packet.fragment != Fragment::None);
+        self.fragmented += when(packet.fragment == Fragment::First);
         self.bare += when(packet.layout == 0);
         self.syn_acks += when(packet.is_syn_ack());
         self.malformed += when(packet.is_malformed);
@@ -285,6 +328,12 @@ impl Counts {
             source_port: top_of(&self.source_ports).map(|(port, weight)| (port, part(weight))),
             destination_port: top_of(&self.destination_ports).map(|(port, weight)| (port, part(weight))),
             one_length: top_of(&self.lengths).map_or(0.0, |(_, weight)| part(weight)),
+            one_beginning: self.beginnings.values().copied().fold(0.0, f64::max) / self.spread,
+            large: part(self.large),
+            fragmented: part(self.fragmented),
+            new_ports: self.strange_ports.len() as f64 / self.samples as f64,
+            protocols: self.protocols.len(),
+            alone: self.unbegun.values().filter(|count| **count == 1).count() as f64 / spread,
             from_amplifiers: self.from_amplifiers / self.ported.max(1.0),
             bare: part(self.bare),
             syn_acks: part(self.syn_acks),

@@ -97,6 +97,8 @@ pub struct Observed {
     pub hops: u8,
     /// Length of the IP packet.
     pub length: u16,
+    /// The first eight bytes of what it carries, as one number; `None` where there are fewer.
+    pub beginning: Option<u64>,
     /// Its headers contradict themselves.
     pub is_malformed: bool,
     /// Whether this host has spoken with that end; `None` where that cannot be known.
@@ -145,6 +147,7 @@ impl Observed {
             layout: traits.layout().unwrap_or(0),
             hops: traits.hops,
             length: traits.length,
+            beginning: traits.beginning(),
             is_malformed: !matches!(packet.finding, Reason::Passed | Reason::Tunnel),
             is_known,
             is_to_service,
@@ -167,6 +170,7 @@ impl Observed {
             layout: 0,
             hops: 0,
             length: frame.bytes().min(u16::MAX.into()) as u16,
+            beginning: None,
             is_malformed: true,
             is_known: host.has_sent(nothing),
             is_to_service: false,

@@ -24,6 +24,8 @@ use crate::respond::{InForce, Measure, STAYS_NS, apply, missing, respond};
 
 /// How often it is asked what goes on.
 const TICK_NS: u64 = 100_000_000;
+/// How much seldomer where nothing comes, and nothing is held in mind.
+const IDLE_NS: u64 = 1_000_000_000 - TICK_NS;
 /// When the virtual clock begins: late enough for nothing in empty maps to look recent.
 const BEGIN_NS: u64 = 100_000_000_000_000;
 
@@ -146,6 +148,10 @@ pub fn replay_captured(
         while next_tick_ns <= at_ns {
             stage.tick(next_tick_ns, &mut tell)?;
             next_tick_ns += TICK_NS;
+            if stage.is_idle() {
+                // All the same but quicker, and the packet that comes next finds the usual ticks.
+                next_tick_ns = (next_tick_ns + IDLE_NS).min(at_ns.next_multiple_of(TICK_NS)).max(next_tick_ns);
+            }
             // Verdicts and measures end in a gap; after that nothing happens in it.
             if next_tick_ns > last_ns + QUIET_NS {
                 next_tick_ns = next_tick_ns.max(at_ns.next_multiple_of(TICK_NS));
@@ -196,6 +202,12 @@ impl Stage {
         }
         self.count(reason, fate);
         fate
+    }
+
+    fn is_idle(&self) -> bool {
+        self.told.verdict == Verdict::Normal
+            && self.in_force.is_empty()
+            && self.detector.window().packets().next().is_none()
     }
 
     fn count(&mut self, reason: Reason, fate: Fate) {

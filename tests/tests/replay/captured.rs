@@ -23,11 +23,12 @@ fn captured(directory: &Path, kind: &str) -> Vec<(PathBuf, Vec<Captured>)> {
 }
 
 /// What a capture is named after, and the kind of flood that this is.
-const NAMED: [(&str, Vector); 4] = [
+const NAMED: [(&str, Vector); 5] = [
     ("reflection", Vector::TcpReflection),
     ("synflood", Vector::SynFlood),
     (".syn.", Vector::SynFlood),
     ("amp.udp", Vector::Amplification),
+    ("amp.dns", Vector::Amplification),
 ];
 
 /// Two requests a minute from one client: nothing is flooded there.

@@ -14,7 +14,7 @@ use super::kernel::Kernel;
 use super::payload::{Payload, pack};
 
 /// Several times what it takes on a machine with nothing else to do.
-const DEADLINE: Duration = Duration::from_secs(2_400);
+const DEADLINE: Duration = Duration::from_secs(5_400);
 /// `panic=-1` and `-no-reboot`: a kernel that panics ends the emulator.
 const KERNEL_LINE: &str = "console=ttyS0 quiet loglevel=4 panic=-1 rcupdate.rcu_cpu_stall_timeout=60";
 

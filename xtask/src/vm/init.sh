@@ -24,7 +24,7 @@ ip link set lo up
 while read -r name arguments; do
     echo "floodwall-vm: begin $name"
     # shellcheck disable=SC2086 # Several arguments.
-    timeout 600 "/payload.d/$name" $arguments </dev/null 2>&1
+    timeout 1500 "/payload.d/$name" $arguments </dev/null 2>&1
     exit=$?
     echo
     echo "floodwall-vm: end $name $exit"

@@ -15,6 +15,8 @@ pub(super) const SYN_FLOOD: &[Line] = &[
         ["no client gives up at once", "real clients"]),
     line(per_source, [(1.2, 1.5), (4.0, -1.5)], As::Number, "SYNs from a source",
         ["addresses are used once and thrown away", "sources come back"]),
+    line(per_source, [(5.0, 0.0), (15.0, 3.0)], As::Number, "SYNs from a source in a second",
+        ["no client opens so many", ""]),
     line(entropy, [(0.7, -1.5), (0.95, 1.5)], As::Share, "of the possible spread of sources",
         ["as random addresses have it", "as many clients have it"]),
     line(share, [(0.1, -2.5), (0.7, 1.5)], As::Share, "of all packets are SYNs",
@@ -43,6 +45,10 @@ pub(super) const AMPLIFICATION: &[Line] = &[
         ["somebody else asked in this host's name", "this host has asked"]),
     line(|case| Some(case.group.from_amplifiers), [(0.2, 0.0), (0.9, 2.0)], As::Share, "come from ports of amplifiers",
         ["services that answer with more than they are asked", ""]),
+    line(large, [(0.3, 0.0), (0.8, 3.5)], As::Share, "of UDP replies are large, or in fragments",
+        ["small questions have small answers", ""]),
+    line(rate, [(500.0, 0.0), (3_000.0, 1.5)], As::Rate, "UDP replies",
+        ["more than a host asks for", ""]),
     line(entropy, [(0.5, -2.0), (0.85, 1.5)], As::Share, "of the possible spread of sources",
         ["thousands of amplifiers", "a few servers"]),
     line(per_source, [(5.0, 1.5), (40.0, -2.0)], As::Number, "replies from a source in a second",
@@ -57,9 +63,15 @@ pub(super) const UDP_FLOOD: &[Line] = &[
         ["nobody here speaks with them", "they are spoken with"]),
     line(entropy, [(0.6, -1.0), (0.95, 1.5)], As::Share, "of the possible spread of sources",
         ["as random addresses have it", "as a few ends have it"]),
-    line(share, [(0.3, -1.5), (0.9, 1.5)], As::Share, "of all packets are UDP",
+    line(|case| Some(case.features.share_of_udp()), [(0.3, -1.5), (0.9, 1.5)], As::Share, "of all packets are UDP",
         ["nothing else gets through", "among others"]),
-    line(|case| Some(case.group.one_length), [(0.3, -0.5), (0.95, 1.0)], As::Share, "of UDP has one length",
+    line(|case| Some(case.group.new_ports), [(0.3, 0.0), (0.9, 3.0)], As::Share, "of UDP go to a port of their own",
+        ["no service is meant", ""]),
+    line(|case| Some(case.group.one_beginning), [(0.5, 0.0), (0.95, 2.5)], As::Share, "of UDP begins with the same bytes",
+        ["made by one program", ""]),
+    line(asks, [(0.5, 0.0), (0.9, -2.5)], As::Share, "of UDP is for a port on which anybody asks",
+        ["", "who asks here is not known yet"]),
+    line(|case| Some(case.group.one_length), [(0.3, -0.5), (0.95, 1.5)], As::Share, "of UDP has one length",
         ["made by one program", "lengths differ"]),
     line(only_source, [(2_000.0, -1.5), (15_000.0, 4.0)], As::Rate, "UDP packets come from one source",
         ["more than any client sends", "a stream"]),
@@ -71,11 +83,13 @@ pub(super) const UDP_FLOOD: &[Line] = &[
 pub(super) const TCP_FLOOD: &[Line] = &[
     line(strangers, [(0.3, -4.0), (0.8, 4.5)], As::Share, "of TCP is of connections that never began",
         ["made up", "connections that were begun"]),
+    line(alone, [(0.4, -1.0), (0.9, 6.0)], As::Share, "of TCP is all that is seen of its connection",
+        ["made up", "connections carry data"]),
     line(entropy, [(0.5, -1.0), (0.95, 2.0)], As::Share, "of the possible spread of sources",
         ["as random addresses have it", "as clients have it"]),
     line(per_source, [(3.0, 1.5), (50.0, -1.5)], As::Number, "segments from a source in a second",
         ["addresses are used once and thrown away", "connections carry data"]),
-    line(|case| Some(case.group.malformed), [(0.05, 0.0), (0.3, 3.0)], As::Share, "of TCP has impossible headers",
+    line(|case| Some(case.group.malformed), [(0.05, 0.0), (0.3, 4.0)], As::Share, "of TCP has impossible headers",
         ["no TCP sends such", ""]),
     line(only_source, [(10_000.0, -1.0), (60_000.0, 3.0)], As::Rate, "segments come from one source",
         ["more than any client sends", "a transfer"]),
@@ -89,6 +103,8 @@ pub(super) const ICMP_FLOOD: &[Line] = &[
         ["nothing asks for so many", "among others"]),
     line(rate, [(300.0, -2.0), (2_000.0, 2.0)], As::Rate, "ICMP packets",
         ["more than any monitoring sends", "as monitoring sends"]),
+    line(large, [(0.2, 0.0), (0.8, 2.0)], As::Share, "of ICMP is large, or in fragments",
+        ["no monitoring sends such", ""]),
     line(entropy, [(0.5, 0.0), (0.95, 1.5)], As::Share, "of the possible spread of sources",
         ["as random addresses have it", ""]),
     line(strangers, [(0.1, -2.0), (0.9, 0.5)], As::Share, "of ICMP is from ends that this host does not speak with",
@@ -117,6 +133,8 @@ pub(super) const PROTOCOL_FLOOD: &[Line] = &[
         ["nothing else gets through", "among others"]),
     line(rate, [(500.0, -2.0), (3_000.0, 2.0)], As::Rate, "such packets",
         ["more than routing and tunnels need", "as routing and tunnels need"]),
+    line(|case| Some(case.group.protocols as f64), [(4.0, 0.0), (20.0, 4.0)], As::Number, "protocols",
+        ["no host speaks so many", ""]),
     line(strangers, [(0.1, -4.0), (0.9, 1.0)], As::Share, "are from ends that this host does not speak with",
         ["nobody here speaks with them", "they are spoken with"]),
     line(growth, [(2.0, -2.0), (20.0, 1.5)], As::Number, "times the usual",
@@ -181,6 +199,22 @@ pub(super) const MISCONFIGURATION: &[Line] = &[
 
 fn bare(case: &Case<'_>) -> Option<f64> {
     Some(case.group.bare)
+}
+
+fn large(case: &Case<'_>) -> Option<f64> {
+    Some(case.group.large)
+}
+
+/// Where what this host sends is seen, strangers say more.
+fn alone(case: &Case<'_>) -> Option<f64> {
+    case.group.strangers.is_none().then_some(case.group.alone)
+}
+
+/// Where it is known how many usually ask, that says more.
+fn asks(case: &Case<'_>) -> Option<f64> {
+    const PORTS: [u16; 3] = [53, 123, 443];
+    let (port, share) = case.group.destination_port?;
+    (case.growth.is_none() && PORTS.contains(&port)).then_some(share)
 }
 
 fn one_port(case: &Case<'_>) -> Option<f64> {
