@@ -140,3 +140,34 @@ fn advice_is_given_and_nothing_armed() {
     assert_eq!(packets(&status(&scene.topology.server, &scene.place).unwrap(), "drop", "signature"), 0);
     assert_eq!(scene.situation()["measures"], 0);
 }
+
+#[test]
+fn what_an_operator_takes_back_is_not_armed_again() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let scene = Scene::new(&["--respond", "act"]);
+    let clients = scene.clients(Duration::from_secs(30)).start(&scene.topology.world).unwrap();
+    wait_for("enough of what is good", || {
+        let passed = packets(&status(&scene.topology.server, &scene.place).unwrap(), "pass", "passed");
+        (passed > 8_000).then_some(())
+    })
+    .unwrap();
+    let flood = Flood { only_v4: true, ..Flood::udp(1 << 20, RATE, Duration::from_secs(12)) };
+    let flood = flood.start(&scene.topology.world, scene.topology.target().unwrap(), 0).unwrap();
+    let armed = wait_for("the signature", || {
+        let signatures: Value = serde_json::from_str(&scene.verb("signature list --json")).unwrap();
+        signatures["signatures"][0]["name"].as_str().map(str::to_owned)
+    })
+    .unwrap();
+    scene.verb(&format!("signature remove {armed}"));
+    wait_for("it to be noticed", || {
+        scene.verb("incident list --json").contains("taken back by somebody").then_some(())
+    })
+    .unwrap();
+    let before = scene.flood();
+    flood.join().unwrap().unwrap();
+    let now = scene.flood();
+    assert!(now.1 - before.1 > RATE / 2, "the flood passes: {before:?} {now:?}");
+    assert!(!scene.verb("signature list").contains(&armed), "{}", scene.verb("incident list --json"));
+    assert_eq!(scene.situation()["measures"], 0, "{}", scene.situation());
+    finish(clients).unwrap();
+}

@@ -2,43 +2,41 @@
 //! when its time is up.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use floodwall_common::abi::{Counter, SAMPLE_STREAMS};
+use floodwall_common::abi::SAMPLE_STREAMS;
 use floodwall_common::class::Class;
 use floodwall_common::config::Mode;
-use floodwall_common::cookie::CookieMode;
 use floodwall_common::packet::Frame;
 use floodwall_common::reason::{DropSet, Reason, Verdict as Fate};
 use floodwall_common::replies::Conversation;
-use floodwall_common::signatures::Action;
+use floodwall_common::signatures::Traits;
 use tracing::{error, info, warn};
 
 use super::Daemon;
+use super::measures::{STAYS, arm, disarm, look_after};
 use super::stack::{Stack, udp_services};
-use crate::api::CookiesChange;
-use crate::control;
-use crate::dataplane::{self, Clock, Dataplane, Sample, SentReader, Signature, cookies_of, monotonic_ns};
+use crate::dataplane::{self, Clock, Dataplane, Sample, SentReader, monotonic_ns};
 use crate::detect::{Assessment, Detector, Features, Handshakes, Host, Observed, Rates, Verdict};
 use crate::exit::describe;
 use crate::history;
 use crate::incident::{Incident, State, now_ms};
-use crate::respond::{InForce, Measure, Policy, STAYS_NS, automatic_name, missing, respond};
+use crate::respond::{InForce, Measure, Policy, missing, respond, surplus};
 use crate::snapshot::{Situation, Snapshot};
 
-const STAYS: Duration = Duration::from_nanos(STAYS_NS);
 /// Where less than this is left of it and the attack goes on, it is prolonged.
 const PROLONGED_BELOW: Duration = Duration::from_secs(300);
+/// How often it is looked at whether measures are still there, and what they cost.
+const LOOKED_AFTER_EVERY_NS: u64 = 1_000_000_000;
+/// When one that could not be withdrawn is tried again.
+const TRIED_AGAIN_NS: u64 = 5_000_000_000;
 /// How often the host's ports are asked.
 const PORTS_EVERY_NS: u64 = 1_000_000_000;
 /// How often a record is written while nothing but its numbers changes.
 const SAVED_EVERY_NS: u64 = 5_000_000_000;
 /// Sources and targets that a record names.
 const NAMED: usize = 5;
-/// What cookies are called in the file of what is armed.
-const COOKIES: &str = "cookies";
 /// How long nothing may be matched by the memory of what was sent, where most of it leaves elsewhere.
 const UNMATCHED_NS: u64 = 60_000_000_000;
 /// What has to have come of the usual for a first sign.
@@ -117,6 +115,7 @@ pub(super) struct Watch {
     refused: Vec<InForce>,
     /// Packets that drop and that pass, until the last time, and what that was judged by.
     counted_then: Option<((u64, u64), (Mode, DropSet))>,
+    looked_after_ns: u64,
     last_sign_ms: u64,
     /// Length of the timeline that was written last, and when.
     saved: (usize, u64),
@@ -143,6 +142,7 @@ impl Watch {
             in_force: Vec::new(),
             refused: Vec::new(),
             counted_then: None,
+            looked_after_ns: 0,
             last_sign_ms: 0,
             saved: (0, 0),
         }
@@ -172,10 +172,26 @@ impl Watch {
     pub(super) fn observe(&mut self, sample: &Sample, frame: Frame<'_>, every: [u32; SAMPLE_STREAMS]) {
         let weight = sample.weight.min(2 * every[usize::from(sample.drops)]).max(1);
         if let Some(packet) = Observed::of(frame, sample.monotonic_ns, weight, sample.drops, &self.live) {
+            if packet.is_known == Some(true) {
+                self.count_toll(sample, frame, weight);
+            }
             if self.live.knows(&packet) {
                 self.live.matched_ns = sample.monotonic_ns;
             }
             self.detector.observe(packet);
+        }
+    }
+
+    /// A packet of an end that this host speaks with: whether a signature that was armed drops it.
+    fn count_toll(&mut self, sample: &Sample, frame: Frame<'_>, weight: u32) {
+        let traits = if sample.reason == Reason::Signature { Traits::read(frame) } else { None };
+        for present in &mut self.in_force {
+            let Measure::Signature(_, found) = &present.measure else { continue };
+            match &traits {
+                Some(traits) if found.shape.suits(traits) => present.toll.count(sample.monotonic_ns, weight, true),
+                _ if sample.drops => {}
+                _ => present.toll.count(sample.monotonic_ns, weight, false),
+            }
         }
     }
 
@@ -187,6 +203,7 @@ impl Watch {
         let assessment = assessment.clone();
         self.notice_restlessness(&features, &assessment);
         self.keep_record(daemon, snapshot, &assessment, &features);
+        self.look_after_measures(daemon);
         if snapshot.mode != Mode::Stopped {
             self.respond(daemon, &assessment, &features);
         }
@@ -314,7 +331,7 @@ impl Watch {
         let now_ns = monotonic_ns();
         let proposed = respond(assessment, features, self.detector.window());
         for measure in missing(proposed, &[&self.in_force[..], &self.refused[..]].concat(), now_ns) {
-            let refused = InForce { measure: measure.clone(), since_ns: now_ns, until_ns };
+            let refused = InForce::new(measure.clone(), now_ns, until_ns);
             let words = measure.to_string();
             if daemon.options.respond == Policy::Advise {
                 info!(measure = words, "advised");
@@ -329,7 +346,7 @@ impl Watch {
                     if let Some(incident) = &mut *daemon.incident() {
                         incident.acted(&words);
                     }
-                    self.in_force.push(InForce { measure, since_ns: now_ns, until_ns });
+                    self.in_force.push(InForce::new(measure, now_ns, until_ns));
                 }
                 Ok(false) => {
                     note(daemon, &format!("in force by the operator already: {words}"));
@@ -344,18 +361,67 @@ impl Watch {
         }
     }
 
+    /// What somebody has taken back stays so while this goes on, what hurts is withdrawn, and what is of no use makes room.
+    fn look_after_measures(&mut self, daemon: &Arc<Daemon>) {
+        let now_ns = monotonic_ns();
+        if self.in_force.is_empty() || now_ns.saturating_sub(self.looked_after_ns) < LOOKED_AFTER_EVERY_NS {
+            return;
+        }
+        self.looked_after_ns = now_ns;
+        let taken_back = match look_after(&daemon.dataplane(), &mut self.in_force, now_ns) {
+            Ok(taken_back) => taken_back,
+            Err(error) => return warn!(%error, "cannot see what is in force"),
+        };
+        let mut taken_back = taken_back.into_iter();
+        // What ends in a moment may have ended already.
+        let is_gone = |present: &mut InForce| {
+            taken_back.next() == Some(true) && present.until_ns > now_ns + LOOKED_AFTER_EVERY_NS
+        };
+        for gone in self.in_force.extract_if(.., is_gone) {
+            let words = gone.measure.to_string();
+            warn!(measure = words, "taken back by somebody: it is not armed again while this goes on");
+            note(daemon, &format!("taken back by somebody, and not armed again while this goes on: {words}"));
+            self.refused.push(gone);
+        }
+        let hurts = self.in_force.iter().position(|present| present.toll.too_high().is_some());
+        for place in hurts.into_iter().chain(surplus(&self.in_force, now_ns)).take(1) {
+            let present = self.in_force.remove(place);
+            let why = match present.toll.too_high() {
+                Some(share) => {
+                    format!("it dropped {:.1} % of what came from ends that this host speaks with", share * 100.0)
+                }
+                None => "nothing has suited it for a while, and another is needed".to_owned(),
+            };
+            self.take_back(daemon, present, &why);
+        }
+    }
+
+    /// Takes a measure back, or keeps it in mind where that fails.
+    fn take_back(&mut self, daemon: &Daemon, mut present: InForce, why: &str) {
+        let words = present.measure.to_string();
+        match disarm(daemon, &present.measure) {
+            Ok(()) => {
+                info!(measure = words, why, "withdrawn");
+                daemon.record(&history::Entry::of_this_process("detection", format!("withdrawn: {words}: {why}")));
+                note(daemon, &format!("withdrawn: {words}: {why}"));
+                if present.toll.too_high().is_some() {
+                    self.refused.push(present);
+                }
+            }
+            Err(failed) => {
+                error!(measure = words, error = describe(&failed), "cannot be withdrawn");
+                present.until_ns = monotonic_ns() + TRIED_AGAIN_NS;
+                self.in_force.push(present);
+            }
+        }
+    }
+
     /// Takes back what has been in force for long enough since the last sign.
     fn withdraw(&mut self, daemon: &Arc<Daemon>) {
         let now_ns = monotonic_ns();
-        for ended in self.in_force.extract_if(.., |measure| measure.until_ns <= now_ns) {
-            let words = ended.measure.to_string();
-            match disarm(daemon, &ended.measure) {
-                Ok(()) => {
-                    info!(measure = words, "withdrawn");
-                    daemon.record(&history::Entry::of_this_process("detection", format!("withdrawn: {words}")));
-                }
-                Err(failed) => error!(measure = words, error = describe(&failed), "cannot be withdrawn"),
-            }
+        let ended: Vec<_> = self.in_force.extract_if(.., |present| present.until_ns <= now_ns).collect();
+        for ended in ended {
+            self.take_back(daemon, ended, "its time is up");
         }
         if daemon.incident().is_none() {
             self.refused.clear();
@@ -416,124 +482,4 @@ fn most(weights: HashMap<String, f64>, all: f64) -> Vec<(String, f64)> {
     shares.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     shares.truncate(NAMED);
     shares
-}
-
-/// Puts a measure in force, or prolongs it. `false` where the operator has done the same already: then it is his.
-fn arm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<bool> {
-    let mut dataplane = daemon.dataplane();
-    match measure {
-        Measure::Drop(reason) => {
-            if dataplane.config()?.drops.has(*reason) {
-                return Ok(false);
-            }
-            if dataplane::NEED_MEMORY.contains(reason) {
-                let without = dataplane.not_remembered()?;
-                anyhow::ensure!(without.is_empty(), "what leaves through {} is not remembered", without.join(", "));
-            }
-            dataplane.set_policy(*reason, Fate::Drop)?;
-        }
-        Measure::Cookies => {
-            if cookies_of(&dataplane.config()?).0 != CookieMode::Off {
-                return Ok(false);
-            }
-            let change = CookiesChange { mode: CookieMode::Auto.label().to_owned(), answers: None };
-            control::set_cookies(&mut dataplane, &change, &daemon.devices())?;
-        }
-        Measure::Signature(vector, found) => {
-            let clock = dataplane.clock()?;
-            let generation = dataplane.config()?.generation;
-            let name = automatic_name(*vector, found);
-            let mut wanted = dataplane.signatures()?;
-            wanted.retain(|signature| signature.is_live(clock.now()) && signature.name != name);
-            wanted.push(Signature {
-                number: None,
-                name,
-                shape: found.shape,
-                action: Action::Drop,
-                until: Some(clock.after(STAYS)),
-                added: std::time::SystemTime::now(),
-                note: "automatic".to_owned(),
-                hits: Counter::default(),
-            });
-            dataplane.install_signatures(&wanted, generation)?;
-        }
-    }
-    drop(dataplane);
-    daemon.automatic.set(measure, true);
-    Ok(true)
-}
-
-/// Takes a measure back.
-fn disarm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<()> {
-    let mut dataplane = daemon.dataplane();
-    match measure {
-        Measure::Drop(reason) => {
-            dataplane.set_policy(*reason, Fate::Pass)?;
-        }
-        // Whoever has chosen another mode meanwhile wants that.
-        Measure::Cookies if cookies_of(&dataplane.config()?).0 != CookieMode::Auto => {}
-        Measure::Cookies => {
-            let change = CookiesChange { mode: CookieMode::Off.label().to_owned(), answers: None };
-            control::set_cookies(&mut dataplane, &change, &daemon.devices())?;
-        }
-        // It ends by itself.
-        Measure::Signature(..) => {}
-    }
-    drop(dataplane);
-    daemon.automatic.set(measure, false);
-    Ok(())
-}
-
-/// The measures in force that do not end by themselves, kept in a file for the daemon that comes after this one.
-pub(super) struct Automatic {
-    path: PathBuf,
-}
-
-impl Automatic {
-    pub(super) fn beside(history: &Path) -> Self {
-        Self { path: history.with_file_name("automatic.json") }
-    }
-
-    fn read(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(&self.path).unwrap_or_default();
-        serde_json::from_str(&text).unwrap_or_default()
-    }
-
-    fn set(&self, measure: &Measure, in_force: bool) {
-        let label = match measure {
-            Measure::Drop(reason) => reason.label(),
-            Measure::Cookies => COOKIES,
-            Measure::Signature(..) => return,
-        };
-        let mut labels = self.read();
-        labels.retain(|other| other != label);
-        if in_force {
-            labels.push(label.to_owned());
-        }
-        if let Err(error) = self.write(&labels) {
-            warn!(%error, path = %self.path.display(), "what is armed cannot be written down");
-        }
-    }
-
-    fn write(&self, labels: &[String]) -> std::io::Result<()> {
-        if let Some(directory) = self.path.parent() {
-            std::fs::create_dir_all(directory)?;
-        }
-        let aside = self.path.with_extension("new");
-        std::fs::write(&aside, serde_json::to_string(labels)?)?;
-        std::fs::rename(aside, &self.path)
-    }
-
-    /// Takes back what a daemon before this one had armed: what still goes on is found again in a moment.
-    pub(super) fn take_back(&self, daemon: &Daemon) {
-        for label in self.read() {
-            let measure =
-                if label == COOKIES { Some(Measure::Cookies) } else { Reason::from_label(&label).map(Measure::Drop) };
-            let Some(measure) = measure else { continue };
-            match disarm(daemon, &measure) {
-                Ok(()) => info!(measure = measure.to_string(), "withdrawn: armed by a daemon before this one"),
-                Err(failed) => error!(measure = measure.to_string(), error = describe(&failed), "cannot be withdrawn"),
-            }
-        }
-    }
 }

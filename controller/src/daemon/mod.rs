@@ -8,6 +8,7 @@ mod check_up;
 mod detection;
 mod guard;
 mod http;
+mod measures;
 mod sampling;
 mod server;
 mod service_manager;
@@ -25,7 +26,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use self::detection::Automatic;
+use self::measures::Automatic;
 use crate::api::{Reloaded, SCHEMA_VERSION};
 use crate::configuration::{Change, DEFAULT_PATH, Plan, ReasonLabel, Source};
 use crate::dataplane::{self, Dataplane, Device, EgressHook, MadeOf, NEED_MEMORY, Outcome, Pins};

@@ -145,6 +145,11 @@ impl Maps {
         self.tables.sent.remembers(conversation.trace(&self.config.key), now)
     }
 
+    /// What has suited each signature, by its number.
+    pub fn hits(&self) -> &[Counter] {
+        &self.tables.hits
+    }
+
     /// Whether packets with this reason are dropped.
     pub fn drops(&self, reason: Reason) -> bool {
         self.config.drops.has(reason)
@@ -167,6 +172,9 @@ impl Maps {
     /// # Errors
     /// Where they cannot be compiled.
     pub fn set_signatures(&mut self, signatures: &[Signature]) -> Result<()> {
+        for (number, signature) in signatures.iter().enumerate() {
+            self.tables.hits[number] = signature.hits;
+        }
         self.tables.signatures = CompiledSignatures::of(signatures, 0)?;
         self.config.signatures = self.tables.signatures.state;
         ask_what_is_armed(&mut self.config);

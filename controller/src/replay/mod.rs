@@ -20,7 +20,7 @@ pub use maps::{Maps, Tables};
 
 use crate::detect::{Assessment, Detector, Host, Observed, Verdict};
 use crate::exit::{Exit, Failure};
-use crate::respond::{InForce, Measure, STAYS_NS, apply, missing, respond};
+use crate::respond::{InForce, Measure, STAYS_NS, apply, missing, respond, surplus};
 
 /// How often it is asked what goes on.
 const TICK_NS: u64 = 100_000_000;
@@ -227,6 +227,8 @@ impl Stage {
         let (assessment, features) = self.detector.assess(at_ns, &host);
         let assessment = assessment.clone();
         let measures = respond(&assessment, &features, self.detector.window());
+        let signatures = self.in_force.iter_mut().filter(|present| matches!(present.measure, Measure::Signature(..)));
+        signatures.zip(self.maps.hits()).for_each(|(present, hits)| present.count(hits.packets, at_ns));
         let new = missing(measures, &self.in_force, at_ns);
         self.withdraw(assessment.verdict, at_ns)?;
         let has_changed = assessment.verdict != self.told.verdict || assessment.vectors != self.told.vectors;
@@ -239,11 +241,10 @@ impl Stage {
             self.summary.vectors.entry(vector.label()).or_insert(t);
         }
         let actions = new.iter().map(ToString::to_string).collect();
-        self.in_force.extend(new.into_iter().map(|measure| InForce {
-            measure,
-            since_ns: at_ns,
-            until_ns: at_ns + STAYS_NS,
-        }));
+        self.in_force.extend(new.into_iter().map(|measure| InForce::new(measure, at_ns, at_ns + STAYS_NS)));
+        while let Some(place) = surplus(&self.in_force, at_ns) {
+            self.in_force.remove(place);
+        }
         if !self.advise {
             apply(&self.in_force, &mut self.maps)?;
         }

@@ -1,6 +1,7 @@
 //! What is done about an attack: the narrowest mechanism of the packet path that explains it.
 
 mod signature;
+mod toll;
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,6 +12,7 @@ use floodwall_common::cookie::CookieMode;
 use floodwall_common::reason::{Reason, Verdict as Fate};
 use floodwall_common::signatures::{Action, Fragment};
 pub use signature::Found;
+use toll::Toll;
 
 use crate::dataplane::Signature;
 use crate::detect::{Assessment, Features, Group, Observed, Vector, WINDOW_NS, Window};
@@ -21,6 +23,8 @@ use crate::signatures::fields_of;
 pub const STAYS_NS: u64 = 600_000_000_000;
 /// Signatures of its own at the same time.
 const SIGNATURES: usize = 8;
+/// How long nothing may suit one that makes room for another.
+const IDLE_NS: u64 = 10_000_000_000;
 /// How long it takes until all packets are judged by what was armed.
 const SETTLE_NS: u64 = 200_000_000;
 
@@ -89,6 +93,40 @@ pub struct InForce {
     pub since_ns: u64,
     /// Until when.
     pub until_ns: u64,
+    /// Packets that suited it, and when the last of them was counted: of a signature.
+    hits: (u64, u64),
+    /// What it costs those that it is not meant for: of a signature.
+    pub toll: Toll,
+}
+
+impl InForce {
+    /// One that comes in force now.
+    pub fn new(measure: Measure, now_ns: u64, until_ns: u64) -> Self {
+        Self { measure, since_ns: now_ns, until_ns, hits: (0, now_ns), toll: Toll::default() }
+    }
+
+    /// So many packets have suited it until now.
+    pub fn count(&mut self, hits: u64, now_ns: u64) {
+        if hits != self.hits.0 {
+            self.hits = (hits, now_ns);
+        }
+    }
+
+    const fn is_signature(&self) -> bool {
+        matches!(self.measure, Measure::Signature(..))
+    }
+
+    /// Whether it is a signature that nothing has suited for a while.
+    fn is_idle(&self, now_ns: u64) -> bool {
+        self.is_signature() && now_ns.saturating_sub(self.hits.1) > IDLE_NS
+    }
+}
+
+/// The signature that has to make room for another: where there are more than there may be, the one that was of use longest ago.
+pub fn surplus(in_force: &[InForce], now_ns: u64) -> Option<usize> {
+    let signatures = in_force.iter().filter(|present| present.is_signature()).count();
+    let idle = in_force.iter().enumerate().filter(|(_, present)| present.is_idle(now_ns));
+    idle.min_by_key(|(_, present)| present.hits.1).map(|(place, _)| place).filter(|_| signatures > SIGNATURES)
 }
 
 /// Of what is proposed, that which is not there yet. Another signature of one vector only once the window has nothing left of
@@ -98,9 +136,8 @@ pub fn missing(proposed: Vec<Measure>, in_force: &[InForce], now_ns: u64) -> Vec
         Measure::Signature(vector, _) => {
             let of_vector = |present: &&InForce| matches!(&present.measure, Measure::Signature(of, _) if of == vector);
             let is_settled = |present: &InForce| now_ns.saturating_sub(present.since_ns) > WINDOW_NS + SETTLE_NS;
-            let signatures =
-                in_force.iter().filter(|present| matches!(present.measure, Measure::Signature(..))).count();
-            in_force.iter().filter(of_vector).all(is_settled) && signatures < SIGNATURES
+            let busy = in_force.iter().filter(|present| present.is_signature() && !present.is_idle(now_ns)).count();
+            in_force.iter().filter(of_vector).all(is_settled) && busy < SIGNATURES
         }
         _ => true,
     };
@@ -140,7 +177,7 @@ impl fmt::Display for Measure {
 /// Where they cannot be compiled.
 pub fn apply(in_force: &[InForce], maps: &mut Maps) -> Result<()> {
     let mut signatures = Vec::new();
-    for InForce { measure, .. } in in_force {
+    for InForce { measure, hits, .. } in in_force {
         match measure {
             Measure::Drop(reason) => maps.set_policy(*reason, Fate::Drop),
             Measure::Cookies => maps.set_cookies(CookieMode::Always),
@@ -152,7 +189,7 @@ pub fn apply(in_force: &[InForce], maps: &mut Maps) -> Result<()> {
                 until: None,
                 added: std::time::UNIX_EPOCH,
                 note: "found by detection".to_owned(),
-                hits: Counter::default(),
+                hits: Counter { packets: hits.0, ..Counter::default() },
             }),
             Measure::Signature(..) => {}
         }
