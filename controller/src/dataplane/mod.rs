@@ -61,6 +61,7 @@ pub use sent::SentReader;
 pub use services::{Service, caps_of};
 pub use signatures::{CompiledSignatures, Signature};
 pub use sys::{TestRun, TestRunResult, test_run};
+pub use text::kept_note;
 pub use uninstall::{Uninstalled, uninstall};
 
 use compile::apply;
