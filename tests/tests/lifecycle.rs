@@ -95,6 +95,35 @@ fn a_denied_flood_does_not_leak_while_the_daemon_dies_comes_back_and_is_replaced
 }
 
 #[test]
+fn a_new_filter_is_tried_before_it_is_attached_and_leaves_no_trace_of_it() {
+    let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
+    let log = || std::fs::read_to_string(place.log()).unwrap();
+    let tests = || log().lines().filter(|line| line.contains("self-test passed")).count();
+    let left = place.bpffs().join("floodwall/self-test");
+    // As a process leaves it behind that is killed in the middle.
+    std::fs::create_dir_all(left.join("links")).unwrap();
+    let daemon = run(&topology, &place);
+    let text = log();
+    let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("no '{words}' in {text}"));
+    assert!(at("self-test passed") < at("attached"), "{text}");
+    assert!(!left.exists(), "its maps are gone");
+    // Of what it has tried nothing is counted, listed or limited here.
+    let now = status(&topology.server, &place).unwrap();
+    for reason in ["malformed-ip", "malformed-udp", "impossible-flags", "land", "denied", "allowed", "packet-limit"] {
+        assert_eq!((packets(&now, "pass", reason), packets(&now, "drop", reason)), (0, 0), "{reason}: {now}");
+    }
+    assert_eq!(now["mode"], "monitor");
+    assert!(!verb(&topology, &place, "deny list").contains("203.0.113"), "a list of its own");
+    daemon.kill().unwrap();
+    // What is adopted runs already; what takes its place is tried.
+    drop(run(&topology, &place));
+    assert_eq!(tests(), 1, "{}", log());
+    floodwall_tests::pins::forget_object_hash(&place).unwrap();
+    drop(run(&topology, &place));
+    assert_eq!(tests(), 2, "{}", log());
+}
+
+#[test]
 fn a_foreign_program_is_named_and_left_alone() {
     let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
     let foreign = floodwall_tests::pins::attach_foreign(&topology.server, PROTECTED, "bare_drop").unwrap();
