@@ -107,10 +107,14 @@ pub(crate) fn run(dataplane: &Dataplane) -> anyhow::Result<usize> {
     let mut scratch = dataplane.scratch().context("self-test of the filter")?;
     let scratch = scratch.dataplane();
     prepare(scratch).context("self-test of the filter")?;
-    let (config, cases) = (scratch.config()?, cases());
+    let (config, cases, mut frames) = (scratch.config()?, cases(), 0);
     for (number, (variant, frags)) in [("linear frames", false), ("frames in fragments", true)].into_iter().enumerate()
     {
-        let program = scratch.load_for_test(frags, false)?;
+        let program = match scratch.load_for_test(frags, false) {
+            // Before 5.18 the kernel has none: what cannot be loaded is not attached either, and that says why.
+            Err(_) if frags => continue,
+            loaded => loaded?,
+        };
         let mut tables = Tables::new()?;
         tables.now = scratch.clock()?.now();
         for case in &cases {
@@ -126,8 +130,9 @@ pub(crate) fn run(dataplane: &Dataplane) -> anyhow::Result<usize> {
         if let Some(difference) = limit_difference(&counted) {
             return Err(refusal("a flood of one source", variant, &difference).into());
         }
+        frames += cases.len() + FLOOD as usize;
     }
-    Ok(2 * (cases.len() + FLOOD as usize))
+    Ok(frames)
 }
 
 /// Enforcing, with an entry on each list, a limit that lets nothing pass, and one that lets one packet a second.
