@@ -12,7 +12,7 @@ use floodwall_common::limits::{
 use floodwall_common::lists::List;
 use floodwall_common::reason::{Reason, Verdict};
 use floodwall_common::replies::AMPLIFIERS;
-use floodwall_common::signatures::{Action, SIGNATURES};
+use floodwall_common::signatures::{Action, SIGNATURES, Shape};
 use ipnet::IpNet;
 
 use crate::api::{
@@ -406,12 +406,12 @@ fn new_signature(view: &SignatureView, clock: Clock, force: bool) -> Result<Sign
         |text: String| Failure::new(Exit::Usage, format!("signature '{}': {text}. Nothing was changed", view.name));
     let action = Action::from_label(&view.action)
         .ok_or_else(|| refuse(format!("action: '{}' is not drop or count", view.action)))?;
-    if shape.is_any() {
-        return Err(refuse("it would suit every packet".to_owned()).hint("name at least one field; see --help"));
-    }
-    if shape.is_protocol_only() && !force {
-        let hint = "name another field (ports, length, flags, payload), or add --force if that is meant";
-        return Err(refuse("it would suit all of a protocol".to_owned()).hint(hint));
+    if let Some(text) = too_wide(&shape, force) {
+        let hint = match shape.is_any() {
+            true => "name at least one field; see --help",
+            false => "name another field (ports, length, flags, payload), or add --force if that is meant",
+        };
+        return Err(refuse(text.to_owned()).hint(hint));
     }
     Ok(Signature {
         number: None,
@@ -423,6 +423,15 @@ fn new_signature(view: &SignatureView, clock: Clock, force: bool) -> Result<Sign
         note: view.reason.clone(),
         hits: Counter::default(),
     })
+}
+
+/// What a signature would take that is not told apart by anything.
+pub(crate) fn too_wide(shape: &Shape, force: bool) -> Option<&'static str> {
+    match (shape.is_any(), shape.is_protocol_only() && !force) {
+        (true, _) => Some("it would suit every packet"),
+        (_, true) => Some("it would suit all of a protocol"),
+        _ => None,
+    }
 }
 
 /// The list with this name.

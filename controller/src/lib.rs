@@ -28,6 +28,7 @@ pub mod prefixes;
 pub mod preview;
 pub mod replay;
 pub mod respond;
+mod self_test;
 pub mod signatures;
 pub mod snapshot;
 pub mod talkers;

@@ -26,14 +26,22 @@ pub fn shape_of(view: &SignatureView) -> Result<Shape, Failure> {
     let wrong = |field: &str, expected: String| {
         Failure::new(Exit::Usage, format!("signature '{}': {field}: {expected}. Nothing was changed", view.name))
     };
-    let shape = read(&view.fields).map_err(|(field, expected)| wrong(field, expected))?;
+    shape_of_fields(&view.fields).map_err(|(field, expected)| wrong(field, expected))
+}
+
+/// The same without its name.
+///
+/// # Errors
+/// The field that is wrong, and what would be right.
+pub(crate) fn shape_of_fields(fields: &SignatureFields) -> Result<Shape, (&'static str, String)> {
+    let shape = read(fields)?;
     match contradiction(&shape) {
-        Some((field, why)) => Err(wrong(field, why.to_owned())),
+        Some((field, why)) => Err((field, why.to_owned())),
         None => Ok(shape),
     }
 }
 
-fn check_name(name: &str) -> Result<(), Failure> {
+pub(crate) fn check_name(name: &str) -> Result<(), Failure> {
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     if (1..=NAME_BYTES).contains(&name.len()) && is_plain && !name.starts_with('-') {
         return Ok(());

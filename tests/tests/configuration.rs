@@ -171,6 +171,140 @@ fn a_reload_changes_all_or_nothing_and_says_what() {
     daemon.stop().unwrap();
 }
 
+/// Names of signatures, each with its reason and hits.
+fn signatures(stand: &Stand) -> Vec<(String, String, u64)> {
+    let shown = stand.json("signature list");
+    let of = |signature: &Value| {
+        let text = |key: &str| signature[key].as_str().unwrap().to_owned();
+        (text("name"), text("reason"), signature["packets"].as_u64().unwrap())
+    };
+    shown["signatures"].as_array().unwrap().iter().map(of).collect()
+}
+
+fn amplifier_ports(stand: &Stand) -> Vec<u64> {
+    let shown = stand.json("amplifiers list");
+    shown["ports"].as_array().unwrap().iter().map(|view| view["port"].as_u64().unwrap()).collect()
+}
+
+const SIGNATURES: &str = r#"
+[signatures.dns-any]
+action = "count"
+proto = "udp"
+src_port = 53
+length = "1000-65535"
+reason = "ticket 4711"
+
+[signatures.counted]
+action = "count"
+proto = "udp"
+dst_port = "1-65535"
+
+[amplifiers]
+add = [3074]
+remove = [500, 4500]
+"#;
+
+#[test]
+fn signatures_of_the_file_are_in_force_and_others_stay() {
+    let stand = Stand::new();
+    let without = stand.read();
+    stand.write(&(without.clone() + SIGNATURES));
+    let daemon = stand.run(&[]);
+    let names = || signatures(&stand).into_iter().map(|(name, ..)| name).collect::<Vec<_>>();
+    let reason = |of: &str| signatures(&stand).into_iter().find(|(name, ..)| name == of).unwrap().1;
+    assert_eq!((names(), reason("dns-any")), (vec!["counted".to_owned(), "dns-any".to_owned()], "ticket 4711".into()));
+    assert_eq!(reason("counted"), "configuration file");
+    let ports = amplifier_ports(&stand);
+    assert!(ports.contains(&3074) && ports.contains(&53) && !ports.contains(&500), "{ports:?}");
+    assert!(stand.config("diff").starts_with("nothing"));
+    let shown = stand.config("show --origin");
+    let has = |key: &str, place: &str| shown.lines().any(|line| line.starts_with(key) && line.ends_with(place));
+    assert!(has("signatures.dns-any.src_port = 53", "floodwall.toml:25"), "{shown}");
+    assert!(has("amplifiers.add = [3074]", "floodwall.toml:35"), "{shown}");
+    // What suits is counted, and goes on being counted by a signature that a reload leaves as it is.
+    let flood = Flood::udp(100, 2_000, Duration::from_millis(200));
+    let sent = flood.start(&stand.topology.world, stand.topology.target().unwrap(), 0).unwrap();
+    let sent = sent.join().unwrap().unwrap().packets();
+    let hits = |of: &str| signatures(&stand).into_iter().find(|(name, ..)| name == of).unwrap().2;
+    wait_for("all to be counted", || (hits("counted") == sent).then_some(())).unwrap();
+    // As detection adds them, and as somebody does for a while: neither is the file's. What somebody has added for good is.
+    stand
+        .verb("signature add auto-udp-flood-0000 --proto udp --src-port 19 --action drop --ttl 10m --reason automatic");
+    stand.verb("signature add for-a-while --proto udp --src-port 20 --action drop --ttl 10m");
+    stand.verb("signature add for-good --proto udp --src-port 21 --action drop");
+    stand.verb("amplifiers add 9999");
+    stand.write(&(without.clone() + &SIGNATURES.replace("1000-65535", "1200-65535")));
+    let differences = stand.config("diff");
+    let said = stand.verb("reload");
+    for part in [
+        "signature for-good: drop proto=udp src-port=21 -> none",
+        "signature dns-any: count proto=udp src-port=53 length=1000-65535 -> count proto=udp src-port=53 length=1200-65535",
+        "9999 removed",
+    ] {
+        assert!(said.contains(part) && differences.contains(part), "{part}\n{said}\n{differences}");
+    }
+    let mut after = names();
+    after.sort();
+    assert_eq!(after, ["auto-udp-flood-0000", "counted", "dns-any", "for-a-while"]);
+    assert_eq!((hits("counted"), amplifier_ports(&stand)), (sent, ports.clone()));
+    // A section that no file has any more leaves what is in force alone; an empty one has none.
+    stand.write(&without);
+    assert_eq!(stand.json("reload")["changes"], Value::Array(Vec::new()));
+    stand.write(&(without + "[signatures]\n[amplifiers]\n"));
+    stand.verb("reload");
+    let mut after = names();
+    after.sort();
+    assert_eq!(after, ["auto-udp-flood-0000", "for-a-while"]);
+    assert!(amplifier_ports(&stand).contains(&500));
+    daemon.stop().unwrap();
+}
+
+#[test]
+fn what_is_refused_after_the_signatures_takes_them_back() {
+    let stand = Stand::new();
+    let without = stand.read();
+    stand.write(&(without.clone() + SIGNATURES));
+    let daemon = stand.run(&[]);
+    stand.verb("signature add for-a-while --proto udp --src-port 20 --action drop --ttl 10m");
+    let (before, ports) = (signatures(&stand), amplifier_ports(&stand));
+    // The stack has no cookies for every SYN: tcp_syncookies is 1.
+    let changed = "[signatures.other]\naction = \"drop\"\nsrc_port = 7\n[amplifiers]\nports = [7]\n[cookies]\nmode = \"always\"\n";
+    stand.write(&(without.replace("pps = 1234", "pps = 4321") + changed));
+    let (exit, said) = stand.refused("reload");
+    assert!(exit == Some(4) && said.contains("tcp_syncookies"), "{exit:?}: {said}");
+    let mut after = signatures(&stand);
+    after.sort();
+    let mut expected = before;
+    expected.sort();
+    assert_eq!((after, amplifier_ports(&stand), stand.udp_limit()), (expected, ports, 1_234));
+    // Without the last of it the same file is put in force.
+    let text = stand.read();
+    stand.write(&text.replace("mode = \"always\"", "mode = \"off\""));
+    stand.verb("reload");
+    let names: Vec<_> = signatures(&stand).into_iter().map(|(name, ..)| name).collect();
+    assert_eq!((names.len(), amplifier_ports(&stand)), (2, vec![7]), "{names:?}");
+    assert!(names.contains(&"other".to_owned()) && names.contains(&"for-a-while".to_owned()), "{names:?}");
+    daemon.stop().unwrap();
+}
+
+#[test]
+fn the_schema_has_signatures_and_amplifiers() {
+    let stand = Stand::new();
+    let schema: Value = serde_json::from_str(&stand.config("schema")).unwrap();
+    let keys = |name: &str| {
+        let properties = schema["$defs"][name]["properties"].as_object().unwrap();
+        properties.keys().cloned().collect::<Vec<_>>()
+    };
+    assert!(schema["properties"]["signatures"].is_object() && schema["properties"]["amplifiers"].is_object());
+    assert!(["action", "src_port", "payload"].iter().all(|key| keys("Signature").contains(&(*key).to_owned())));
+    assert_eq!(keys("Amplifiers"), ["add", "ports", "remove"]);
+    let (exit, said) = {
+        stand.write("[signatures.x]\naction = \"drop\"\nproto = \"udp\"\nflags = \"syn\"\n");
+        stand.refused(&format!("config check --config {}", stand.file.display()))
+    };
+    assert!(exit == Some(3) && said.contains("floodwall.toml:3: signatures.x.proto: only TCP has flags"), "{said}");
+}
+
 #[test]
 fn a_limit_is_saved_with_the_comments_of_the_file() {
     let stand = Stand::new();

@@ -302,6 +302,73 @@ fn f45_a_configuration_file_that_is_named_and_not_there_is_no_start() {
     assert_eq!(rig.exit(&["status"]).0, 4, "nothing was loaded");
 }
 
+#[test]
+fn f46_f47_an_empty_file_says_nothing_and_a_broken_one_is_no_start_and_no_reload() {
+    let rig = Rig::new();
+    let file = rig.place.directory().join("floodwall.toml");
+    let utf16: Vec<u8> = "mode = \"enforce\"\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for bytes in [&[&[0xff, 0xfe], utf16.as_slice()].concat()[..], b"\x7fELF\x02\x01\x00", b"mode = \"enf"] {
+        std::fs::write(&file, bytes).unwrap();
+        let (exit, said) = rig.exit(&["run", "--interface", "eth0", "--metrics", "off"]);
+        assert!(exit == 3 && said.contains("floodwall.toml"), "{exit}: {said}");
+        assert_eq!(rig.exit(&["status"]).0, 4, "nothing was loaded");
+    }
+    std::fs::write(&file, "").unwrap();
+    let _daemon = Daemon::start(&rig.server, &rig.place, &["--interface", "eth0"]).unwrap();
+    assert_eq!(status(&rig.server, &rig.place).unwrap()["mode"], "monitor");
+    // What was in force stays, whatever of the broken file comes before its fault.
+    std::fs::write(&file, "mode = \"enforce\"\n[limits.udp]\npps = 7\nbur").unwrap();
+    let (exit, said) = rig.exit(&["reload"]);
+    assert!(exit == 3 && said.contains("floodwall.toml:4"), "{exit}: {said}");
+    assert_eq!(status(&rig.server, &rig.place).unwrap()["mode"], "monitor");
+}
+
+#[test]
+fn f49_a_file_that_others_can_write_is_none_and_a_link_to_a_right_one_is() {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    let rig = Rig::new();
+    let (file, link) = (rig.place.directory().join("ours.toml"), rig.place.directory().join("link.toml"));
+    std::fs::write(&file, "auto_allow = false\n").unwrap();
+    symlink(&file, &link).unwrap();
+    let check = |path: &std::path::Path| rig.exit(&["config", "check", "--config", path.to_str().unwrap()]);
+    assert_eq!((check(&file).0, check(&link).0), (0, 0));
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
+    for path in [&file, &link] {
+        let (exit, said) = check(path);
+        assert!(exit == 3 && said.contains("written by everybody") && said.contains("chmod o-w"), "{exit}: {said}");
+    }
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    chown(&file, Some(65_534), None).unwrap();
+    let (exit, said) = check(&link);
+    assert!(exit == 3 && said.contains("belongs to user 65534") && said.contains("chown root"), "{exit}: {said}");
+}
+
+#[test]
+fn f56_a_bpf_file_system_that_cannot_be_written_comes_with_the_command_that_mends_it() {
+    use nix::mount::{MsFlags, mount};
+    let rig = Rig::new();
+    let bpffs = rig.place.bpffs();
+    let remount = |flags| mount(None::<&str>, &bpffs, None::<&str>, MsFlags::MS_REMOUNT | flags, None::<&str>).unwrap();
+    remount(MsFlags::MS_RDONLY);
+    let (exit, said) = rig.exit(&["run", "--interface", "eth0", "--metrics", "off"]);
+    assert!(exit == 4 && said.contains("remount,rw"), "{exit}: {said}");
+    remount(MsFlags::empty());
+    drop(Daemon::start(&rig.server, &rig.place, &["--interface", "eth0"]).unwrap());
+}
+
+#[test]
+fn f57_what_others_have_left_among_the_pins_is_passed_over() {
+    let rig = Rig::new();
+    let pins = floodwall_tests::pins::pin(&rig.place, "x").parent().unwrap().to_owned();
+    for directory in [pins.join("stray"), pins.join("links/stray"), pins.join("../v0/links")] {
+        std::fs::create_dir_all(directory).unwrap();
+    }
+    let daemon = Daemon::start(&rig.server, &rig.place, &["--interface", "eth0"]).unwrap();
+    assert_eq!(status(&rig.server, &rig.place).unwrap()["attached"], true);
+    daemon.stop().unwrap();
+    assert!(pins.join("../v0/links").exists(), "another layout is left alone");
+}
+
 /// It is told before a map is made, so nothing has changed.
 #[test]
 fn f53_a_list_that_is_too_long_is_refused_whole() {

@@ -91,7 +91,67 @@ fn a_denied_flood_does_not_leak_while_the_daemon_dies_comes_back_and_is_replaced
     let leaked: Vec<_> =
         page.lines().filter(|line| line.contains(r#"class="udp""#) && line.contains(r#"verdict="pass""#)).collect();
     assert!(leaked.is_empty(), "{leaked:?}");
+    // However many sources there are: none of them is a label.
+    let values = page.split("=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let addresses: Vec<_> = values.filter(|value| value.parse::<std::net::IpAddr>().is_ok()).collect();
+    assert!(addresses.is_empty() && page.contains("=\""), "{addresses:?}");
     assert!(verb(&topology, &place, "limits show --json").contains("123"), "limits are kept");
+}
+
+#[test]
+fn a_denied_flood_does_not_leak_while_the_daemon_hangs() {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
+    let daemon = run(&topology, &place);
+    verb(&topology, &place, "mode enforce");
+    verb(&topology, &place, &format!("deny add {} --force", FLOOD_PREFIXES.join(" ")));
+    let process = Pid::from_raw(daemon.pid() as i32);
+    kill(process, Signal::SIGSTOP).unwrap();
+    // It answers nobody, so it is asked nothing: what the flood comes to is read once it goes on.
+    let flood = Flood::udp(1_000, 20_000, Duration::from_secs(1));
+    let sent = flood.start(&topology.world, topology.target().unwrap(), 0).unwrap().join().unwrap().unwrap();
+    // Nobody takes its place meanwhile, and what it has attached stays alone.
+    let socket = place.directory().join("other.sock");
+    let words = format!("run --interface {PROTECTED} --metrics off --socket {}", socket.display());
+    assert_eq!(refused(&topology, &place, &words).0, Some(5));
+    kill(process, Signal::SIGCONT).unwrap();
+    let counted = wait_for("all to be counted", || {
+        let now = status(&topology.server, &place).ok()?;
+        let counted = (packets(&now, "drop", "denied"), packets(&now, "pass", "denied"));
+        (counted.0 + counted.1 == sent.packets()).then_some(counted)
+    });
+    assert_eq!(counted.unwrap(), (sent.packets(), 0), "every packet was dropped without it");
+    daemon.stop().unwrap();
+}
+
+#[test]
+fn a_new_filter_is_tried_before_it_is_attached_and_leaves_no_trace_of_it() {
+    let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
+    let log = || std::fs::read_to_string(place.log()).unwrap();
+    let tests = || log().lines().filter(|line| line.contains("self-test passed")).count();
+    let left = place.bpffs().join("floodwall/self-test");
+    // As a process leaves it behind that is killed in the middle.
+    std::fs::create_dir_all(left.join("links")).unwrap();
+    let daemon = run(&topology, &place);
+    let text = log();
+    let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("no '{words}' in {text}"));
+    assert!(at("self-test passed") < at("attached"), "{text}");
+    assert!(!left.exists(), "its maps are gone");
+    // Of what it has tried nothing is counted, listed or limited here.
+    let now = status(&topology.server, &place).unwrap();
+    for reason in ["malformed-ip", "malformed-udp", "impossible-flags", "land", "denied", "allowed", "packet-limit"] {
+        assert_eq!((packets(&now, "pass", reason), packets(&now, "drop", reason)), (0, 0), "{reason}: {now}");
+    }
+    assert_eq!(now["mode"], "monitor");
+    assert!(!verb(&topology, &place, "deny list").contains("203.0.113"), "a list of its own");
+    daemon.kill().unwrap();
+    // What is adopted runs already; what takes its place is tried.
+    drop(run(&topology, &place));
+    assert_eq!(tests(), 1, "{}", log());
+    floodwall_tests::pins::forget_object_hash(&place).unwrap();
+    drop(run(&topology, &place));
+    assert_eq!(tests(), 2, "{}", log());
 }
 
 #[test]

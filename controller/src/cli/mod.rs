@@ -133,7 +133,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         }
         Verb::Incident(verb) => incident::run(global, verb).await?,
         Verb::Replay(options) => replay::run(global, &options)?,
-        Verb::Doctor { interfaces } => return doctor(global, interfaces).await,
+        Verb::Doctor { interfaces } => return doctor(global, &interfaces).await,
         Verb::Runbook { name } => write_out(&runbook::text(name.as_deref())?)?,
         Verb::Audit => return audit(global).await,
         Verb::Drill(verb) => incident::drill(global, verb).await?,
@@ -256,12 +256,8 @@ async fn set_mode(global: &Global, mode: ModeName, confirm_s: Option<u64>) -> an
     Ok(Exit::Done)
 }
 
-async fn doctor(global: &Global, mut interfaces: Vec<String>) -> anyhow::Result<Exit> {
-    if interfaces.is_empty() {
-        let source = Source::find(global.config.as_deref())?.unwrap_or_default();
-        interfaces = source.configuration.interfaces.unwrap_or_default();
-    }
-    let diagnosis = diagnose(&global.bpffs, &interfaces).await?;
+async fn doctor(global: &Global, interfaces: &[String]) -> anyhow::Result<Exit> {
+    let diagnosis = diagnose(&global.bpffs, global.config.as_deref(), interfaces).await?;
     const HEADS: [&str; 3] = [
         "READY: nothing stands in the way",
         "READY, with less than there could be",

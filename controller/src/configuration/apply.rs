@@ -8,11 +8,14 @@ use floodwall_common::cookie::CookieMode;
 use floodwall_common::limits::{LimitKey, Limits, Rate};
 use floodwall_common::lists::List;
 use floodwall_common::reason::{Reason, Verdict};
+use floodwall_common::replies::PortSet;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Configuration, ModeName, Source, VerdictName};
-use crate::api::{CookiesChange, EntryView, ListChange, PolicyEntry, RateView, ServiceView, ServicesChange};
+use super::{Configuration, ModeName, Source, VerdictName, signatures};
+use crate::api::{
+    CookiesChange, EntryView, ListChange, PolicyEntry, RateView, ServiceView, ServicesChange, SignaturesChange,
+};
 use crate::control::{self, ListPlan};
 use crate::dataplane::{Dataplane, Device, PreparedLists, cookies_of, limits_of};
 use crate::exit::{Exit, Failure};
@@ -34,7 +37,7 @@ pub struct Change {
 }
 
 impl Change {
-    fn new(what: impl Into<String>, from: impl ToString, to: impl ToString) -> Self {
+    pub(super) fn new(what: impl Into<String>, from: impl ToString, to: impl ToString) -> Self {
         Self { what: what.into(), from: from.to_string(), to: to.to_string() }
     }
 }
@@ -61,6 +64,8 @@ struct Settings {
     limits: Vec<(LimitKey, Limits)>,
     policy: Vec<(Reason, Verdict)>,
     services: Option<ServicesChange>,
+    signatures: Option<SignaturesChange>,
+    amplifiers: Option<PortSet>,
     cookies: Option<CookiesChange>,
     mode: Option<Mode>,
 }
@@ -78,6 +83,8 @@ impl Plan {
         plan.limits(&present, source)?;
         plan.policy(&present, configuration);
         plan.services(dataplane, source)?;
+        plan.settings.signatures = signatures::plan(dataplane, source, &mut plan.changes)?;
+        plan.settings.amplifiers = signatures::plan_amplifiers(dataplane, configuration, &mut plan.changes)?;
         plan.cookies(&present, configuration);
         plan.lists(dataplane, configuration, automatic)?;
         plan.mode(&present, configuration);
@@ -236,11 +243,13 @@ impl PreparedPlan {
             return Err(Failure::new(Exit::Conflict, text).hint("do it again").into());
         }
         let (before, mode) = (Settings::present(dataplane)?, dataplane.config()?);
+        let signatures = dataplane.signatures()?;
         let will_drop = settings.mode.unwrap_or(mode.mode()) == Mode::Enforce;
         let trial_s = confirm_s.filter(|_| will_drop && !changes.is_empty());
         if let Err(refused) = put_in_force(&settings, lists, trial_s, dataplane, devices) {
             before
                 .take_back(dataplane, devices)
+                .and_then(|()| signatures::take_back(dataplane, &signatures))
                 .and_then(|()| Ok(dataplane.take_back_mode(&mode)?))
                 .with_context(|| format!("{refused:#}; and what had been changed by then could not be taken back"))?;
             return Err(refused);
@@ -288,6 +297,9 @@ impl Settings {
                 add: dataplane.services()?.iter().map(ServiceView::new).collect(),
                 ..Default::default()
             }),
+            // By a call of their own: they keep their hits.
+            signatures: None,
+            amplifiers: Some(dataplane.amplifiers()?),
             cookies: Some(CookiesChange { mode: mode.label().to_owned(), answers: RateView::of(answers) }),
             mode: None,
         })
@@ -314,6 +326,12 @@ impl Settings {
         }
         if let Some(change) = &self.services {
             control::change_services(dataplane, change)?;
+        }
+        if let Some(change) = &self.signatures {
+            control::change_signatures(dataplane, change)?;
+        }
+        if let Some(ports) = self.amplifiers {
+            dataplane.set_amplifiers(ports)?;
         }
         if let Some(change) = &self.cookies {
             control::set_cookies(dataplane, change, devices)?;

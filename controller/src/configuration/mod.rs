@@ -6,6 +6,7 @@
 mod apply;
 mod read;
 mod save;
+mod signatures;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use apply::{Change, Plan, PreparedPlan};
 pub use read::{DEFAULT_PATH, Origins, Source};
 pub use save::save_limit;
+pub use signatures::{ActionName, Amplifiers, Field, Signature};
 
 use crate::api::{RateView, ServiceView};
 use crate::peers::{Peer, trusted};
@@ -84,6 +86,12 @@ pub struct Configuration {
     /// What this host serves, by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub services: Option<BTreeMap<String, Service>>,
+    /// What floods are known by beside their sources, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signatures: Option<BTreeMap<String, Signature>>,
+    /// UDP ports that answers are looked for from, where `unsolicited-reply` drops.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amplifiers: Option<Amplifiers>,
     /// Whether SYNs are answered with cookies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cookies: Option<Cookies>,

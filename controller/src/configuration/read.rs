@@ -113,6 +113,7 @@ impl Source {
             crate::control::refuse_shared_ports(&service, &known).map_err(|failure| self.wrong(&of, &failure.error))?;
             known.push(service);
         }
+        super::signatures::check(self)?;
         if let Some(answers) = self.configuration.cookies.and_then(|cookies| cookies.answers_pps) {
             let answers = Rate::Limit { per_second: answers, burst: answers };
             crate::dataplane::check_limits(Limits { packets: answers, bytes: Rate::Off })
@@ -204,6 +205,12 @@ impl Configuration {
         map(&mut self.policy, later.policy, |of, later| *of = later);
         // A service is named whole: its ports have to be.
         map(&mut self.services, later.services, |of, later| *of = later);
+        // So is a signature: its fields belong together.
+        map(&mut self.signatures, later.signatures, |of, later| *of = later);
+        match (&mut self.amplifiers, later.amplifiers) {
+            (Some(of), Some(later)) => of.take(later),
+            (of, later) => value(of, later),
+        }
         match (&mut self.cookies, later.cookies) {
             (Some(of), Some(later)) => {
                 of.mode = later.mode;

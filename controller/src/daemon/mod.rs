@@ -37,7 +37,7 @@ use crate::peers::Peer;
 use crate::respond::Policy;
 use crate::snapshot::{ListSizes, Snapshot};
 use crate::talkers::Talkers;
-use crate::{control, history, lockout};
+use crate::{control, history, lockout, self_test};
 
 /// What is said when a trial has ended.
 const NOT_CONFIRMED: &str = "drops were real on trial, and nobody has confirmed them: nothing is dropped any more; `floodwall mode \
@@ -288,7 +288,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut plane = Dataplane::open_or_create(Pins::new(&options.bpffs))?;
     let socket = server::bind_unix(&options.socket, server::GROUP)?;
     let read = server::bind_read(&options.socket, &options.read_group)?;
+    let mut is_tested = false;
     for device in wanted {
+        if !is_tested && plane.takes_new_program(device)? {
+            let frames = self_test::run(&plane)?;
+            info!(frames, "self-test passed: the filter judges as it should");
+            is_tested = true;
+        }
         announce(device, plane.attach(device, options.allow_generic)?);
         match plane.remember_sent(device, options.egress_hook) {
             Ok(hook) => info!(interface = device.name, hook = hook.label(), "what leaves is remembered"),

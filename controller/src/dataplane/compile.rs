@@ -26,7 +26,7 @@ pub fn limits_of(config: &Config, key: LimitKey) -> Limits {
     Limits { packets: packets.into(), bytes: bytes.into() }
 }
 
-pub(super) fn apply(
+pub(crate) fn apply(
     config: &mut Config,
     key: LimitKey,
     limits: Limits,

@@ -71,6 +71,21 @@ impl Dataplane {
         }
     }
 
+    /// Whether protecting a device would put a program on it that does not run there: `false` where it is adopted, or refused.
+    ///
+    /// # Errors
+    /// Where the pins cannot be asked.
+    pub fn takes_new_program(&self, device: &Device) -> Result<bool> {
+        let ours = self.links.iter().position(|(ifindex, _)| *ifindex == device.ifindex);
+        match (ours, device.xdp) {
+            (Some(at), Some(on_device)) if self.holds(at, on_device.program_id)? => {
+                let record = self.record_of(device.ifindex)?;
+                Ok(record.is_none_or(|(_, record)| record.object_hash != object::hash()))
+            }
+            (_, on_device) => Ok(on_device.is_none()),
+        }
+    }
+
     fn holds(&self, at: usize, program_id: u32) -> Result<bool> {
         let info = sys::link_info(self.links[at].1.as_fd());
         Ok(info.map_err(|source| Error::system("ask a link for its program", source))?.program_id == program_id)

@@ -40,6 +40,8 @@ pub(super) const SENT_FILTER_SUFFIX: &str = "-sent-filter";
 
 /// The directory on the BPF file system.
 const HOME: &str = "floodwall";
+/// In it, the directory of maps that are there for a moment.
+const SCRATCH: &str = "self-test";
 
 /// Where everything is pinned: one directory per ABI version, so that two versions never mistake each other's maps.
 #[derive(Clone, Debug)]
@@ -54,6 +56,11 @@ impl Pins {
         let root = bpffs.into();
         let directory = root.join(HOME).join(format!("v{ABI_VERSION}"));
         Self { root, directory }
+    }
+
+    /// Other pins beside these, of maps that are there for a moment.
+    pub(super) fn scratch(&self) -> Self {
+        Self { root: self.root.clone(), directory: self.home().join(SCRATCH) }
     }
 
     /// The BPF file system.

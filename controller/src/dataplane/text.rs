@@ -11,6 +11,11 @@ pub(super) fn padded<const N: usize>(text: &str) -> [u8; N] {
     bytes
 }
 
+/// What is kept of a reason.
+pub fn kept_note(text: &str) -> String {
+    unpadded(&padded::<{ floodwall_common::lists::NOTE_BYTES }>(text))
+}
+
 /// The text that was padded.
 pub(super) fn unpadded(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());

@@ -63,11 +63,14 @@ impl Policy {
     }
 }
 
+/// What the names of signatures begin with that detection adds.
+pub const AUTOMATIC_NAME: &str = "auto-";
+
 /// What the signature for a vector is called: by its kind and its shape, as there may be several.
 pub fn automatic_name(vector: Vector, found: &Found) -> String {
     let mut hasher = DefaultHasher::new();
     format!("{:?}", found.shape).hash(&mut hasher);
-    format!("auto-{}-{:04x}", vector.label(), hasher.finish() & 0xffff)
+    format!("{AUTOMATIC_NAME}{}-{:04x}", vector.label(), hasher.finish() & 0xffff)
 }
 
 /// Fragments among the answers of amplifiers from which on something is done about them.
