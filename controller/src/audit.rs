@@ -12,10 +12,11 @@ use ipnet::IpNet;
 
 use crate::configuration::Configuration;
 use crate::dataplane::Listed;
+use crate::detect::Vector;
 use crate::doctor::{Diagnosis, Finding, Severity, finding};
 use crate::history::{DRILL, DRILL_RECEIVED, Entry};
 use crate::past::Past;
-use crate::respond::Policy;
+use crate::respond::Policies;
 
 /// Sources that a percentile of their peaks is worth something of.
 const ENOUGH_SOURCES: usize = 50;
@@ -36,7 +37,7 @@ pub struct Facts<'a> {
     /// The mode, and since when, in seconds of the Unix epoch.
     pub mode: (Mode, u64),
     /// What is done about an attack.
-    pub respond: Policy,
+    pub respond: &'a Policies,
     /// The limits in force.
     pub limits: &'a [(LimitKey, floodwall_common::limits::Limits)],
     /// What sources have sent.
@@ -99,13 +100,19 @@ fn mode(facts: &Facts) -> Finding {
 
 fn respond(facts: &Facts) -> Finding {
     let id = "respond";
-    match facts.respond {
-        Policy::Act => finding(id, Severity::Good, "an attack that is found is acted upon", None),
-        policy => {
-            let what = format!("respond is {}: an attack waits for somebody who is awake", policy.label());
-            finding(id, Severity::Warning, what, Some("respond = \"act\" in the configuration, and a restart"))
-        }
+    let waiting = facts.respond.waiting();
+    if waiting.is_empty() {
+        return finding(id, Severity::Good, "an attack that is found is acted upon", None);
     }
+    let names = waiting.iter().map(|vector| vector.label()).collect::<Vec<_>>().join(", ");
+    let names = if waiting.len() == Vector::ALL.len() { "an attack".to_owned() } else { names };
+    let what = format!("{names} will wait for somebody who is awake: nothing is armed by itself");
+    finding(
+        id,
+        Severity::Warning,
+        what,
+        Some("respond = \"act\" in the configuration, no other word in [respond_to], and a restart"),
+    )
 }
 
 fn configuration(facts: &Facts) -> Finding {
@@ -325,11 +332,17 @@ fn metrics(facts: &Facts) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+
     use crate::past::tests::sample;
+    use crate::respond::Policy;
     use floodwall_common::limits::Limits;
     use floodwall_common::reason::Reason;
 
     /// A host on which all is well, changed as a test wants.
+    static ACT: Policies = Policies { other: Policy::Act, named: BTreeMap::new() };
+    static ADVISE: Policies = Policies { other: Policy::Advise, named: BTreeMap::new() };
+
     fn judged(change: impl for<'a> FnOnce(&mut Facts<'a>)) -> Diagnosis {
         judged_of(&Past::default(), &[], change)
     }
@@ -344,7 +357,7 @@ mod tests {
         let history = [DRILL, DRILL_RECEIVED].map(|change| Entry::new(0, 1, "socket", change));
         let mut facts = Facts {
             mode: (Mode::Enforce, 0),
-            respond: Policy::Act,
+            respond: &ACT,
             limits,
             past,
             lists: [&allow, &[]],
@@ -380,7 +393,7 @@ mod tests {
         let found = |id: &str, change: fn(&mut Facts<'_>)| severity(&judged(change), id);
         assert_eq!(found("mode", |facts| facts.mode = (Mode::Monitor, 0)), Severity::Problem);
         assert_eq!(found("mode", |facts| facts.mode = (Mode::Stopped, 0)), Severity::Problem);
-        assert_eq!(found("respond", |facts| facts.respond = Policy::Advise), Severity::Warning);
+        assert_eq!(found("respond", |facts| facts.respond = &ADVISE), Severity::Warning);
         assert_eq!(found("configuration", |facts| facts.drift = 2), Severity::Warning);
         assert_eq!(found("contacts", |facts| facts.configuration = None), Severity::Problem);
         assert_eq!(found("monitors", |facts| facts.lists = [&[], &[]]), Severity::Problem);

@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use floodwall::detect::Vector;
+use floodwall::respond::Policy;
 use floodwall_tests::daemon::{Daemon, Place, floodwall, packets, run_verb, status, wait_for};
 use floodwall_tests::flood::Flood;
 use floodwall_tests::topology::{PROTECTED, Topology};
@@ -379,4 +381,19 @@ fn who_changed_what_is_written_down() {
     assert_eq!(of("change"), ["mode monitor", "limits set udp --pps 4444"]);
     let shown = stand.verb("history -n 1");
     assert!(shown.contains("limits set udp") && !shown.contains("mode monitor"), "{shown}");
+}
+
+#[test]
+fn what_is_done_is_chosen_for_each_kind_of_flood() {
+    let text = "respond = \"advise\"\n[respond_to]\nsyn-flood = \"act\"\nhttp-flood = \"off\"\n";
+    let source = floodwall::configuration::Source::of_text(text).unwrap();
+    let policies = source.configuration.policies(None);
+    let of = |vector| policies.of(vector);
+    assert_eq!((of(Vector::SynFlood), of(Vector::HttpFlood)), (Policy::Act, Policy::Off));
+    assert_eq!(of(Vector::UdpFlood), Policy::Advise);
+    let overruled = source.configuration.policies(Some(Policy::Off));
+    assert!(Vector::ALL.into_iter().all(|vector| overruled.of(vector) == Policy::Off));
+    let wrong =
+        floodwall::configuration::Source::of_text("[respond_to]\nsyn-flod = \"act\"\n").unwrap_err().to_string();
+    assert!(wrong.contains("floodwall.toml:2:1") && wrong.contains("syn-flood"), "{wrong}");
 }

@@ -190,13 +190,14 @@ async fn start(global: &Global, options: Run) -> anyhow::Result<Exit> {
     }
     let api = api(&options, &file)?;
     log_to_stderr(options.log_json || file.log == Some(LogFormat::Json));
+    let respond = file.policies(options.respond);
     let interfaces =
         if options.interfaces.is_empty() { file.interfaces.unwrap_or_default() } else { options.interfaces };
     daemon::run(daemon::Options {
         interfaces,
         allow_generic: options.allow_generic || file.allow_generic == Some(true),
         egress_hook: options.egress_hook,
-        respond: options.respond.or(file.respond).unwrap_or_default(),
+        respond,
         history: global.history.clone(),
         file: global.config.clone(),
         source,

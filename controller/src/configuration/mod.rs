@@ -23,8 +23,9 @@ pub use save::save_limit;
 pub use signatures::{ActionName, Amplifiers, Field, Signature};
 
 use crate::api::{RateView, ServiceView};
+use crate::detect::Vector;
 use crate::peers::{Peer, trusted};
-use crate::respond::Policy;
+use crate::respond::{Policies, Policy};
 
 /// Where metrics are served unless somebody says otherwise.
 pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9557);
@@ -67,6 +68,9 @@ pub struct Configuration {
     /// it would do, `off` does nothing. Default: act. In monitor mode nothing is dropped, whatever is armed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub respond: Option<Policy>,
+    /// The same for single kinds of floods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub respond_to: Option<BTreeMap<VectorLabel, Policy>>,
     /// Allow who is logged in over SSH, gateways, resolvers and `monitors` without being asked. Default: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auto_allow: Option<bool>,
@@ -154,6 +158,14 @@ label!(
     "reason to choose for",
     Reason::chosen().map(|(reason, _)| reason.label()).collect(),
     |text| Reason::chosen().map(|(reason, _)| reason).find(|reason| reason.label() == text)
+);
+label!(
+    /// A kind of flood.
+    VectorLabel,
+    Vector,
+    "kind of flood",
+    Vector::ALL.iter().map(|vector| vector.label()).collect(),
+    Vector::from_label
 );
 label!(
     /// When SYNs are answered.
@@ -414,6 +426,15 @@ impl Configuration {
             limits.map_or(Ok(key.default_limits()), |rates| rates.limits(key.default_limits()))
         };
         Some(LimitKey::all().map(|key| (key, wanted(key))).collect())
+    }
+
+    /// What is done about each kind of flood; a word at the command line counts for all of them.
+    pub fn policies(&self, flag: Option<Policy>) -> Policies {
+        let named = self.respond_to.iter().flatten().filter(|_| flag.is_none());
+        Policies {
+            other: flag.or(self.respond).unwrap_or_default(),
+            named: named.map(|(vector, policy)| (vector.0, *policy)).collect(),
+        }
     }
 
     /// What monitors this host.

@@ -108,7 +108,7 @@ impl Daemon {
         let scraped_ns = self.check_up.scraped_ns.load(Ordering::Relaxed);
         let diagnosis = audit(&Facts {
             mode: (now.mode, now.mode_since_unix_s),
-            respond: self.options.respond,
+            respond: &self.options.respond,
             limits: &now.limits,
             past: &self.past(),
             lists: [&lists[0], &lists[1]],

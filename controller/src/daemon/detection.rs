@@ -316,7 +316,7 @@ impl Watch {
 
     /// Arms what the verdict calls for, or only says so.
     fn respond(&mut self, daemon: &Arc<Daemon>, assessment: &Assessment, features: &Features) {
-        if daemon.options.respond == Policy::Off || !assessment.verdict.is_attack() {
+        if !assessment.verdict.is_attack() {
             return;
         }
         let until_ns = monotonic_ns() + STAYS.as_nanos() as u64;
@@ -328,12 +328,20 @@ impl Watch {
                 Err(failed) => error!(error = describe(&failed), "cannot be prolonged"),
             }
         }
+        for policy in [Policy::Act, Policy::Advise] {
+            let mut assessment = assessment.clone();
+            assessment.current.retain(|vector| daemon.options.respond.of(*vector) == policy);
+            let proposed = respond(&assessment, features, self.detector.window());
+            self.take_measures(daemon, policy, proposed, until_ns);
+        }
+    }
+
+    fn take_measures(&mut self, daemon: &Arc<Daemon>, policy: Policy, proposed: Vec<Measure>, until_ns: u64) {
         let now_ns = monotonic_ns();
-        let proposed = respond(assessment, features, self.detector.window());
         for measure in missing(proposed, &[&self.in_force[..], &self.refused[..]].concat(), now_ns) {
             let refused = InForce::new(measure.clone(), now_ns, until_ns);
             let words = measure.to_string();
-            if daemon.options.respond == Policy::Advise {
+            if policy == Policy::Advise {
                 info!(measure = words, "advised");
                 note(daemon, &format!("advised: {words}"));
                 self.refused.push(refused);

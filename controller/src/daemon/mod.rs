@@ -34,7 +34,7 @@ use crate::exit::{Exit, Failure, describe};
 use crate::incident::{Incident, Store};
 use crate::past::Past;
 use crate::peers::Peer;
-use crate::respond::Policy;
+use crate::respond::Policies;
 use crate::snapshot::{ListSizes, Snapshot};
 use crate::talkers::Talkers;
 use crate::{control, history, lockout, self_test};
@@ -69,7 +69,7 @@ pub struct Options {
     /// Take the filter off again at the end.
     pub detach_on_exit: bool,
     /// What is done about what goes on.
-    pub respond: Policy,
+    pub respond: Policies,
     /// Where it is written who changed what.
     pub history: PathBuf,
     /// The configuration file, if one was named; else the usual one, where it is there.
@@ -97,6 +97,7 @@ impl Options {
             ("metrics_public", before.metrics_public != now.metrics_public),
             ("log", before.log != now.log),
             ("respond", before.respond != now.respond),
+            ("respond_to", before.respond_to != now.respond_to),
             ("api", (&before.api, &before.api_token_file) != (&now.api, &now.api_token_file)),
             ("read_group", before.read_group != now.read_group),
         ];

@@ -18,7 +18,7 @@ use super::features::{Aggregate, Features};
 use super::observed::Group;
 
 /// A kind of flood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum Vector {
@@ -69,6 +69,11 @@ impl Vector {
             Self::ProtocolFlood => "protocol-flood",
             Self::HttpFlood => "http-flood",
         }
+    }
+
+    /// The kind of this name.
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|vector| vector.label() == label)
     }
 
     /// In which packets it shows.

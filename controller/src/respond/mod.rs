@@ -3,6 +3,7 @@
 mod signature;
 mod toll;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -65,6 +66,27 @@ impl Policy {
 
 /// What the names of signatures begin with that detection adds.
 pub const AUTOMATIC_NAME: &str = "auto-";
+
+/// What is done about each kind of flood.
+#[derive(Clone, Debug, Default)]
+pub struct Policies {
+    /// About those that are not named.
+    pub other: Policy,
+    /// About those that are.
+    pub named: BTreeMap<Vector, Policy>,
+}
+
+impl Policies {
+    /// What is done about this one.
+    pub fn of(&self, vector: Vector) -> Policy {
+        self.named.get(&vector).copied().unwrap_or(self.other)
+    }
+
+    /// The kinds that nothing is done about by itself.
+    pub fn waiting(&self) -> Vec<Vector> {
+        Vector::ALL.into_iter().filter(|vector| self.of(*vector) != Policy::Act).collect()
+    }
+}
 
 /// What the signature for a vector is called: by its kind and its shape, as there may be several.
 pub fn automatic_name(vector: Vector, found: &Found) -> String {
