@@ -127,6 +127,10 @@ impl Conversation {
         if ends.is_icmp() && !matches!(ends.transport.peek::<8>()?[0], ECHO | ECHO_V6) {
             return None;
         }
+        // Whoever sends what was never asked for is answered with a reset: that is no conversation.
+        if ends.protocol == protocol::TCP && ends.transport.peek::<14>().is_some_and(|tcp| tcp[13] & RST != 0) {
+            return None;
+        }
         Self::of_asker(&ends)
     }
 

@@ -57,6 +57,17 @@ fn echo(kind: u8, identifier: u16) -> Vec<u8> {
     vec![kind, 0, 0, 0, high, low, 0, 1]
 }
 
+/// What answers nothing is answered with a reset. Were that remembered, it would have been asked for when it comes again.
+#[test]
+fn a_reset_begins_nothing() {
+    for flags in [RST, RST | ACK] {
+        let reset = from(tcp(flags), 40_000, 443);
+        assert_eq!(sent(&v4(WE, THEY).frame(TCP, &reset)), None);
+        assert_eq!(sent(&v6(WE, THEY).frame(TCP, &reset)), None);
+    }
+    assert!(sent(&v4(WE, THEY).frame(TCP, &from(tcp(FIN | ACK), 40_000, 443))).is_some());
+}
+
 #[test]
 fn a_reply_names_what_was_sent() {
     let (query, answer) = (from(udp(30), 40_000, 53), from(udp(200), 53, 40_000));

@@ -17,6 +17,7 @@ pub mod detect;
 pub mod doctor;
 pub mod exit;
 pub mod explain;
+mod files;
 pub mod history;
 pub mod incident;
 pub mod listeners;

@@ -2,6 +2,7 @@
 //! when its time is up.
 
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,17 +19,19 @@ use super::Daemon;
 use super::measures::{STAYS, arm, disarm, look_after};
 use super::stack::{Stack, udp_services};
 use crate::dataplane::{self, Clock, Dataplane, Sample, SentReader, monotonic_ns};
-use crate::detect::{Assessment, Detector, Features, Handshakes, Host, Observed, Rates, Verdict};
+use crate::detect::{Assessment, Baseline, Detector, Features, HOURS, Handshakes, Host, Observed, Rates, Verdict};
 use crate::exit::describe;
-use crate::history;
 use crate::incident::{Incident, State, now_ms};
 use crate::respond::{InForce, Measure, Policy, missing, respond, surplus};
-use crate::snapshot::{Situation, Snapshot};
+use crate::snapshot::{Situation, Snapshot, unix_s};
+use crate::{files, history};
 
 /// Where less than this is left of it and the attack goes on, it is prolonged.
 const PROLONGED_BELOW: Duration = Duration::from_secs(300);
 /// How often it is looked at whether measures are still there, and what they cost.
 const LOOKED_AFTER_EVERY_NS: u64 = 1_000_000_000;
+/// How often what is usual is written down.
+const BASELINE_EVERY_NS: u64 = 300_000_000_000;
 /// When one that could not be withdrawn is tried again.
 const TRIED_AGAIN_NS: u64 = 5_000_000_000;
 /// How often the host's ports are asked.
@@ -73,6 +76,29 @@ impl Host for Live {
     fn stack(&self) -> Option<Handshakes> {
         self.stack
     }
+
+    fn hour_of_week(&self) -> Option<usize> {
+        Some((unix_s() / 3_600 % HOURS as u64) as usize)
+    }
+}
+
+/// What is usual, from the daemon before this one. What cannot be read is put aside, and learned anew.
+fn kept_baseline(path: &Path) -> Baseline {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                warn!(%error, path = %path.display(), "what is usual cannot be read, and is learned anew");
+            }
+            return Baseline::default();
+        }
+    };
+    Baseline::of_json(&text).unwrap_or_else(|| {
+        let aside = path.with_extension("json.bad");
+        let kept = std::fs::rename(path, &aside).is_ok();
+        warn!(path = %path.display(), aside = %aside.display(), kept, "that is no baseline of this version: learned anew");
+        Baseline::default()
+    })
 }
 
 impl Live {
@@ -105,6 +131,8 @@ fn sends_elsewhere(protected: &[&str]) -> bool {
 /// Detection at work.
 pub(super) struct Watch {
     detector: Detector,
+    /// Where what is usual is kept, and when it was written last.
+    baseline: (PathBuf, u64),
     live: Live,
     ports_at_ns: u64,
     stack_then: (Stack, u64, f64, f64),
@@ -122,9 +150,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(daemon: &Daemon) -> Self {
+        let baseline = daemon.options.history.with_file_name("baseline.json");
         Self {
-            detector: Detector::default(),
+            detector: Detector::knowing(kept_baseline(&baseline)),
+            baseline: (baseline, monotonic_ns()),
             live: Live {
                 sent: None,
                 sends_elsewhere: false,
@@ -204,6 +234,7 @@ impl Watch {
         self.notice_restlessness(&features, &assessment);
         self.keep_record(daemon, snapshot, &assessment, &features);
         self.look_after_measures(daemon);
+        self.keep_baseline(snapshot.taken_ns);
         if snapshot.mode != Mode::Stopped {
             self.respond(daemon, &assessment, &features);
         }
@@ -366,6 +397,18 @@ impl Watch {
                     self.refused.push(refused);
                 }
             }
+        }
+    }
+
+    fn keep_baseline(&mut self, now_ns: u64) {
+        let (path, written_ns) = &mut self.baseline;
+        if now_ns.saturating_sub(*written_ns) < BASELINE_EVERY_NS {
+            return;
+        }
+        *written_ns = now_ns;
+        let text = serde_json::to_string(self.detector.baseline()).unwrap_or_default();
+        if let Err(error) = files::replace(path, &text) {
+            warn!(%error, path = %path.display(), "what is usual cannot be kept");
         }
     }
 

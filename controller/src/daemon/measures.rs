@@ -11,10 +11,10 @@ use tracing::{error, info, warn};
 
 use super::Daemon;
 use crate::api::CookiesChange;
-use crate::control;
 use crate::dataplane::{self, Dataplane, Signature, cookies_of};
 use crate::exit::describe;
 use crate::respond::{InForce, Measure, STAYS_NS, automatic_name};
+use crate::{control, files};
 
 pub(super) const STAYS: Duration = Duration::from_nanos(STAYS_NS);
 /// What cookies are called in the file of what is armed.
@@ -139,18 +139,10 @@ impl Automatic {
         if in_force {
             labels.push(label.to_owned());
         }
-        if let Err(error) = self.write(&labels) {
+        let text = serde_json::to_string(&labels).unwrap_or_default();
+        if let Err(error) = files::replace(&self.path, &text) {
             warn!(%error, path = %self.path.display(), "what is armed cannot be written down");
         }
-    }
-
-    fn write(&self, labels: &[String]) -> std::io::Result<()> {
-        if let Some(directory) = self.path.parent() {
-            std::fs::create_dir_all(directory)?;
-        }
-        let aside = self.path.with_extension("new");
-        std::fs::write(&aside, serde_json::to_string(labels)?)?;
-        std::fs::rename(aside, &self.path)
     }
 
     /// Takes back what a daemon before this one had armed: what still goes on is found again in a moment.

@@ -29,7 +29,7 @@ pub(super) async fn watch(daemon: &Arc<Daemon>, mut samples: SampleReader) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut history: VecDeque<Arc<Snapshot>> = VecDeque::with_capacity(HISTORY);
     let mut devices = daemon.devices();
-    let mut watch = Watch::new();
+    let mut watch = Watch::new(daemon);
     let mut guard = Guard::default();
     let mut failing = false;
     let mut alive = Alive::new();

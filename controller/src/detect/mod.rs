@@ -3,11 +3,13 @@
 //! [`detect`] is a function of the features of the last second and of what is usual. [`Detector`] feeds it, and keeps a
 //! verdict from flapping.
 
+mod baseline;
 mod evidence;
 mod features;
 mod handshakes;
 mod observed;
 
+pub use baseline::{Baseline, HOURS};
 pub use evidence::Vector;
 use evidence::{Case, Demand, Weighed, weigh, weigh_demand};
 pub use features::{Aggregate, Features, WINDOW_NS, Window};
@@ -188,9 +190,15 @@ fn loudest(weighed: &[Weighed], count: usize) -> Vec<String> {
     loudest.into_iter().take(count).map(|line| line.words.clone()).collect()
 }
 
-/// What is usual: packets per second of each group, as they slowly change while nothing is going on.
+/// How many times of what is usual at this hour may become usual within minutes.
+const DRIFT: f64 = 2.0;
+
+/// What is usual: packets per second of each group, as they slowly change while nothing is going on, within the bounds of what is
+/// usual at this hour of the week, where that is known.
 #[derive(Default)]
 struct Usual {
+    baseline: Baseline,
+    hour: Option<usize>,
     per_second: [f64; Group::ALL.len()],
     connections: f64,
     learned_ns: u64,
@@ -212,18 +220,23 @@ impl Usual {
         self.learned_ns += elapsed_ns;
     }
 
-    fn known(&self, value: f64) -> Option<f64> {
-        (self.learned_ns >= Self::ENOUGH_NS).then_some(value)
+    fn known(&self, value: f64, at_this_hour: Option<f64>) -> Option<f64> {
+        let lately = (self.learned_ns >= Self::ENOUGH_NS).then_some(value);
+        match (lately, at_this_hour) {
+            (Some(lately), Some(usual)) => Some(lately.clamp(usual, DRIFT * usual)),
+            (lately, usual) => lately.or(usual),
+        }
     }
 }
 
 impl Usually for Usual {
     fn packets(&self, group: Group) -> Option<f64> {
-        self.known(self.per_second[group as usize])
+        let at_this_hour = self.hour.and_then(|hour| self.baseline.packets(hour, group));
+        self.known(self.per_second[group as usize], at_this_hour)
     }
 
     fn connections(&self) -> Option<f64> {
-        self.known(self.connections)
+        self.known(self.connections, self.hour.and_then(|hour| self.baseline.connections(hour)))
     }
 }
 
@@ -238,6 +251,16 @@ pub struct Detector {
 }
 
 impl Detector {
+    /// One that knows from before what is usual.
+    pub fn knowing(baseline: Baseline) -> Self {
+        Self { usual: Usual { baseline, ..Usual::default() }, ..Self::default() }
+    }
+
+    /// What is usual in each hour of the week.
+    pub fn baseline(&self) -> &Baseline {
+        &self.usual.baseline
+    }
+
     /// Takes a packet in.
     pub fn observe(&mut self, packet: Observed) {
         self.window.take(packet);
@@ -252,6 +275,7 @@ impl Detector {
     pub fn assess(&mut self, now_ns: u64, host: &impl Host) -> (&Assessment, Features) {
         let elapsed_ns = now_ns.saturating_sub(self.asked_ns).clamp(1, WINDOW_NS);
         self.asked_ns = now_ns;
+        self.usual.hour = host.hour_of_week();
         let is_quiet = self.present.verdict == Verdict::Normal;
         let has_sent = |tuple: &Tuple| host.has_sent(tuple.into());
         let is_answered = |tuple: &Tuple| has_sent(tuple) == Some(true);
@@ -288,10 +312,19 @@ impl Detector {
             }
         }
         // What may be a flood that grows slowly is not taken for usual. More customers are, in the end.
-        match self.present.verdict {
-            Verdict::Normal if self.present.confidence > 0.5 => self.usual.learn(&features, elapsed_ns),
-            Verdict::Surge => self.usual.learn(&features, elapsed_ns / SURGE_SLOWER),
-            _ => {}
+        let is_good = match self.present.verdict {
+            Verdict::Normal if self.present.confidence > 0.5 => {
+                self.usual.learn(&features, elapsed_ns);
+                true
+            }
+            Verdict::Surge => {
+                self.usual.learn(&features, elapsed_ns / SURGE_SLOWER);
+                true
+            }
+            _ => false,
+        };
+        if let Some(hour) = self.usual.hour.filter(|_| is_good) {
+            self.usual.baseline.learn(hour, &features, elapsed_ns);
         }
         (&self.present, features)
     }

@@ -122,6 +122,10 @@ pub trait Host {
     fn rates(&self) -> Option<Rates> {
         None
     }
+    /// The hour of the week, from 0 to 167; `None` where there is no knowing.
+    fn hour_of_week(&self) -> Option<usize> {
+        None
+    }
     /// What the host's own stack says of connections, for where too few are sampled to be followed.
     fn stack(&self) -> Option<Handshakes> {
         None

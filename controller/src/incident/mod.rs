@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use texts::{customer_notice, isp_request, postmortem};
 
 use crate::detect::{Assessment, Vector, Verdict};
+use crate::files;
 
 /// Version of the record.
 const SCHEMA_VERSION: u32 = 1;
@@ -210,12 +211,9 @@ impl Store {
     /// Where it cannot be written; the one before stays.
     pub fn save(&self, incident: &Incident) -> io::Result<()> {
         let path = self.path(&incident.id).ok_or(io::ErrorKind::InvalidInput)?;
-        fs::create_dir_all(&self.directory)?;
-        let aside = path.with_extension("new");
         let mut text = serde_json::to_string_pretty(incident)?;
         text.push('\n');
-        fs::write(&aside, text)?;
-        fs::rename(aside, path)
+        files::replace(&path, &text)
     }
 
     /// One of them; `None` where there is none of this name.
