@@ -286,3 +286,17 @@ pub const SCENARIOS: &[Scenario] = &[
         counts_from: 0.0,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_sixteen_are_there_in_order_and_end_when_they_say() {
+        assert!(SCENARIOS.iter().map(|scenario| scenario.number).eq(1..=16));
+        for scenario in SCENARIOS {
+            assert!(scenario.acts.iter().all(|act| act.at <= act.until && act.until <= scenario.seconds));
+            assert_eq!(scenario.truth.is_attack(), !scenario.vectors.is_empty(), "{}", scenario.name);
+        }
+    }
+}
