@@ -16,6 +16,8 @@ const STAYS_S: f64 = 2.0;
 const SURE: f64 = 0.8;
 /// Loss that is not held against a filter, and that from which on nothing is left to be held against it.
 const LOSS: [f64; 2] = [0.005, 0.2];
+/// What may be lost in the quiet phase by the machine: a filter that loses more there is not excused by it.
+const NOISE: f64 = 0.01;
 /// What daemons may cost: share of a processor, and bytes.
 const IDLE_SHARE: f64 = 0.01;
 const MEMORY: f64 = 64.0 * 1024.0 * 1024.0;
@@ -337,7 +339,7 @@ impl Look<'_> {
         };
         let beyond = |is: &dyn Fn(&str) -> bool| {
             let (during, asked) = lost(is, since, end);
-            ((during - lost(is, quiet, self.moment(0.0)).0).max(0.0), asked)
+            ((during - lost(is, quiet, self.moment(0.0)).0.min(NOISE)).max(0.0), asked)
         };
         let (all, asked) = beyond(&counts);
         let mut groups: Vec<&'static str> = self.played.outcomes.iter().map(|one| one.group).collect();
