@@ -14,6 +14,7 @@ mod deployment;
 mod fuzz;
 mod package;
 mod run;
+mod scenarios;
 mod setup;
 mod system;
 mod test;
@@ -37,6 +38,7 @@ enum Task {
     Run(run::Options),
     Test(test::Options),
     Bench(bench::Options),
+    Scenarios(scenarios::Options),
     Fmt(check::FmtOptions),
     /// Clippy on both halves, a warning is an error; the service and the manifests
     Lint,
@@ -67,6 +69,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Run(options) => run::run(&options),
         Task::Test(options) => test::test(&options),
         Task::Bench(options) => bench::bench(&options),
+        Task::Scenarios(options) => scenarios::scenarios(&options),
         Task::Fmt(options) => check::fmt(&options),
         Task::Lint => check::lint(),
         Task::Tidy => tidy::tidy(),

@@ -8,24 +8,31 @@ use anyhow::{Context as _, Result};
 use super::Figure;
 use super::live::{Live, Noticed, Taken};
 
-const BEGIN: &str = "<!-- bench -->\n";
-const END: &str = "<!-- /bench -->";
+/// Puts text between the marks of the bench.
+///
+/// # Errors
+/// As [`write_between`].
+pub fn write(document: &Path, text: &str) -> Result<()> {
+    write_between(document, "bench", text)
+}
 
-/// Puts text between the marks of a document.
+/// Puts text between the marks of this name.
 ///
 /// # Errors
 /// Where the document cannot be read or written, or has no such marks.
-pub fn write(document: &Path, text: &str) -> Result<()> {
+pub fn write_between(document: &Path, name: &str, text: &str) -> Result<()> {
     let named = || document.display().to_string();
     let old = std::fs::read_to_string(document).with_context(named)?;
-    let new = between(&old, text).with_context(|| format!("{}: no `{}` … `{END}`", named(), BEGIN.trim()))?;
+    let new =
+        between(&old, name, text).with_context(|| format!("{}: no `<!-- {name} -->` … `<!-- /{name} -->`", named()))?;
     std::fs::write(document, new).with_context(named)
 }
 
-fn between(old: &str, text: &str) -> Option<String> {
-    let (before, rest) = old.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}{text}{END}{after}"))
+fn between(old: &str, name: &str, text: &str) -> Option<String> {
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+    let (before, rest) = old.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}{text}{end}{after}"))
 }
 
 /// All figures, and where they are from.
@@ -61,7 +68,10 @@ pub fn tables(cases: &[Figure], live: Option<&Live>) -> Result<String> {
 }
 
 /// Kernel, processor and cores.
-fn machine() -> Result<String> {
+///
+/// # Errors
+/// Where the machine does not say.
+pub fn machine() -> Result<String> {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let processor = std::fs::read_to_string("/proc/cpuinfo")?;
     let model = processor.lines().find_map(|line| line.strip_prefix("model name")?.split(':').nth(1));
@@ -76,7 +86,7 @@ mod tests {
     #[test]
     fn only_what_is_between_the_marks_changes() {
         let old = "a\n<!-- bench -->\nold\n<!-- /bench -->\nz\n";
-        assert_eq!(between(old, "new\n").as_deref(), Some("a\n<!-- bench -->\nnew\n<!-- /bench -->\nz\n"));
-        assert_eq!(between("a", "new"), None);
+        assert_eq!(between(old, "bench", "new\n").as_deref(), Some("a\n<!-- bench -->\nnew\n<!-- /bench -->\nz\n"));
+        assert_eq!(between("a", "bench", "new"), None);
     }
 }

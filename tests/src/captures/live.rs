@@ -11,18 +11,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use aya::Ebpf;
-use aya::maps::{MapData, PerCpuArray};
-use aya::programs::{SchedClassifier, TcAttachType};
 use floodwall_common::reason::Reason;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socket};
+use nix::sys::socket::{MsgFlags, send};
 use serde::Serialize;
 
 use super::{Captured, ends, protected, read};
 use crate::daemon::{Daemon, Place, packets, run_verb};
-use crate::flood::object;
 use crate::kernel::pin_to_cpu;
-use crate::netns::Namespace;
+use crate::link::{Senders, packet_socket};
 use crate::topology::{PROTECTED, Topology, WORLD};
 use crate::traffic::{Clients, Servers, finish};
 
@@ -99,7 +95,7 @@ pub fn play(path: &Path, replay: &Replay) -> Result<Played> {
     for words in &replay.verbs {
         run_verb(&topology.server, &place, words)?;
     }
-    let arrivals = Arrivals::attach(&topology.server)?;
+    let arrivals = Senders::arriving(&topology.server, PROTECTED)?;
     let servers = Servers::start(&topology.server, &topology.servers())?;
     let stop = Arc::new(AtomicBool::new(false));
     let player = |path: &Path, sender, pps| Player::new(path, &topology, sender, pps);
@@ -153,29 +149,6 @@ fn ended(player: JoinHandle<Result<Sent>>) -> Result<Sent> {
     player.join().map_err(|_| anyhow!("a player has failed"))?
 }
 
-/// Counts what comes through, by sender.
-struct Arrivals {
-    counts: PerCpuArray<MapData, u64>,
-    _object: Ebpf,
-}
-
-impl Arrivals {
-    fn attach(server: &Namespace) -> Result<Self> {
-        server.run(|| {
-            let mut object = Ebpf::load(object()).context("load the counter")?;
-            let program: &mut SchedClassifier = object.program_mut("arrived").context("arrived")?.try_into()?;
-            program.load()?;
-            program.attach(PROTECTED, TcAttachType::Ingress).context("count behind the filter")?;
-            let counts = PerCpuArray::try_from(object.take_map("ARRIVED").context("ARRIVED")?)?;
-            Ok(Self { counts, _object: object })
-        })?
-    }
-
-    fn of(&self, sender: u8) -> Result<u64> {
-        Ok(self.counts.get(&u32::from(sender), 0)?.iter().sum())
-    }
-}
-
 /// What a player has sent.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sent {
@@ -221,8 +194,8 @@ impl Player {
             frames.push((at, received, frame));
         }
         ensure!(!frames.is_empty(), "nothing of {} fits on the link", path.display());
-        let world = open(&topology.world, WORLD)?;
-        Ok(Self { frames, world, server: open(&topology.server, PROTECTED)? })
+        let world = packet_socket(&topology.world, WORLD)?;
+        Ok(Self { frames, world, server: packet_socket(&topology.server, PROTECTED)? })
     }
 
     fn start(self, stop: &Arc<AtomicBool>, cpu: usize) -> JoinHandle<Result<Sent>> {
@@ -257,28 +230,4 @@ impl Player {
             }
         }
     }
-}
-
-/// A socket that sends frames out of an interface as they are, and receives none.
-fn open(namespace: &Namespace, interface: &'static str) -> Result<OwnedFd> {
-    let ifindex = i32::try_from(namespace.ifindex(interface)?)?;
-    namespace
-        .run(move || -> Result<OwnedFd> {
-            let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
-            let address = libc::sockaddr_ll {
-                sll_family: libc::AF_PACKET as u16,
-                sll_protocol: 0,
-                sll_ifindex: ifindex,
-                sll_hatype: 0,
-                sll_pkttype: 0,
-                sll_halen: 0,
-                sll_addr: [0; 8],
-            };
-            let length = size_of::<libc::sockaddr_ll>() as u32;
-            // SAFETY: a live address of its own type and length.
-            let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
-            ensure!(bound == 0, "bind to {interface}: {}", std::io::Error::last_os_error());
-            Ok(socket)
-        })?
-        .with_context(|| format!("open a packet socket on {interface}"))
 }
