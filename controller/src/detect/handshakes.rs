@@ -58,6 +58,9 @@ pub(super) struct Followed {
     order: VecDeque<(u64, Tuple)>,
     /// Bits that are zero in the hash of a tuple that is followed.
     thinned: u64,
+    /// When a packet that passes stood for others last. What drops or is answered is sampled by itself: SYNs that are answered may all
+    /// be seen, and what completes them not.
+    gap_ns: Option<u64>,
     /// Networks that have completed a connection: when first, and when last.
     regulars: HashMap<u64, (u64, u64)>,
 }
@@ -66,6 +69,9 @@ impl Followed {
     /// Takes a packet in. Those that stand for others are no use: the rest of their connection was not seen.
     pub(super) fn take(&mut self, packet: &Observed) {
         if packet.weight != 1 {
+            if !packet.is_held {
+                self.gap_ns = Some(packet.at_ns);
+            }
             return;
         }
         let Some(tuple) = packet.tuple() else { return };
@@ -181,7 +187,8 @@ impl Followed {
             let first = self.regulars.get(&prefix(source)).map(|(first_ns, _)| *first_ns);
             first.is_some_and(|first_ns| now_ns.saturating_sub(first_ns) >= HISTORY_NS)
         };
-        let share = |part: usize, all: usize| (all >= ENOUGH).then(|| part as f64 / all as f64);
+        let has_gaps = self.gap_ns.is_some_and(|at_ns| now_ns.saturating_sub(at_ns) < RECENT_NS);
+        let share = |part: usize, all: usize| (all >= ENOUGH && !has_gaps).then(|| part as f64 / all as f64);
         Handshakes {
             begun: old,
             completed: share(completed, old),
@@ -203,12 +210,50 @@ const fn prefix(source: &(u64, u64)) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use floodwall_common::packet::Source;
+    use floodwall_common::signatures::Fragment;
+
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
 
     fn tuple(number: u32) -> Tuple {
         Tuple { source: (u64::from(number), 0), ports: (40_000, 443) }
+    }
+
+    /// Where all SYNs are seen, and of what completes them one packet in four, nobody can say how many are.
+    #[test]
+    fn of_what_is_seen_in_part_no_share_is_told() {
+        let mut followed = Followed::default();
+        let packet = |number: u32, at_ns: u64, flags: u8| Observed {
+            at_ns,
+            weight: 1,
+            source: Source::V4(number),
+            protocol: 6,
+            fragment: Fragment::None,
+            ports: Some((40_000, 443)),
+            flags: Some(flags),
+            layout: 1,
+            hops: 57,
+            length: 60,
+            beginning: None,
+            is_malformed: false,
+            is_known: None,
+            is_to_service: false,
+            is_held: flags == 0x02,
+        };
+        let completed = |followed: &mut Followed, now_ns: u64| followed.shares(now_ns, None).completed;
+        for number in 0..100 {
+            followed.take(&packet(number, SECOND, 0x02));
+        }
+        assert_eq!(completed(&mut followed, 2 * SECOND), Some(0.0));
+        followed.take(&Observed { weight: 4, ..packet(1, 2 * SECOND, 0x10) });
+        assert_eq!(completed(&mut followed, 2 * SECOND), None);
+        for number in 200..300 {
+            followed.take(&packet(number, 7 * SECOND, 0x02));
+            followed.take(&packet(number, 7 * SECOND, 0x10));
+        }
+        assert_eq!(completed(&mut followed, 8 * SECOND), Some(1.0), "all is seen again");
     }
 
     /// A larger flood than can be followed is told from customers all the same, and is forgotten afterwards.
