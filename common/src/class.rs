@@ -60,12 +60,6 @@ impl Kind {
         self.0 >= 6
     }
 
-    /// Whether it is of UDP.
-    #[inline(always)]
-    pub(crate) const fn is_udp(self) -> bool {
-        self.0 == Self::new(Family::V4, Class::Udp).0 || self.0 == Self::new(Family::V6, Class::Udp).0
-    }
-
     /// The kind in a place that [`Kind::index`] has named.
     #[inline(always)]
     pub const fn from_masked(index: u64) -> Self {

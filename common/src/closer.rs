@@ -3,7 +3,9 @@
 //! The headers are read once more, now with both ends. Off the common path: a packet that nobody asks this of never gets
 //! here.
 
-use crate::meter::{Ask, Meters};
+use crate::class::Kind;
+use crate::config::Config;
+use crate::meter::{Ask, Meter, Meters};
 use crate::packet::Frame;
 use crate::packet::ends::Ends;
 use crate::reason::Reason;
@@ -20,6 +22,8 @@ pub trait Memory {
     fn is_first_syn(&self, connection: Conversation) -> bool;
     /// Whether replies come from this UDP port.
     fn is_amplifier(&self, port: u16) -> bool;
+    /// Whether this meter refuses whoever has this key, as far as can be told without a change; where in doubt `false`.
+    fn refuses(&self, key: u64, meter: &Meter) -> bool;
     /// The service behind a port, or zero.
     fn service(&self, transport: Transport, port: u16) -> u8;
 }
@@ -61,11 +65,12 @@ impl Closer {
             // One of the few that come from here; a match over all of them would be a table.
             found if found == Reason::NoService as u8 => Some(Reason::NoService),
             found if found == Reason::UnsolicitedReply as u8 => Some(Reason::UnsolicitedReply),
+            found if found == Reason::ServiceCap as u8 => Some(Reason::ServiceCap),
             _ => Some(Reason::FirstSyn),
         }
     }
 
-    /// The service that it is for, or zero; known only where a cap is asked.
+    /// The service that it is for, or zero; known only where a cap or a lockdown is asked.
     #[inline(always)]
     pub(crate) const fn service(self) -> u8 {
         (self.0 >> 8) as u8
@@ -74,13 +79,23 @@ impl Closer {
 
 /// Looks closer at a packet of a source, for what its meters ask.
 #[inline(always)]
-pub fn look_closer(frame: Frame<'_>, key: u64, meters: &Meters, memory: &impl Memory) -> Closer {
+pub fn look_closer(frame: Frame<'_>, key: u64, kind: Kind, config: &Config, memory: &impl Memory) -> Closer {
+    let meters = config.meters(kind);
     // Later fragments, and what is malformed and passes all the same: others judge these.
     let Some(ends) = Ends::read(frame) else {
         return Closer::NOTHING;
     };
-    if let Some(reason) = is_not_expected(&ends, meters, memory) {
-        return Closer::because(reason);
+    let service = if meters.ask(Ask::A_SERVICE) { service_of(&ends, memory) } else { 0 };
+    if is_locked_out(service, meters) && !is_expected(&ends, memory) {
+        return Closer::because(Reason::NoService);
+    }
+    if is_past_cap(service, key, meters, config, memory) {
+        return Closer::because(Reason::ServiceCap);
+    }
+    if meters.ask(Ask::REPLIES)
+        && answers_nothing(Conversation::of_claim(&ends, |port| memory.is_amplifier(port)), memory)
+    {
+        return Closer::because(Reason::UnsolicitedReply);
     }
     if meters.ask(Ask::FIRST_SYN)
         && !memory.is_verified(key)
@@ -89,26 +104,28 @@ pub fn look_closer(frame: Frame<'_>, key: u64, meters: &Meters, memory: &impl Me
     {
         return Closer::because(Reason::FirstSyn);
     }
-    Closer::of(capped_service(&ends, meters, memory))
+    Closer::of(service)
 }
 
-/// Why nobody here expects a packet, as far as its meters ask.
+/// Whether a packet for this service, or none, has to be expected by somebody else.
 #[inline(always)]
-pub(crate) fn is_not_expected(ends: &Ends<'_>, meters: &Meters, memory: &impl Memory) -> Option<Reason> {
-    if meters.ask(Ask::LOCKDOWN) && !is_expected(ends, memory) {
-        return Some(Reason::NoService);
-    }
-    if meters.ask(Ask::REPLIES)
-        && let Some(answered) = Conversation::of_claim(ends, |port| memory.is_amplifier(port))
-        && !memory.has_sent(answered)
-    {
-        return Some(Reason::UnsolicitedReply);
-    }
-    None
+pub(crate) const fn is_locked_out(service: u8, meters: &Meters) -> bool {
+    service == 0 && meters.ask(Ask::LOCKDOWN)
 }
 
-/// The service that a packet is for, or zero, where its meters ask for a cap.
+/// Whether what a packet claims to answer is nothing that this host has asked.
 #[inline(always)]
-pub(crate) fn capped_service(ends: &Ends<'_>, meters: &Meters, memory: &impl Memory) -> u8 {
-    if meters.ask(Ask::CAP) { service_of(ends, memory) } else { 0 }
+pub(crate) fn answers_nothing(claim: Option<Conversation>, memory: &impl Memory) -> bool {
+    claim.is_some_and(|answered| !memory.has_sent(answered))
+}
+
+/// Whether the cap of the service refuses the source whatever else is found: then nothing dear is asked of a flood. What gets a
+/// cookie is never charged to a cap, and so not refused by one.
+#[inline(always)]
+pub(crate) fn is_past_cap(service: u8, key: u64, meters: &Meters, config: &Config, memory: &impl Memory) -> bool {
+    if service == 0 || !meters.ask(Ask::CAP) || meters.ask(Ask::COOKIE) {
+        return false;
+    }
+    let cap = config.cap(service);
+    cap.is_armed() && memory.refuses(u64::from(service), cap.open()) && !memory.is_verified(key)
 }

@@ -1,5 +1,5 @@
-//! The order of the decision: allow list, deny list, what is wrong with the packet, what nobody expects,
-//! replies to nothing, first SYNs, signatures, limits of its source, subnet and network, the cap of its service.
+//! The order of the decision: allow list, deny list, what is wrong with the packet, what nobody expects, a service that is
+//! past its cap, replies to nothing, first SYNs, signatures, limits of its source, subnet and network, the cap of its service.
 //!
 //! One function, called by the kernel half on the packet, by the controller to explain, and by tests as the model that
 //! the loaded program is compared with.
@@ -7,7 +7,7 @@
 use core::hint::cold_path;
 
 use crate::class::Kind;
-use crate::closer::{Closer, Memory, capped_service, is_not_expected};
+use crate::closer::{Closer, Memory, answers_nothing, is_locked_out, is_past_cap};
 use crate::config::Config;
 use crate::limits::Per;
 use crate::lists::{List, ListState};
@@ -16,6 +16,8 @@ use crate::outcome::Outcome;
 use crate::packet::fast::{self, Rest, Usual};
 use crate::packet::{Frame, Headers, Source, read};
 use crate::reason::Reason;
+use crate::replies::Conversation;
+use crate::services::{Transport, is_expected};
 use crate::verifier::forget;
 
 /// What a decision has to know beside the packet: the lists and the state of sources. Implemented by the maps of the
@@ -119,18 +121,26 @@ pub fn decide_armed<'w, E: Exit>(
     if meters.ask(Ask::SELDOM) || (meters.ask(Ask::LISTS) && world.is_on_a_list(rest.source())) {
         return None;
     }
-    let key = rest.ends.source.0;
-    if let Some(reason) = is_not_expected(&rest.ends, meters, world) {
-        return Some(exit.because(reason, kind));
-    }
-    if meters.ask(Ask::SIGNATURES) && world.may_be_signed(&rest) {
+    let key = rest.from.0;
+    let to = Transport::either(rest.protocol);
+    let service = if meters.ask(Ask::A_SERVICE) { world.service(to, rest.ports.1) } else { 0 };
+    let refused = if is_locked_out(service, meters) && !is_expected(&rest.ends()?, world) {
+        Some(Reason::NoService)
+    } else if is_past_cap(service, key, meters, world.config(), world) {
+        Some(Reason::ServiceCap)
+    } else if meters.ask(Ask::REPLIES)
+        && answers_nothing(Conversation::of_usual_claim(&rest, |port| world.is_amplifier(port)), world)
+    {
+        Some(Reason::UnsolicitedReply)
+    } else if meters.ask(Ask::SIGNATURES) && world.may_be_signed(&rest) {
         return None;
-    }
-    let over = match over_all_limits(key, frame.bytes(), kind, world) {
-        None => over_cap(capped_service(&rest.ends, meters, world), key, world),
-        over => over,
+    } else {
+        match over_all_limits(key, frame.bytes(), kind, world) {
+            None if meters.ask(Ask::CAP) => over_cap(service, key, world),
+            over => over,
+        }
     };
-    Some(match over {
+    Some(match refused {
         None => exit.passed(kind),
         Some(reason) => exit.because(reason, kind),
     })

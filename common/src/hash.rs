@@ -28,6 +28,13 @@ impl HashKey {
         Place { once, twice: (once ^ once >> 32).wrapping_mul(self.0[1]) }
     }
 
+    /// A word multiplied by a secret, its high bits brought down: enough for what is hashed again.
+    #[inline(always)]
+    pub(crate) const fn fold(&self, word: u64) -> u64 {
+        let once = word.wrapping_mul(self.0[0]);
+        once ^ once >> 32
+    }
+
     /// A hashed word, of what is no source.
     #[inline(always)]
     pub(crate) const fn scatter(&self, word: u64) -> u64 {

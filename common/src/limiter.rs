@@ -165,6 +165,12 @@ pub fn stays_over(cell: &u32, likely: u64, place: Place, meter: &Meter, now: Mom
         && debt(likely, now.units(), meter) > meter.tau()
 }
 
+/// The same of a line of the table, for whoever has not read the entry.
+#[inline(always)]
+pub fn refuses(cell: &u32, bucket: &Bucket, place: Place, meter: &Meter, now: Moment) -> bool {
+    stays_over(cell, bucket.load(place.likely()), place, meter, now)
+}
+
 /// The debt from which on a packet does not prolong how long its cell is pinned.
 #[inline(always)]
 const fn stays_pinned(meter: &Meter) -> u32 {

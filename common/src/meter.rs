@@ -243,8 +243,10 @@ impl Ask {
     /// Whether it was sent before.
     pub const FIRST_SYN: Self = Self(1_024);
 
+    /// What takes to know the service.
+    pub(crate) const A_SERVICE: Self = Self(Self::LOCKDOWN.0 | Self::CAP.0);
     /// Any of what takes a closer look.
-    pub(crate) const A_CLOSER_LOOK: Self = Self(Self::REPLIES.0 | Self::LOCKDOWN.0 | Self::CAP.0 | Self::FIRST_SYN.0);
+    pub(crate) const A_CLOSER_LOOK: Self = Self(Self::REPLIES.0 | Self::A_SERVICE.0 | Self::FIRST_SYN.0);
     /// What only the complete decision knows: of some SYNs, and of what passes in no case.
     pub(crate) const SELDOM: Self = Self(Self::BLOCK.0 | Self::FIRST_SYN.0 | Self::COOKIE.0);
 

@@ -12,11 +12,13 @@
 //! - *Only what leaves through a protected interface fills it.* A stranger can make this host send (an answer to him), and
 //!   so can fill it with tuples of his choice of peers; what that buys is that replies of those peers pass to limits.
 
-use crate::frame::{Frame, be};
+use crate::frame::{Cursor, Frame, be};
 use crate::hash::HashKey;
 use crate::memory::{Span, Trace};
 use crate::packet::ends::Ends;
+use crate::packet::fast::Rest;
 use crate::packet::{ACK, RST, SYN, protocol};
+use crate::services::Transport;
 use crate::verifier::index;
 
 /// Lines of the memory (512 KiB).
@@ -151,15 +153,23 @@ impl Conversation {
         let header = ends.transport.peek::<8>()?;
         let ports = (be!(u16, header, 0), be!(u16, header, 2));
         let is_reply = match ends.protocol {
-            protocol::TCP => {
-                let flags = ends.transport.peek::<14>()?[13];
-                flags & RST != 0 || flags & (SYN | ACK) == SYN | ACK
-            }
+            protocol::TCP => is_tcp_reply(&ends.transport)?,
             protocol::UDP => is_amplifier(ports.0),
             _ if ends.is_icmp() => return Self::of_icmp_reply(ends, header),
             _ => false,
         };
         is_reply.then_some(Self { peer: ends.source, ports, protocol: ends.protocol })
+    }
+
+    /// The same of usual headers, in which everything has been found.
+    #[inline(always)]
+    pub(crate) fn of_usual_claim(packet: &Rest<'_>, is_amplifier: impl FnOnce(u16) -> bool) -> Option<Self> {
+        let Rest { from, ports, protocol, .. } = *packet;
+        let is_reply = match Transport::either(protocol) {
+            Transport::Tcp => is_tcp_reply(&packet.transport)?,
+            Transport::Udp => is_amplifier(ports.0),
+        };
+        is_reply.then_some(Self { peer: from, ports, protocol })
     }
 
     /// What a frame that has come in is part of, if this host has begun it. `None` where nobody can have: an ICMP question.
@@ -223,10 +233,17 @@ impl Conversation {
     /// Where its traces lie.
     #[inline(always)]
     pub const fn trace(&self, key: &HashKey) -> Trace {
+        // Each half in turn is multiplied by a secret and folded: three multiplications and the last one of the hash.
         let ends = (self.ports.0 as u64) << 32 | (self.ports.1 as u64) << 16 | self.protocol as u64;
-        let peer = key.scatter(self.peer.0 ^ key.scatter(self.peer.1 ^ key.scatter(ends)));
-        Trace::new(peer)
+        Trace::new(key.scatter(self.peer.0 ^ key.fold(self.peer.1 ^ key.fold(ends))))
     }
+}
+
+/// Whether a segment looks like an answer: a SYN-ACK or a reset.
+#[inline(always)]
+fn is_tcp_reply(transport: &Cursor<'_>) -> Option<bool> {
+    let flags = transport.peek::<14>()?[13];
+    Some(flags & RST != 0 || flags & (SYN | ACK) == SYN | ACK)
 }
 
 #[cfg(test)]

@@ -66,6 +66,12 @@ crate::labelled_enum! {
 }
 
 impl Transport {
+    /// That of a packet that is known to have one of these.
+    #[inline(always)]
+    pub(crate) const fn either(protocol: u8) -> Self {
+        if protocol == protocol::UDP { Self::Udp } else { Self::Tcp }
+    }
+
     #[inline(always)]
     const fn of(protocol: u8) -> Option<Self> {
         match protocol {
@@ -137,7 +143,8 @@ pub(crate) fn service_of(ends: &Ends<'_>, memory: &impl Memory) -> u8 {
     ends.transport.peek::<4>().map_or(0, |header| memory.service(transport, be!(u16, header, 2)))
 }
 
-/// Whether somebody here expects a packet: a service, a conversation that this host has begun, or the link that it hangs on.
+/// Whether somebody here expects a packet that is for no service: a conversation that this host has begun, or the link that it
+/// hangs on.
 ///
 /// What has no transport header in it (a later fragment) is never asked: its first piece is, and it has a limit of its own.
 #[inline(always)]
@@ -145,9 +152,6 @@ pub(crate) fn is_expected(ends: &Ends<'_>, memory: &impl Memory) -> bool {
     if let Some(transport) = Transport::of(ends.protocol) {
         let Some(header) = ends.transport.peek::<4>() else { return true };
         let (from, to) = (be!(u16, header, 0), be!(u16, header, 2));
-        if memory.service(transport, to) != 0 {
-            return true;
-        }
         if matches!(transport, Transport::Udp) && DHCP.contains(&(from, to)) {
             return true;
         }

@@ -27,7 +27,7 @@ pub const SPAN: Span = Span { generation_bits: 44 };
 /// The trace of a source, by its [`crate::packet::Source::key`].
 #[inline(always)]
 pub const fn trace(key: &HashKey, source: u64) -> Trace {
-    Trace::new(key.scatter(key.scatter(source)))
+    Trace::new(key.scatter(source))
 }
 
 /// The source that a frame which leaves this host shows to be verified.

@@ -93,7 +93,7 @@ impl<'w> World<'w> for Model<'w> {
     }
 
     fn look_closer(&mut self, frame: Frame<'_>, key: u64, kind: Kind) -> Closer {
-        look_closer(frame, key, self.config.meters(kind), self)
+        look_closer(frame, key, kind, self.config, self)
     }
 
     fn has_cookie(&mut self, _: Frame<'_>) -> bool {
@@ -122,6 +122,10 @@ impl Memory for Model<'_> {
 
     fn is_amplifier(&self, port: u16) -> bool {
         self.amplifiers.has(port)
+    }
+
+    fn refuses(&self, key: u64, meter: &Meter) -> bool {
+        self.wall.refuses(0, place(key ^ meter.secret() << 40), meter)
     }
 
     fn service(&self, transport: Transport, port: u16) -> u8 {
@@ -363,6 +367,22 @@ fn a_cap_is_of_its_service_alone() {
     );
     assert_eq!(model.then(&V4::default().frame(UDP, &to(80, udp(0)))), None);
     assert_eq!(model.reason(&V4::from(ALLOWED).frame(UDP, &to(443, udp(0)))), Reason::Allowed);
+}
+
+#[test]
+fn past_its_cap_a_service_refuses_strangers_before_anything_dear_is_asked() {
+    let mut config = capped(10, 10);
+    config.meters.iter_mut().for_each(|meters| meters.set_ask(Ask::SIGNATURES, true));
+    let mut model = model(&config);
+    let frame = |host: u8| V4::from([12, 0, 0, host]).frame(UDP, &to(443, udp(0)));
+    assert_eq!(model.then(&frame(1)), Some(Reason::ServiceCap));
+    model.signature = Some(Shape { protocol: 17, ..Shape::ANY });
+    let asked = model.asked;
+    assert_eq!((model.reason(&frame(2)), model.asked), (Reason::ServiceCap, asked), "no meter is charged");
+    model.verified.push(u64::from(u32::from_be_bytes([12, 0, 0, 3])));
+    assert_eq!(model.reason(&frame(3)), Reason::Signature, "of who is verified all is asked");
+    assert_eq!(model.reason(&V4::default().frame(UDP, &to(80, udp(0)))), Reason::Signature, "of other ports too");
+    assert_eq!(model.reason(&V4::from(DENIED).frame(UDP, &to(443, udp(0)))), Reason::Denied, "lists come first");
 }
 
 #[test]

@@ -22,15 +22,11 @@ pub fn floodwall_egress(ctx: TcContext) -> i32 {
     let (key, now) = (&maps::config().key, clock::now());
     if let Some(conversation) = Conversation::of_sent(frame) {
         let trace = conversation.trace(key);
-        if let Some(line) = maps::sent(trace) {
-            line.remember(trace, now, replies::SPAN);
-        }
+        maps::sent(trace).remember(trace, now, replies::SPAN);
     }
     if let Some(source) = verified::of_sent(frame) {
         let trace = verified::trace(key, source);
-        if let Some(line) = maps::verified(trace) {
-            line.remember(trace, now, verified::SPAN);
-        }
+        maps::verified(trace).remember(trace, now, verified::SPAN);
     }
     NEXT
 }

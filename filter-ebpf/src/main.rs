@@ -30,12 +30,14 @@ use crate::world::{Armed, Common, Complete, Kernel, anew};
 
 /// For linear frames: any kernel, any driver, MTU up to about 3,500.
 #[xdp]
+#[inline(always)]
 pub fn floodwall(ctx: XdpContext) -> u32 {
     filter(&ctx, |start, end| (end - start) as u32)
 }
 
 /// For frames in several fragments (kernel 5.18), as a large MTU needs them.
 #[xdp(frags)]
+#[inline(always)]
 pub fn floodwall_frags(ctx: XdpContext) -> u32 {
     // SAFETY: the context is the one that the kernel gave.
     let bytes = unsafe { bpf_xdp_get_buff_len(ctx.ctx) };

@@ -30,45 +30,66 @@ const TRIES: usize = 4;
 /// A data section and not an array, so that reading it takes no look-up: two instructions a word instead of twelve.
 #[unsafe(link_section = ".data.config")]
 #[unsafe(no_mangle)]
-static CONFIG: ConfigSection = ConfigSection(UnsafeCell::new(MaybeUninit::zeroed()));
+static CONFIG: Section<Config> = Section::zeroed();
 
+/// A value that this half only reads.
 #[repr(transparent)]
-struct ConfigSection(UnsafeCell<MaybeUninit<Config>>);
+struct Section<T>(UnsafeCell<MaybeUninit<T>>);
 
 // SAFETY: this half only reads it; the controller replaces it from outside, word by word.
-unsafe impl Sync for ConfigSection {}
+unsafe impl<T> Sync for Section<T> {}
+
+impl<T> Section<T> {
+    const fn zeroed() -> Self {
+        Self(UnsafeCell::new(MaybeUninit::zeroed()))
+    }
+
+    /// What it holds.
+    #[inline(always)]
+    const fn get(&'static self) -> &'static T {
+        // SAFETY: each of these is made of integers only, so that any bytes are a value.
+        unsafe { (*self.0.get()).assume_init_ref() }
+    }
+}
 
 #[btf_map]
 static CPUS: Array<CpuState, CPU_COUNT, MMAPABLE> = Array::new();
 
-/// A data section for the same reason. The controller sees to it that loading does not write zeros over what is there.
+// Data sections for the same reason. The controller sees to it that loading does not write zeros over what is there.
+
 #[unsafe(link_section = ".bss.sources")]
 #[unsafe(no_mangle)]
 static SOURCES: [Bucket; BUCKETS] = [const { Bucket::empty() }; BUCKETS];
 
-#[btf_map]
-static PREFILTER: Array<Prefilter, 2> = Array::new();
+#[unsafe(link_section = ".bss.sent")]
+#[unsafe(no_mangle)]
+static SENT: [Line; replies::LINES] = [const { Line::empty() }; replies::LINES];
+
+#[unsafe(link_section = ".bss.verified")]
+#[unsafe(no_mangle)]
+static VERIFIED: [Line; verified::LINES] = [const { Line::empty() }; verified::LINES];
+
+#[unsafe(link_section = ".bss.services")]
+#[unsafe(no_mangle)]
+static SERVICES: Section<PortTable> = Section::zeroed();
+
+#[unsafe(link_section = ".bss.amplifiers")]
+#[unsafe(no_mangle)]
+static AMPLIFIERS: Section<PortSet> = Section::zeroed();
+
+#[unsafe(link_section = ".bss.prefilter")]
+#[unsafe(no_mangle)]
+static PREFILTER: Section<[Prefilter; 2]> = Section::zeroed();
+
+#[unsafe(link_section = ".bss.signatures")]
+#[unsafe(no_mangle)]
+static SIGNATURES: Section<[Table; 2]> = Section::zeroed();
 
 #[btf_map]
 static INTERFACES: Array<InterfaceRecord, INTERFACE_SLOTS> = Array::new();
 
 #[btf_map]
-static SENT: Array<Line, { replies::LINES }> = Array::new();
-
-#[btf_map]
-static VERIFIED: Array<Line, { verified::LINES }> = Array::new();
-
-#[btf_map]
 static FIRST_SYNS: Array<first_syn::Line, { first_syn::LINES }> = Array::new();
-
-#[btf_map]
-static SERVICES: Array<PortTable, 1> = Array::new();
-
-#[btf_map]
-static AMPLIFIERS: Array<PortSet, 1> = Array::new();
-
-#[btf_map]
-static SIGNATURES: Array<Table, 2> = Array::new();
 
 #[btf_map]
 static SIGNATURE_SPECS: Array<Records, 2> = Array::new();
@@ -111,8 +132,7 @@ impl SampleRing {
 /// What the operator wants.
 #[inline(always)]
 pub(crate) fn config() -> &'static Config {
-    // SAFETY: integers only, so that any bytes are a value.
-    unsafe { (*CONFIG.0.get()).assume_init_ref() }
+    CONFIG.get()
 }
 
 /// The state of this CPU. Only this CPU writes it, and packets on one CPU come one after the other.
@@ -138,14 +158,14 @@ pub(crate) fn likely_entry(place: Place) -> u64 {
 
 /// The line of the memory of what was sent that a trace lies in.
 #[inline(always)]
-pub(crate) fn sent(trace: Trace) -> Option<&'static Line> {
-    SENT.get(trace.line(replies::LINES) as u32)
+pub(crate) fn sent(trace: Trace) -> &'static Line {
+    &SENT[trace.line(replies::LINES)]
 }
 
 /// The line of the memory of verified sources that a trace lies in.
 #[inline(always)]
-pub(crate) fn verified(trace: Trace) -> Option<&'static Line> {
-    VERIFIED.get(trace.line(verified::LINES) as u32)
+pub(crate) fn verified(trace: Trace) -> &'static Line {
+    &VERIFIED[trace.line(verified::LINES)]
 }
 
 /// The line of the memory of first SYNs that a trace lies in.
@@ -156,20 +176,20 @@ pub(crate) fn first_syns(trace: Trace) -> Option<&'static first_syn::Line> {
 
 /// The services behind ports.
 #[inline(always)]
-pub(crate) fn services() -> Option<&'static PortTable> {
-    SERVICES.get(0)
+pub(crate) fn services() -> &'static PortTable {
+    SERVICES.get()
 }
 
 /// The UDP ports that replies come from.
 #[inline(always)]
-pub(crate) fn amplifiers() -> Option<&'static PortSet> {
-    AMPLIFIERS.get(0)
+pub(crate) fn amplifiers() -> &'static PortSet {
+    AMPLIFIERS.get()
 }
 
 /// A bank of signatures.
 #[inline(always)]
-pub(crate) fn signatures(bank: u32) -> Option<&'static Table> {
-    SIGNATURES.get(bank)
+pub(crate) fn signatures(bank: u32) -> &'static Table {
+    &SIGNATURES.get()[bank as usize & 1]
 }
 
 /// The clock of a test, in nanoseconds.
@@ -191,13 +211,18 @@ pub(crate) fn listed(list: List, source: Source, state: ListState) -> Option<&'s
 /// Whether the prefilter has anything near the source in any list.
 #[inline(always)]
 pub(crate) fn may_be_listed(source: Source, state: ListState) -> bool {
-    PREFILTER.get(state.bank()).is_none_or(|prefilter| prefilter.is_near(source, List::ALL))
+    prefilter(state.bank()).is_near(source, List::ALL)
 }
 
 /// Whether the prefilter has anything near the source.
 #[inline(always)]
 fn is_near(list: List, source: Source, bank: u32) -> bool {
-    PREFILTER.get(bank).is_none_or(|prefilter| prefilter.is_near(source, &[list]))
+    prefilter(bank).is_near(source, &[list])
+}
+
+#[inline(always)]
+fn prefilter(bank: u32) -> &'static Prefilter {
+    &PREFILTER.get()[bank as usize & 1]
 }
 
 /// The slow half: two look-ups in the kernel, for sources near a listed prefix.

@@ -81,6 +81,13 @@ impl<H: How> Kernel<H> {
         // SAFETY: inside the gate by its mask, and only this CPU touches its gate.
         unsafe { &mut (&mut (*self.cpu).gate)[place.cell()] }
     }
+
+    /// What is in it.
+    #[inline(always)]
+    fn in_cell(&self, place: Place) -> u32 {
+        // SAFETY: as above.
+        unsafe { (&(*self.cpu).gate)[place.cell()] }
+    }
 }
 
 impl<H: How> World<'static> for Kernel<H> {
@@ -116,7 +123,7 @@ impl<H: How> World<'static> for Kernel<H> {
     fn may_be_signed(&mut self, packet: &Rest<'_>) -> bool {
         // SAFETY: a live word; volatile, so that bank and words are those of one change.
         let state = unsafe { (&raw const self.config.signatures).read_volatile() };
-        maps::signatures(state.bank()).is_none_or(|table| table.may_suit(packet))
+        maps::signatures(state.bank()).may_suit(packet)
     }
 
     #[inline(always)]
@@ -193,22 +200,20 @@ pub extern "C" fn floodwall_look_closer(ctx: *mut xdp_md, key: u64, kind: u32) -
     let (start, end) = (ctx.data(), ctx.data_end());
     // SAFETY: the kernel keeps this range readable while the program runs.
     let frame = unsafe { Frame::from_raw(start, end, (end - start) as u32) };
-    let meters = kernel.config.meters(Kind::from_masked(u64::from(kind)));
-    closer::look_closer(frame, key, meters, &kernel).to_bits()
+    closer::look_closer(frame, key, Kind::from_masked(u64::from(kind)), kernel.config, &kernel).to_bits()
 }
 
 impl<H: How> Memory for Kernel<H> {
     #[inline(always)]
     fn has_sent(&self, conversation: Conversation) -> bool {
         let trace = conversation.trace(&self.config.key);
-        // The line is there; a filter that cannot look passes.
-        maps::sent(trace).is_none_or(|line| line.remembers(trace, self.now, replies::SPAN))
+        maps::sent(trace).remembers(trace, self.now, replies::SPAN)
     }
 
     #[inline(always)]
     fn is_verified(&self, key: u64) -> bool {
         let trace = verified::trace(&self.config.key, key);
-        maps::verified(trace).is_some_and(|line| line.remembers(trace, self.now, verified::SPAN))
+        maps::verified(trace).remembers(trace, self.now, verified::SPAN)
     }
 
     #[inline(always)]
@@ -219,13 +224,18 @@ impl<H: How> Memory for Kernel<H> {
 
     #[inline(always)]
     fn is_amplifier(&self, port: u16) -> bool {
-        maps::amplifiers().is_some_and(|ports| ports.has(port))
+        maps::amplifiers().has(port)
+    }
+
+    #[inline(always)]
+    fn refuses(&self, key: u64, meter: &Meter) -> bool {
+        let place = self.config.key.place(meter.secret(), key);
+        limiter::stays_over(&self.in_cell(place), maps::likely_entry(place), place, meter, self.now)
     }
 
     #[inline(always)]
     fn service(&self, transport: Transport, port: u16) -> u8 {
-        // The table is there; where nobody can look, nobody drops.
-        maps::services().map_or(1, |ports| ports.service(transport, port))
+        maps::services().service(transport, port)
     }
 }
 
@@ -247,8 +257,8 @@ pub(crate) fn anew<'a>(ctx: *mut xdp_md, bytes: u32) -> Frame<'a> {
 pub extern "C" fn floodwall_is_signed(ctx: *mut xdp_md, bytes: u32) -> u32 {
     // SAFETY: a live word; volatile, so that it is read once: bank and words are those of one change.
     let state = unsafe { (&raw const maps::config().signatures).read_volatile() };
-    let (Some(table), Some(cpu)) = (maps::signatures(state.bank()), maps::this_cpu()) else { return 0 };
-    let is_dropped = table.judge(
+    let Some(cpu) = maps::this_cpu() else { return 0 };
+    let is_dropped = maps::signatures(state.bank()).judge(
         || anew(ctx, bytes),
         state.words(),
         clock::now(),

@@ -7,7 +7,7 @@
 
 use core::hint::cold_path;
 
-use super::ends::Ends;
+use super::ends::{Address, Ends};
 use super::{
     Packet, Parsed, Source, ether_type, is_martian_v4, may_be_martian_v6, protocol, tcp_class, tcp_finding, udp_finding,
 };
@@ -83,14 +83,18 @@ impl Usual {
     }
 }
 
-/// The headers of a packet with nothing wrong, in one piece, in an untagged frame.
+/// The headers of a packet with nothing wrong, in one piece, in an untagged frame. What few ask for is read where it is asked:
+/// the path has no registers to keep it in.
 pub struct Rest<'a> {
-    pub(crate) ends: Ends<'a>,
     pub(crate) kind: Kind,
-    /// Time to live, or hop limit.
-    pub(crate) hops: u8,
-    /// Length of the IP packet with its headers.
-    pub(crate) length: u32,
+    /// The address that it comes from: of IPv4 the lower half is zero.
+    pub(crate) from: Address,
+    /// The ports that it comes from and goes to.
+    pub(crate) ports: (u16, u16),
+    pub(crate) protocol: u8,
+    ip: Cursor<'a>,
+    /// What follows the IP header.
+    pub(crate) transport: Cursor<'a>,
 }
 
 impl<'a> Rest<'a> {
@@ -99,25 +103,49 @@ impl<'a> Rest<'a> {
     #[inline(always)]
     pub(crate) fn read(frame: Frame<'a>, kind: Kind) -> Option<Self> {
         let ip = frame.cursor().behind(14);
-        let is_v6 = kind.is_v6();
-        let (source, destination, hops, length, transport) = if is_v6 {
-            let header = ip.peek::<40>()?;
-            let source = (be!(u64, header, 8), be!(u64, header, 16));
-            let destination = (be!(u64, header, 24), be!(u64, header, 32));
-            (source, destination, header[7], u32::from(be!(u16, header, 4)) + 40, ip.behind(40))
+        // One check for both headers: the shortest of what follows has eight bytes.
+        Some(if kind.is_v6() {
+            let header = ip.peek::<48>()?;
+            let from = (be!(u64, header, 8), be!(u64, header, 16));
+            let ports = (be!(u16, header, 40), be!(u16, header, 42));
+            Self { kind, from, ports, protocol: header[6], ip, transport: ip.behind(40) }
         } else {
-            let header = ip.peek::<20>()?;
-            let [source, destination] =
-                [be!(u32, header, 12), be!(u32, header, 16)].map(|address| (u64::from(address), 0));
-            (source, destination, header[8], u32::from(be!(u16, header, 2)), ip.behind(20))
-        };
-        let protocol = if kind.is_udp() { protocol::UDP } else { protocol::TCP };
-        Some(Self { ends: Ends { source, destination, protocol, is_v6, transport }, kind, hops, length })
+            let header = ip.peek::<28>()?;
+            let ports = (be!(u16, header, 20), be!(u16, header, 22));
+            let from = (u64::from(be!(u32, header, 12)), 0);
+            Self { kind, from, ports, protocol: header[9], ip, transport: ip.behind(20) }
+        })
     }
 
     #[inline(always)]
     pub(crate) const fn source(&self) -> Source {
-        Source::new(self.kind, self.ends.source.0, self.ends.source.1)
+        Source::new(self.kind, self.from.0, self.from.1)
+    }
+
+    /// Time to live or hop limit, and the length of the IP packet with its headers.
+    #[inline(always)]
+    pub(crate) fn hops_and_length(&self) -> Option<(u8, u32)> {
+        let header = self.ip.peek::<8>()?;
+        if self.kind.is_v6() {
+            Some((header[7], u32::from(be!(u16, header, 4)) + 40))
+        } else {
+            Some((self.ip.peek::<9>()?[8], u32::from(be!(u16, header, 2))))
+        }
+    }
+
+    /// Both of its ends.
+    #[inline(always)]
+    pub(crate) fn ends(&self) -> Option<Ends<'a>> {
+        let is_v6 = self.kind.is_v6();
+        let destination = if is_v6 {
+            let header = self.ip.peek::<40>()?;
+            (be!(u64, header, 24), be!(u64, header, 32))
+        } else {
+            (u64::from(be!(u32, self.ip.peek::<20>()?, 16)), 0)
+        };
+        // Said in two constants, so that nothing of other protocols is asked behind it.
+        let protocol = if self.protocol == protocol::UDP { protocol::UDP } else { protocol::TCP };
+        Some(Ends { source: self.from, destination, protocol, is_v6, transport: self.transport })
     }
 }
 

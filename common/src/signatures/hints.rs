@@ -122,16 +122,16 @@ impl Hints {
     /// Whether any signature may suit the packet.
     #[inline(always)]
     pub(super) fn may_suit(&self, packet: &Rest<'_>) -> bool {
-        let Some(ports) = packet.ends.transport.peek::<8>() else { return true };
-        let length = if packet.length < LENGTHS as u32 { packet.length as usize } else { LENGTHS - 1 };
+        let Some((hops, length)) = packet.hops_and_length() else { return true };
+        let length = if length < LENGTHS as u32 { length as usize } else { LENGTHS - 1 };
         let mut left = self.kinds[packet.kind.index() as usize & (KIND_SLOTS - 1)]
-            & self.source_ports[index(be!(u16, ports, 0))]
-            & self.destination_ports[index(be!(u16, ports, 2))]
+            & self.source_ports[index(packet.ports.0)]
+            & self.destination_ports[index(packet.ports.1)]
             & self.lengths[length & (LENGTHS - 1)]
-            & self.hops[packet.hops as usize];
+            & self.hops[hops as usize];
         let mut header = 8;
-        if packet.ends.protocol == protocol::TCP {
-            let Some(tcp) = packet.ends.transport.peek::<20>() else { return true };
+        if packet.protocol == protocol::TCP {
+            let Some(tcp) = packet.transport.peek::<20>() else { return true };
             left &= self.flags[tcp[13] as usize];
             header = (tcp[12] >> 4) as usize * 4;
         }
@@ -149,7 +149,7 @@ impl Hints {
         while group < GROUPS {
             if left >> group & 1 == 1 {
                 let peek = &self.peeks[group];
-                let at = packet.ends.transport.behind(header & 0x3f).behind(peek.offset as usize & 0x7f);
+                let at = packet.transport.behind(header & 0x3f).behind(peek.offset as usize & 0x7f);
                 let Some(bytes) = at.peek::<8>() else { return true };
                 let place = place(be!(u64, bytes, 0) & peek.mask);
                 if peek.values[place >> 6 & (PAYLOAD_WORDS - 1)] >> (place & 63) & 1 == 1 {

@@ -2,7 +2,7 @@
 
 use floodwall_common::clock::Moment;
 use floodwall_common::hash::{HashKey, Place};
-use floodwall_common::limiter::{BUCKETS, Bucket, GATE_CELLS, Gate, pass_gate, pass_table};
+use floodwall_common::limiter::{BUCKETS, Bucket, GATE_CELLS, Gate, pass_gate, pass_table, refuses};
 use floodwall_common::limits::{Rate, Unit};
 use floodwall_common::meter::{Cost, Machine, Meter};
 
@@ -80,6 +80,12 @@ impl Wall {
     /// A packet of this cost.
     pub(crate) fn cost(&mut self, cpu: usize, place: Place, cost: Cost, meter: &Meter) -> bool {
         admit(&mut self.gates[cpu], &self.table, place, cost, meter, Moment::from_ns(self.now_ns))
+    }
+
+    /// Whether the meter refuses, as far as can be told without a change.
+    pub(crate) fn refuses(&self, cpu: usize, place: Place, meter: &Meter) -> bool {
+        let now = Moment::from_ns(self.now_ns);
+        refuses(&self.gates[cpu][place.cell()], &self.table[place.bucket()], place, meter, now)
     }
 
     /// How many of `count` packets pass at this moment on one CPU.

@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, ArrayOfMaps, MapData, MapError};
+use aya::maps::{ArrayOfMaps, MapData, MapError};
 use aya::sys::SyscallError;
 use floodwall_common::abi::map;
 use floodwall_common::class::Family;
@@ -17,7 +17,7 @@ use floodwall_common::lists::{
 use ipnet::IpNet;
 
 use super::error::{Error, Result};
-use super::maps::Pins;
+use super::maps::{Pins, write_bank};
 use super::text::{padded, unpadded};
 use super::{root_cause, sys};
 use crate::peers::AUTOMATIC;
@@ -51,7 +51,7 @@ impl Listed {
 pub(super) struct Tries {
     pub(super) v4: ArrayOfMaps<MapData, LpmTrie<MapData, Key4, ListEntry>>,
     pub(super) v6: ArrayOfMaps<MapData, LpmTrie<MapData, Key6, ListEntry>>,
-    pub(super) prefilter: Array<MapData, PrefilterWords>,
+    pub(super) prefilter: MapData,
 }
 
 /// A [`Prefilter`], as the loader's library takes it.
@@ -120,7 +120,7 @@ impl Tries {
             self.v4.set(slot(bank, *list), &tries.v4, 0).map_err(unwritable)?;
             self.v6.set(slot(bank, *list), &tries.v6, 0).map_err(unwritable)?;
         }
-        self.prefilter.set(bank, *prepared.words, 0).map_err(unwritable)?;
+        write_bank(self.prefilter.fd().as_fd(), bank, &*prepared.words)?;
         let state = ListState::empty(bank);
         Ok(prepared.holds.iter().fold(state, |state, (list, family)| state.with(*list, *family)))
     }

@@ -11,10 +11,11 @@ use std::ptr::NonNull;
 
 use aya::maps::{MapData, MapType};
 use floodwall_common::abi::{ABI_VERSION, CpuState, INTERFACE_SLOTS, InterfaceRecord, SAMPLE_RING_BYTES, map};
+use floodwall_common::clock::Moment;
 use floodwall_common::config::Config;
 use floodwall_common::limiter::{BUCKETS, Bucket};
 use floodwall_common::lists::Prefilter;
-use floodwall_common::memory::Line;
+use floodwall_common::memory::{Line, Span, Trace};
 use floodwall_common::replies::PortSet;
 use floodwall_common::services::PortTable;
 use floodwall_common::signatures::Records;
@@ -29,8 +30,19 @@ pub(super) fn in_object(name: &str) -> &str {
     match name {
         map::CONFIG => ".data.config",
         map::SOURCES => ".bss.sources",
+        map::SENT => ".bss.sent",
+        map::VERIFIED => ".bss.verified",
+        map::SERVICES => ".bss.services",
+        map::AMPLIFIERS => ".bss.amplifiers",
+        map::PREFILTER => ".bss.prefilter",
+        map::SIGNATURES => ".bss.signatures",
         name => name,
     }
+}
+
+/// The maps that are data sections and are not set anew by loading: the loader would write zeros over what is there.
+pub(super) fn kept_sections() -> impl Iterator<Item = &'static str> {
+    map::ALL.into_iter().filter(|name| in_object(name).starts_with(".bss"))
 }
 
 /// What the pin of a link in the other direction ends with.
@@ -104,6 +116,9 @@ impl Pins {
     }
 }
 
+/// Banks of what is replaced as a whole: one is in force, the other one idle.
+const BANKS: usize = 2;
+
 /// What a map must look like.
 pub(super) struct Shape {
     pub(super) name: &'static str,
@@ -129,16 +144,16 @@ pub(super) fn shapes(cpus: u32) -> [Shape; map::ALL.len()] {
         array(map::SOURCES, size_of::<Bucket>() * BUCKETS, 1),
         tries(map::LISTS_V4),
         tries(map::LISTS_V6),
-        array(map::PREFILTER, size_of::<Prefilter>(), 2),
+        array(map::PREFILTER, size_of::<[Prefilter; BANKS]>(), 1),
         Shape { name: map::SAMPLES, kind: MapType::RingBuf, key_bytes: 0, value_bytes: 0, entries: SAMPLE_RING_BYTES },
         array(map::INTERFACES, size_of::<InterfaceRecord>(), INTERFACE_SLOTS),
         array(map::TEST_CLOCK, size_of::<u64>(), 1),
-        array(map::SENT, size_of::<Line>(), replies::LINES),
+        array(map::SENT, size_of::<Line>() * replies::LINES, 1),
         array(map::AMPLIFIERS, size_of::<PortSet>(), 1),
-        array(map::VERIFIED, size_of::<Line>(), verified::LINES),
+        array(map::VERIFIED, size_of::<Line>() * verified::LINES, 1),
         array(map::FIRST_SYNS, size_of::<first_syn::Line>(), first_syn::LINES),
         array(map::SERVICES, size_of::<PortTable>(), 1),
-        array(map::SIGNATURES, size_of::<Table>(), 2),
+        array(map::SIGNATURES, size_of::<[Table; BANKS]>(), 1),
         array(map::SIGNATURE_SPECS, size_of::<Records>(), 2),
     ]
 }
@@ -199,6 +214,10 @@ unsafe impl<T> Sync for Mapped<T> {}
 impl<T> Mapped<T> {
     /// Maps an array of `entries` values that was made to be mapped.
     pub(super) fn new(array: BorrowedFd<'_>, entries: usize) -> Result<Self> {
+        Self::map(array, entries, libc::PROT_READ)
+    }
+
+    fn map(array: BorrowedFd<'_>, entries: usize, protection: i32) -> Result<Self> {
         use std::os::fd::AsRawFd;
         const { assert!(size_of::<T>().is_multiple_of(8), "the kernel rounds entries up to eight bytes") };
         let bytes = size_of::<T>() * entries;
@@ -206,14 +225,7 @@ impl<T> Mapped<T> {
         let bytes = NonZeroUsize::new(bytes.next_multiple_of(4096)).ok_or_else(failed)?;
         // SAFETY: a new mapping at an address of the kernel's choosing; nothing else is touched.
         let memory = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes.get(),
-                libc::PROT_READ,
-                libc::MAP_SHARED,
-                array.as_fd().as_raw_fd(),
-                0,
-            )
+            libc::mmap(std::ptr::null_mut(), bytes.get(), protection, libc::MAP_SHARED, array.as_fd().as_raw_fd(), 0)
         };
         if memory == libc::MAP_FAILED {
             return Err(failed());
@@ -231,6 +243,30 @@ impl<T> Mapped<T> {
     /// Pointers to all entries.
     pub(super) fn iter(&self) -> impl Iterator<Item = *const T> {
         (0..self.entries).filter_map(|index| self.entry(index))
+    }
+}
+
+/// Writes a bank that is not in force, of a section that has one after the other.
+pub(super) fn write_bank<T: aya::Pod>(section: BorrowedFd<'_>, bank: u32, value: &T) -> Result<()> {
+    let banks = Mapped::<T>::map(section, BANKS, libc::PROT_READ | libc::PROT_WRITE)?;
+    if let Some(idle) = banks.entry(bank as usize) {
+        // SAFETY: inside the mapping, which may be written; no packet reads a bank that is not in force, and there is one writer.
+        unsafe { idle.cast_mut().copy_from_nonoverlapping(value, 1) };
+    }
+    Ok(())
+}
+
+impl Mapped<Line> {
+    /// The memory pinned under this name, of so many lines.
+    pub(super) fn memory(pins: &Pins, name: &str, lines: usize) -> Result<Self> {
+        let pinned = sys::open_pinned(&pins.map(name)).map_err(|error| Error::system("open a memory", error))?;
+        Self::new(pinned.as_fd(), lines)
+    }
+
+    /// Whether it holds this trace, by the clock of the filter.
+    pub(super) fn remembers(&self, trace: Trace, now: Moment, span: Span) -> bool {
+        // SAFETY: a live entry of the mapping; a line is read word by word, volatile.
+        self.entry(trace.line(self.entries)).is_some_and(|line| unsafe { &*line }.remembers(trace, now, span))
     }
 }
 

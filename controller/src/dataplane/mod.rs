@@ -182,10 +182,10 @@ impl Dataplane {
         let tries = Tries {
             v4: typed(open(map::LISTS_V4)?, Map::ArrayOfMaps, ArrayOfMaps::try_from)?,
             v6: typed(open(map::LISTS_V6)?, Map::ArrayOfMaps, ArrayOfMaps::try_from)?,
-            prefilter: typed(open(map::PREFILTER)?, Map::Array, Array::try_from)?,
+            prefilter: open(map::PREFILTER)?,
         };
         let signatures = SignatureMaps {
-            tables: typed(open(map::SIGNATURES)?, Map::Array, Array::try_from)?,
+            tables: open(map::SIGNATURES)?,
             records: typed(open(map::SIGNATURE_SPECS)?, Map::Array, Array::try_from)?,
         };
         let config = typed(open(map::CONFIG)?, Map::Array, Array::try_from)?;

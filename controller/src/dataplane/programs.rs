@@ -11,7 +11,7 @@ use floodwall_common::config::Config;
 
 use super::device::{AttachMode, Device};
 use super::error::{Error, Result};
-use super::maps::{Pins, in_object};
+use super::maps::{Pins, in_object, kept_sections};
 use super::sys::{self, Hook};
 use super::{object, root_cause};
 
@@ -38,27 +38,26 @@ pub(super) fn load(pins: &Pins, constants: &Constants<'_>) -> Result<Ebpf> {
         .override_global(constant::COUNTERS, &counters, true)
         .override_global(constant::TICK_NS, &tick_ns, true)
         .map_max_entries(map::CPUS, constants.cpus);
-    for name in map::ALL.into_iter().filter(|name| *name != map::SOURCES) {
+    for name in map::ALL.into_iter().filter(|name| !kept_sections().any(|kept| kept == *name)) {
         loader.map_pin_path(in_object(name), pins.map(name));
     }
     let object = loader.load(object::bytes()).map_err(|error| match os_error(&error) {
         Some(source) => Error::privileged("create the filter's maps", source),
         None => Error::Rejected { reason: root_cause(&error) },
     })?;
-    share_sources(pins, &object)?;
+    kept_sections().try_for_each(|name| share(pins, &object, name))?;
     Ok(object)
 }
 
-/// Gives the programs the pinned source table. The loader writes zeros into the map of a section, so it was not given the
+/// Gives the programs what is pinned under this name. The loader writes zeros into the map of a section, so it was not given the
 /// pinned one but has made its own; programs name their maps by descriptors, and those are handed to the kernel later.
-fn share_sources(pins: &Pins, object: &Ebpf) -> Result<()> {
-    let name = in_object(map::SOURCES);
-    let Some(Map::Array(own)) = object.map(name) else {
-        return Err(Error::Rejected { reason: format!("the object has no map {name}") });
+fn share(pins: &Pins, object: &Ebpf, name: &str) -> Result<()> {
+    let Some(Map::Array(own)) = object.map(in_object(name)) else {
+        return Err(Error::Rejected { reason: format!("the object has no map {}", in_object(name)) });
     };
-    sys::open_pinned(&pins.map(map::SOURCES))
+    sys::open_pinned(&pins.map(name))
         .and_then(|pinned| sys::redirect(own.fd().as_fd(), pinned.as_fd()))
-        .map_err(|source| Error::privileged("open the source table", source))
+        .map_err(|source| Error::privileged("open the filter's maps", source))
 }
 
 /// The two programs of the object: for linear frames, and for frames in fragments.

@@ -6,11 +6,11 @@ use aya::maps::{Array, Map, MapData};
 use floodwall_common::abi::map;
 use floodwall_common::config::Config;
 use floodwall_common::limits::{Rate, RateSpec};
-use floodwall_common::memory::Line;
 use floodwall_common::services::{Cap, NAME_BYTES, PortTable, SERVICE_SLOTS, ServiceRecord, Transport};
 use floodwall_common::verified;
 
 use super::error::{Error, Result};
+use super::maps::Mapped;
 use super::text::{padded, unpadded};
 use super::{Dataplane, Pins, root_cause, typed};
 
@@ -85,10 +85,8 @@ impl Dataplane {
     /// Where the maps cannot be read.
     pub fn is_verified(&self, source: u64) -> Result<bool> {
         let trace = verified::trace(&self.config()?.key, source);
-        let data = MapData::from_pin(self.pins.map(map::VERIFIED)).map_err(|error| failed("open", &error))?;
-        let lines: Array<MapData, [u64; 2]> = typed(data, Map::Array, Array::try_from)?;
-        let words = lines.get(&(trace.line(verified::LINES) as u32), 0).map_err(|error| failed("read", &error))?;
-        Ok(Line::from_words(words).remembers(trace, self.clock()?.now(), verified::SPAN))
+        let memory = Mapped::memory(&self.pins, map::VERIFIED, verified::LINES)?;
+        Ok(memory.remembers(trace, self.clock()?.now(), verified::SPAN))
     }
 }
 

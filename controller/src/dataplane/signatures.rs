@@ -4,6 +4,7 @@
 //! number had counted before is kept beside its definition: counters are written by the kernel half only.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aya::maps::{Array, MapData, MapError};
@@ -14,6 +15,7 @@ use floodwall_common::signatures::table::Table;
 use floodwall_common::signatures::{Action, Record, Records, SIGNATURES, Shape, SignatureState};
 
 use super::error::{Error, Result};
+use super::maps::write_bank;
 use super::text::{padded, unpadded};
 use super::{Dataplane, root_cause, sys};
 
@@ -50,7 +52,7 @@ impl Signature {
 
 /// The maps of the signatures.
 pub(super) struct SignatureMaps {
-    pub(super) tables: Array<MapData, Table>,
+    pub(super) tables: MapData,
     pub(super) records: Array<MapData, Records>,
 }
 
@@ -152,7 +154,7 @@ impl Dataplane {
         let compiled = CompiledSignatures::new(self.records(wanted, config.signatures)?, bank)?;
         // By reference: half a megabyte is no value for a stack.
         let (table, records): (&Table, &Records) = (&compiled.table, &compiled.records);
-        self.signatures.tables.set(bank, table, 0).map_err(unwritable)?;
+        write_bank(self.signatures.tables.fd().as_fd(), bank, table)?;
         self.signatures.records.set(bank, records, 0).map_err(unwritable)?;
         self.change(Some(expected), |config| config.signatures = compiled.state)
     }

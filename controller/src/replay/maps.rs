@@ -8,7 +8,7 @@ use floodwall_common::closer::{self, Closer, look_closer};
 use floodwall_common::config::{Config, Mode};
 use floodwall_common::cookie::CookieMode;
 use floodwall_common::decide::{World, decide};
-use floodwall_common::limiter::{BUCKETS, Bucket, GATE_CELLS, Gate, pass_gate, pass_table};
+use floodwall_common::limiter::{BUCKETS, Bucket, GATE_CELLS, Gate, pass_gate, pass_table, refuses};
 use floodwall_common::lists::{List, ListState};
 use floodwall_common::memory::{Line, Span, Trace};
 use floodwall_common::meter::{Amount, Machine, Meter};
@@ -214,7 +214,7 @@ impl<'c, L: FnMut(List, Source) -> bool> World<'c> for Judge<'c, '_, L> {
     }
 
     fn look_closer(&mut self, frame: Frame<'_>, key: u64, kind: Kind) -> Closer {
-        look_closer(frame, key, self.config.meters(kind), self)
+        look_closer(frame, key, kind, self.config, self)
     }
 
     fn has_cookie(&mut self, _: Frame<'_>) -> bool {
@@ -249,6 +249,11 @@ impl<L> closer::Memory for Judge<'_, '_, L> {
 
     fn is_amplifier(&self, port: u16) -> bool {
         self.tables.amplifiers.has(port)
+    }
+
+    fn refuses(&self, key: u64, meter: &Meter) -> bool {
+        let place = self.config.key.place(meter.secret(), key);
+        refuses(&self.tables.gate[place.cell()], &self.tables.table[place.bucket()], place, meter, self.tables.now)
     }
 
     fn service(&self, transport: Transport, port: u16) -> u8 {
