@@ -38,6 +38,9 @@ pub(crate) struct Options {
     /// The beginning of a version, such as 6.1, or `newest`; may be given several times
     #[arg(long, value_name = "VERSION", default_values = KERNELS)]
     kernel: Vec<String>,
+    /// Only these tests, beside the question whether the filter loads, which is always asked; may be given several times
+    #[arg(long, value_name = "TEST", value_parser = payload::TESTS)]
+    only: Vec<String>,
     /// Only say which kernels the mirror has
     #[arg(long)]
     list: bool,
@@ -58,7 +61,7 @@ pub(crate) fn vm(options: &Options) -> Result<()> {
         list(&archive);
         return Ok(());
     }
-    let payload = payload::build(&directory)?;
+    let payload = payload::build(&directory, &options.only)?;
     let rows: Vec<Row> = options.kernel.iter().map(|wanted| examine(&archive, &payload, wanted)).collect();
     if options.json {
         println!("{}", report::json(&rows));

@@ -12,17 +12,13 @@ use crate::{command, system};
 
 /// The C library comes with the compiler for linking statically, so no other target has to be installed.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// What is run, with its arguments, in this order.
-const RUNS: [(&str, &str); 8] = [
-    ("probe", ""),
-    ("budget", "--nocapture"),
-    ("table", ""),
-    ("differential", "--nocapture"),
-    ("lists", ""),
-    ("lifecycle", ""),
-    ("replies", ""),
-    ("traffic_control", ""),
-];
+/// Asks whether the filter loads: run before all tests.
+const PROBE: &str = "probe";
+/// The tests, in this order.
+pub(super) const TESTS: [&str; 7] =
+    ["budget", "table", "differential", "lists", "lifecycle", "replies", "traffic_control"];
+/// Those of them that say what they have measured.
+const TALKING: [&str; 2] = ["budget", "differential"];
 const INIT: &str = include_str!("init.sh");
 
 /// The archive without the kernel's own modules.
@@ -30,8 +26,8 @@ pub(super) struct Payload {
     pub(super) archive: PathBuf,
 }
 
-/// Builds it, anew where the sources have changed.
-pub(super) fn build(vm: &Path) -> Result<Payload> {
+/// Builds it, anew where the sources have changed. `only` names the tests that are run; all where it is empty.
+pub(super) fn build(vm: &Path, only: &[String]) -> Result<Payload> {
     let programs = compile(&vm.join("build"))?;
     let root = vm.join("root");
     if root.exists() {
@@ -41,8 +37,9 @@ pub(super) fn build(vm: &Path) -> Result<Payload> {
         fs::create_dir_all(root.join(directory))?;
     }
     write_program(&root.join("init"), INIT.as_bytes())?;
-    let runs = RUNS.map(|(name, arguments)| format!("{name} {arguments}\n"));
-    fs::write(root.join("payload"), runs.concat())?;
+    let tests = TESTS.into_iter().filter(|test| only.is_empty() || only.iter().any(|wanted| wanted == test));
+    let line = |name: &str| format!("{name} {}\n", if TALKING.contains(&name) { "--nocapture" } else { "" });
+    fs::write(root.join("payload"), std::iter::once(PROBE).chain(tests).map(line).collect::<String>())?;
     for (name, program) in programs {
         copy(&program, &root.join("payload.d").join(name))?;
     }
@@ -59,8 +56,8 @@ fn compile(target_dir: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut cargo = command::cargo();
     cargo.args(["build", "--locked", "--target", TARGET, "--message-format", "json-render-diagnostics"]);
     cargo.arg("--target-dir").arg(target_dir);
-    cargo.args(["--package", "floodwall", "--package", "floodwall-tests", "--bin", "floodwall", "--bin", "probe"]);
-    cargo.args(RUNS.iter().filter(|(name, _)| *name != "probe").flat_map(|(name, _)| ["--test", name]));
+    cargo.args(["--package", "floodwall", "--package", "floodwall-tests", "--bin", "floodwall", "--bin", PROBE]);
+    cargo.args(TESTS.iter().flat_map(|name| ["--test", name]));
     cargo.env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
     // An archive in memory: what is not needed there only makes the boot longer.
     cargo.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_PROFILE_DEV_STRIP", "true");
@@ -71,7 +68,7 @@ fn compile(target_dir: &Path) -> Result<Vec<(String, PathBuf)>> {
     }
     let programs = executables(&String::from_utf8_lossy(&output.stdout));
     let is_built = |name: &&str| programs.iter().any(|(built, _)| built == name);
-    match RUNS.iter().map(|(name, _)| *name).chain(["floodwall"]).find(|name| !is_built(name)) {
+    match TESTS.into_iter().chain([PROBE, "floodwall"]).find(|name| !is_built(name)) {
         Some(missing) => bail!("cargo has not said where it built `{missing}`"),
         None => Ok(programs),
     }
