@@ -227,8 +227,9 @@ fn nginx(topology: &Topology, place: &Place) -> Result<Server> {
     std::fs::create_dir_all(&directory)?;
     let configuration = directory.join("nginx.conf");
     let path = directory.display();
+    // One process, so that nothing is left when it is ended.
     let text = format!(
-        "daemon off; pid {path}/pid; error_log {path}/error.log; events {{ worker_connections 4096; }}\n\
+        "daemon off; master_process off; pid {path}/pid; error_log {path}/error.log; events {{ worker_connections 4096; }}\n\
          http {{ access_log off; client_body_temp_path {path}/b; proxy_temp_path {path}/p; fastcgi_temp_path {path}/f;\n\
          uwsgi_temp_path {path}/u; scgi_temp_path {path}/s;\n\
          server {{ listen {PORT}; listen [::]:{PORT}; return 204; }} }}\n"
