@@ -66,6 +66,7 @@ impl Closer {
             found if found == Reason::NoService as u8 => Some(Reason::NoService),
             found if found == Reason::UnsolicitedReply as u8 => Some(Reason::UnsolicitedReply),
             found if found == Reason::ServiceCap as u8 => Some(Reason::ServiceCap),
+            found if found == Reason::OutOfState as u8 => Some(Reason::OutOfState),
             _ => Some(Reason::FirstSyn),
         }
     }
@@ -97,6 +98,9 @@ pub fn look_closer(frame: Frame<'_>, key: u64, kind: Kind, config: &Config, memo
     {
         return Closer::because(Reason::UnsolicitedReply);
     }
+    if meters.ask(Ask::STATE) && is_out_of_state(Conversation::of_answer(&ends), key, memory) {
+        return Closer::because(Reason::OutOfState);
+    }
     if meters.ask(Ask::FIRST_SYN)
         && !memory.is_verified(key)
         && let Some(connection) = Conversation::of_answer(&ends)
@@ -117,6 +121,12 @@ pub(crate) const fn is_locked_out(service: u8, meters: &Meters) -> bool {
 #[inline(always)]
 pub(crate) fn answers_nothing(claim: Option<Conversation>, memory: &impl Memory) -> bool {
     claim.is_some_and(|answered| !memory.has_sent(answered))
+}
+
+/// Whether nobody here has spoken on this connection lately, nor with this source.
+#[inline(always)]
+pub(crate) fn is_out_of_state(connection: Option<Conversation>, key: u64, memory: &impl Memory) -> bool {
+    connection.is_some_and(|connection| !memory.has_sent(connection)) && !memory.is_verified(key)
 }
 
 /// Whether the cap of the service refuses the source whatever else is found: then nothing dear is asked of a flood. What gets a

@@ -1,5 +1,5 @@
 //! The order of the decision: allow list, deny list, what is wrong with the packet, what nobody expects, a service that is
-//! past its cap, replies to nothing, first SYNs, signatures, limits of its source, subnet and network, the cap of its service.
+//! past its cap, replies to nothing, TCP of no connection, first SYNs, signatures, limits of its source, subnet and network, the cap of its service.
 //!
 //! One function, called by the kernel half on the packet, by the controller to explain, and by tests as the model that
 //! the loaded program is compared with.
@@ -7,7 +7,7 @@
 use core::hint::cold_path;
 
 use crate::class::Kind;
-use crate::closer::{Closer, Memory, answers_nothing, is_locked_out, is_past_cap};
+use crate::closer::{Closer, Memory, answers_nothing, is_locked_out, is_out_of_state, is_past_cap};
 use crate::config::Config;
 use crate::limits::Per;
 use crate::lists::{List, ListState};
@@ -132,6 +132,8 @@ pub fn decide_armed<'w, E: Exit>(
         && answers_nothing(Conversation::of_usual_claim(&rest, |port| world.is_amplifier(port)), world)
     {
         Some(Reason::UnsolicitedReply)
+    } else if meters.ask(Ask::STATE) && is_out_of_state(Some(Conversation::of_usual(&rest)), key, world) {
+        Some(Reason::OutOfState)
     } else if meters.ask(Ask::SIGNATURES) && world.may_be_signed(&rest) {
         return None;
     } else {

@@ -246,12 +246,15 @@ impl Ask {
     /// What takes to know the service.
     pub(crate) const A_SERVICE: Self = Self(Self::LOCKDOWN.0 | Self::CAP.0);
     /// Any of what takes a closer look.
-    pub(crate) const A_CLOSER_LOOK: Self = Self(Self::REPLIES.0 | Self::A_SERVICE.0 | Self::FIRST_SYN.0);
+    pub(crate) const A_CLOSER_LOOK: Self =
+        Self(Self::REPLIES.0 | Self::A_SERVICE.0 | Self::FIRST_SYN.0 | Self::STATE.0);
     /// What only the complete decision knows: of some SYNs, and of what passes in no case.
     pub(crate) const SELDOM: Self = Self(Self::BLOCK.0 | Self::FIRST_SYN.0 | Self::COOKIE.0);
 
     /// Whether it is answered with a cookie.
     pub const COOKIE: Self = Self(2_048);
+    /// Whether its connection is known.
+    pub const STATE: Self = Self(4_096);
 
     /// The limits of a level that is wider than a source.
     pub const fn wider(per: Per) -> Self {

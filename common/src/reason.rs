@@ -76,6 +76,8 @@ labelled_enum! {
         SynCookie = 30 => "syn-cookie",
         /// A SYN that would be answered with a cookie, but its subnet gets no more answers now.
         SynAckLimit = 31 => "syn-ack-limit",
+        /// TCP without SYN, of a connection that this host knows nothing of, from a source that is not verified.
+        OutOfState = 32 => "out-of-state",
     }
 }
 
@@ -139,8 +141,10 @@ impl Reason {
             // A trunk port or a DHCP server sees these in peace.
             Self::VlanDepth | Self::Martian => Policy::Chosen(Verdict::Pass),
             // For while a flood lasts: some scanner or embedded device sends bare SYNs, replies are known only where what
-            // this host sends leaves through a protected interface, and a second SYN costs a client a second.
-            Self::BareSyn | Self::UnsolicitedReply | Self::NoService | Self::FirstSyn => Policy::Chosen(Verdict::Pass),
+            // this host sends leaves through a protected interface, as connections are, and a second SYN costs a client a second.
+            Self::BareSyn | Self::UnsolicitedReply | Self::NoService | Self::FirstSyn | Self::OutOfState => {
+                Policy::Chosen(Verdict::Pass)
+            }
         }
     }
 
@@ -202,6 +206,7 @@ impl Reason {
             Self::ServiceCap => "the service is over its cap, and the source has no claim to what is left of it",
             Self::SynCookie => "a SYN, answered with a cookie in place of the stack",
             Self::SynAckLimit => "a SYN whose subnet gets no more answers now",
+            Self::OutOfState => "TCP of a connection that this host knows nothing of",
             Self::NetworkLimit => "its /16 (IPv6: /48) is over a limit for all of it",
         }
     }

@@ -164,12 +164,17 @@ impl Conversation {
     /// The same of usual headers, in which everything has been found.
     #[inline(always)]
     pub(crate) fn of_usual_claim(packet: &Rest<'_>, is_amplifier: impl FnOnce(u16) -> bool) -> Option<Self> {
-        let Rest { from, ports, protocol, .. } = *packet;
-        let is_reply = match Transport::either(protocol) {
+        let is_reply = match Transport::either(packet.protocol) {
             Transport::Tcp => is_tcp_reply(&packet.transport)?,
-            Transport::Udp => is_amplifier(ports.0),
+            Transport::Udp => is_amplifier(packet.ports.0),
         };
-        is_reply.then_some(Self { peer: from, ports, protocol })
+        is_reply.then_some(Self::of_usual(packet))
+    }
+
+    /// What a packet with usual headers is part of.
+    #[inline(always)]
+    pub(crate) const fn of_usual(packet: &Rest<'_>) -> Self {
+        Self { peer: packet.from, ports: packet.ports, protocol: packet.protocol }
     }
 
     /// What a frame that has come in is part of, if this host has begun it. `None` where nobody can have: an ICMP question.

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests panic")]
 
-use floodwall_common::class::{KIND_SLOTS, Kind};
+use floodwall_common::class::{Class, Family, KIND_SLOTS, Kind};
 use floodwall_common::closer::{Closer, Memory, look_closer};
 use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
 use floodwall_common::cookie::Cookies;
@@ -35,7 +35,7 @@ fn limit(per_second: u64, burst: u64) -> Rate {
 
 /// All classes under the same limits; allowed sources under ten packets at once.
 fn config(packets: Rate, bytes: Rate) -> Config {
-    let family = floodwall_common::class::Family::V4;
+    let family = Family::V4;
     Config {
         mode: Mode::Enforce as u32,
         lists: ListState::empty(0).with(List::Allow, family),
@@ -383,6 +383,26 @@ fn past_its_cap_a_service_refuses_strangers_before_anything_dear_is_asked() {
     assert_eq!(model.reason(&frame(3)), Reason::Signature, "of who is verified all is asked");
     assert_eq!(model.reason(&V4::default().frame(UDP, &to(80, udp(0)))), Reason::Signature, "of other ports too");
     assert_eq!(model.reason(&V4::from(DENIED).frame(UDP, &to(443, udp(0)))), Reason::Denied, "lists come first");
+}
+
+#[test]
+fn a_segment_of_no_connection_drops_where_that_is_armed() {
+    let mut config = config(limit(1_000_000, 1_000_000), Rate::Off);
+    let segment = |source: [u8; 4]| V4::from(source).frame(TCP, &to(443, tcp(0x10)));
+    let (stranger, customer) = ([12, 0, 0, 1], [12, 0, 0, 2]);
+    assert_eq!(model(&config).reason(&segment(stranger)), Reason::Passed, "not armed");
+    let of_tcp = Kind::new(Family::V4, Class::Tcp).index() as usize;
+    config.meters[of_tcp].set_ask(Ask::STATE, true);
+    let mut model = model(&config);
+    assert_eq!(model.reason(&segment(stranger)), Reason::OutOfState);
+    assert_eq!(model.reason(&V4::from(stranger).frame(TCP, &to(443, tcp(SYN)))), Reason::Passed, "whoever comes");
+    assert_eq!(model.reason(&V4::from(ALLOWED).frame(TCP, &to(443, tcp(0x10)))), Reason::Allowed);
+    // The SYN-ACK that this host has sent is enough for the third step of the handshake.
+    model.sent.push(Conversation::of_received(Frame::new(&segment(stranger))).unwrap());
+    assert_eq!(model.reason(&segment(stranger)), Reason::Passed);
+    // Who has been here before may have kept a connection for hours.
+    model.verified.push(u64::from(u32::from_be_bytes(customer)));
+    assert_eq!(model.reason(&segment(customer)), Reason::Passed);
 }
 
 #[test]

@@ -169,7 +169,8 @@ const fn reaches_limits(sample: &Sample) -> bool {
         | Reason::BareSyn
         | Reason::UnsolicitedReply
         | Reason::NoService
-        | Reason::FirstSyn => !sample.drops,
+        | Reason::FirstSyn
+        | Reason::OutOfState => !sample.drops,
     }
 }
 

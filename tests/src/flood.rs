@@ -59,6 +59,8 @@ pub enum Kind {
     Udp,
     /// TCP SYNs to this port, with the options that a client has.
     Syn(u16),
+    /// TCP segments to this port, of connections that there are not.
+    Ack(u16),
 }
 
 /// What to send.
@@ -221,6 +223,7 @@ fn frame(kind: Kind, family: u32, target: &Target) -> Result<Vec<u8>> {
             let syn = builder.tcp(40_000, port, 1, 64_240).syn();
             syn.options_raw(&OPTIONS)?.write(&mut frame, &[])?;
         }
+        Kind::Ack(port) => builder.tcp(40_000, port, 1, 64_240).ack(1).psh().write(&mut frame, &[0x66; 18])?,
     }
     Ok(frame)
 }

@@ -353,7 +353,7 @@ fn reconfigure(chance: &mut Chance, kernel: &mut Kernel, state: &mut State) -> R
     // Any reason, and those that are looked for only where they drop. What no service expects is nearly all of it.
     let seldom = [Verdict::Pass, Verdict::Pass, Verdict::Pass, Verdict::Drop];
     kernel.dataplane.set_policy(Reason::NoService, chance.of(&seldom))?;
-    for reason in [chance.of(Reason::ALL), Reason::UnsolicitedReply, Reason::FirstSyn] {
+    for reason in [chance.of(Reason::ALL), Reason::UnsolicitedReply, Reason::FirstSyn, Reason::OutOfState] {
         kernel.dataplane.set_policy(reason, chance.of(Verdict::ALL))?;
     }
     match chance.of(&[Some(Mode::Enforce), Some(Mode::Enforce), Some(Mode::Monitor), None]) {

@@ -67,6 +67,8 @@ pub(crate) fn ask_what_is_armed(config: &mut Config) {
             (Ask::REPLIES, drops.has(Reason::UnsolicitedReply) && egress::CLASSES_WITH_REPLIES.contains(&class)),
             (Ask::SIGNATURES, config.signatures.has(kind)),
             (Ask::LOCKDOWN, drops.has(Reason::NoService) && class != Class::Fragment),
+            // Who answers a cookie is part of no connection yet: only the stack knows him.
+            (Ask::STATE, drops.has(Reason::OutOfState) && class == Class::Tcp && !has_cookies),
             (Ask::FIRST_SYN, drops.has(Reason::FirstSyn) && class == Class::TcpSyn),
             (Ask::COOKIE, has_cookies && class == Class::TcpSyn),
             (Ask::CAP, has_cap && matches!(class, Class::TcpSyn | Class::Tcp | Class::Udp)),

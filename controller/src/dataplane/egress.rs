@@ -17,7 +17,7 @@ use super::sys::{self, Hook};
 use super::{Dataplane, Pins, programs, root_cause, traffic_control, typed};
 
 /// The reasons that are told by what was sent: without that, all of their packets would be dropped.
-pub const NEED_MEMORY: [Reason; 2] = [Reason::UnsolicitedReply, Reason::NoService];
+pub const NEED_MEMORY: [Reason; 3] = [Reason::UnsolicitedReply, Reason::NoService, Reason::OutOfState];
 
 const ATTACH: &str = "attach the program that remembers what is sent";
 

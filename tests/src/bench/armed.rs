@@ -96,7 +96,7 @@ impl Filter {
             kernel.replace_signatures(&all_signatures())?;
         }
         if armed.has(Armed::AllButSignatures) {
-            for reason in [Reason::BareSyn, Reason::FirstSyn] {
+            for reason in [Reason::BareSyn, Reason::FirstSyn, Reason::OutOfState] {
                 kernel.dataplane.set_policy(reason, Verdict::Drop)?;
             }
             let stack = Stack { syncookies: Some(2), timestamps: 2, window_scale: 7 };

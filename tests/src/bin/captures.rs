@@ -95,7 +95,7 @@ fn over_a_link(options: &Options) -> Result<()> {
     let beside = files(&options.beside)?;
     let mut verbs = Vec::new();
     if !options.unarmed {
-        verbs.extend(["policy set bare-syn drop", "policy set unsolicited-reply drop"].map(str::to_owned));
+        verbs.extend(ARMED.map(|reason| format!("policy set {} drop", reason.label())));
     }
     if !options.services.is_empty() {
         let (tcp, udp) = (ports(options, "tcp/"), ports(options, "udp/"));
@@ -140,13 +140,16 @@ fn ports<'a>(options: &'a Options, protocol: &str) -> Vec<&'a str> {
     options.services.iter().filter_map(|port| port.strip_prefix(protocol)).collect()
 }
 
+/// The policies that are at drop where filters are armed.
+const ARMED: [Reason; 2] = [Reason::BareSyn, Reason::UnsolicitedReply];
+
 fn play(path: &Path, options: &Options) -> Result<Played> {
     let frames = read(path)?;
     let host = protected(&frames)?;
     let mut kernel = Kernel::load(Time::Test)?;
     kernel.dataplane.set_mode(Mode::Enforce)?;
     if !options.unarmed {
-        for reason in [Reason::BareSyn, Reason::UnsolicitedReply] {
+        for reason in ARMED {
             kernel.dataplane.set_policy(reason, Verdict::Drop)?;
         }
     }
