@@ -25,6 +25,7 @@ pub mod lockout;
 pub mod metrics;
 pub mod past;
 pub mod peers;
+pub mod picture;
 pub mod prefixes;
 pub mod preview;
 pub mod replay;

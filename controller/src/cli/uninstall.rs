@@ -23,7 +23,7 @@ pub(super) async fn run(global: &Global, purge: bool) -> anyhow::Result<()> {
     }
     let gone = dataplane::uninstall(&Pins::new(&global.bpffs), &dataplane::devices().await?)?;
     if gone.directory.is_some() && !purge {
-        record(&global.history);
+        record(global, Vec::new());
     }
     let mut removed: Vec<PathBuf> = gone.directory.into_iter().collect();
     removed.extend(remove_socket(&global.socket)?);

@@ -17,9 +17,11 @@ use floodwall_common::reason::{Reason, Verdict};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use apply::service_in_words;
 pub use apply::{Change, Plan, PreparedPlan};
 pub use read::{DEFAULT_PATH, Origins, Source};
 pub use save::save_limit;
+pub(crate) use signatures::signature_in_words;
 pub use signatures::{ActionName, Amplifiers, Field, Signature};
 
 use crate::api::{RateView, ServiceView};

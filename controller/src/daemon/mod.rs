@@ -9,6 +9,7 @@ mod detection;
 mod guard;
 mod http;
 mod measures;
+mod recent;
 mod sampling;
 mod server;
 mod service_manager;
@@ -18,6 +19,7 @@ mod watching;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use floodwall_common::config::Mode;
@@ -27,6 +29,8 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use self::measures::Automatic;
+use self::recent::Recent;
+use self::server::Caller;
 use crate::api::{Reloaded, SCHEMA_VERSION};
 use crate::configuration::{Change, DEFAULT_PATH, Plan, ReasonLabel, Source};
 use crate::dataplane::{self, Dataplane, Device, EgressHook, MadeOf, NEED_MEMORY, Outcome, Pins};
@@ -34,6 +38,7 @@ use crate::exit::{Exit, Failure, describe};
 use crate::incident::{Incident, Store};
 use crate::past::Past;
 use crate::peers::Peer;
+use crate::picture::Picture;
 use crate::respond::Policies;
 use crate::snapshot::{ListSizes, Snapshot};
 use crate::talkers::Talkers;
@@ -111,6 +116,7 @@ pub(crate) struct Daemon {
     talkers: Mutex<Talkers>,
     past: Mutex<Past>,
     check_up: check_up::State,
+    recent: Mutex<Recent>,
     views: watch::Sender<View>,
     options: Options,
     /// Known until the lists change or an entry ends: counting them is a walk.
@@ -226,9 +232,42 @@ impl Daemon {
         Ok(reloaded)
     }
 
+    /// Changes something, and says what that has changed. What cannot be read is not told, which is no reason not to do it.
+    pub(crate) fn change<T>(
+        &self,
+        work: impl FnOnce(&mut Dataplane) -> anyhow::Result<T>,
+    ) -> anyhow::Result<(T, Vec<Change>)> {
+        let mut plane = self.dataplane();
+        let before = Picture::of(&plane).ok();
+        let done = work(&mut plane)?;
+        let both = before.zip(Picture::of(&plane).ok());
+        Ok((done, both.map(|(before, after)| before.changes_to(&after)).unwrap_or_default()))
+    }
+
+    /// Writes down what somebody has changed, and tells him where another has changed the same lately.
+    fn record_of(&self, who: &Caller, entry: history::Entry) {
+        self.record(&entry);
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(told) = recent.take(who.peer.session(), entry, Instant::now()) {
+            who.tell(told);
+        }
+    }
+
     /// Writes down who changed what. The change holds whether or not that can be done.
     pub(crate) fn record(&self, entry: &history::Entry) {
-        info!(user = entry.user, uid = entry.uid, pid = entry.pid, change = entry.change, "changed");
+        let details = entry.details.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let (from, why) = (entry.from.map(|from| from.to_string()), entry.why.as_deref());
+        info!(
+            user = entry.user,
+            uid = entry.uid,
+            pid = entry.pid,
+            from,
+            change = entry.change,
+            details,
+            why,
+            "changed"
+        );
+        self.check_up.has_changed(entry.origin());
         if let Err(error) = history::append(&self.options.history, entry) {
             warn!(%error, path = %self.options.history.display(), "who changed what cannot be written down");
         }
@@ -323,6 +362,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         talkers: Mutex::default(),
         past: Mutex::default(),
         check_up: check_up::State::default(),
+        recent: Mutex::default(),
         views,
         options: options.clone(),
         list_sizes: Mutex::default(),
@@ -416,7 +456,8 @@ async fn reload_on_signal(daemon: &Arc<Daemon>, mut hangup: Signal) {
         match daemon.reload(None).await {
             Ok(reloaded) if reloaded.changes.is_empty() => info!("reloaded: nothing has changed"),
             Ok(reloaded) => {
-                daemon.record(&history::Entry::of_this_process("signal", reloaded.in_words()));
+                let entry = history::Entry::of_this_process("signal", reloaded.in_words());
+                daemon.record(&entry.with(reloaded.changes));
             }
             Err(error) => error!("not reloaded, all is as it was: {}", describe(&error)),
         }
