@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod audit;
+pub mod capabilities;
 pub mod cli;
 pub mod configuration;
 pub mod control;

@@ -67,7 +67,7 @@ impl Stand {
         let exit = self.run(&rest).wait().unwrap();
         let log = std::fs::read_to_string(self.place.log()).unwrap();
         assert_eq!(exit.code(), Some(4), "without {missing}: {log}");
-        assert!(log.contains(&format!("CAP_{}", missing.to_uppercase())), "without {missing}: {log}");
+        assert!(log.contains(&format!("CAP_{} is missing", missing.to_uppercase())), "without {missing}: {log}");
     }
 }
 

@@ -125,6 +125,33 @@ fn a_denied_flood_does_not_leak_while_the_daemon_hangs() {
     daemon.stop().unwrap();
 }
 
+/// The ring of samples is full after a third of it: what did not fit is counted, and what comes later is read again.
+#[test]
+fn f64_a_reader_that_is_late_loses_samples_tells_how_many_and_goes_on() {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
+    let daemon = run(&topology, &place);
+    let process = Pid::from_raw(daemon.pid() as i32);
+    let flood = |seconds| {
+        let flood = Flood::udp(1_000, 20_000, Duration::from_secs(seconds));
+        flood.start(&topology.world, topology.target().unwrap(), 0).unwrap().join().unwrap().unwrap().packets()
+    };
+    assert_eq!(status(&topology.server, &place).unwrap()["samples_lost"], 0);
+    kill(process, Signal::SIGSTOP).unwrap();
+    let sent = flood(10);
+    kill(process, Signal::SIGCONT).unwrap();
+    let lost = wait_for("the loss to be told", || status(&topology.server, &place).ok()?["samples_lost"].as_u64());
+    assert!(lost.as_ref().is_ok_and(|lost| (1_000..sent).contains(lost)), "{lost:?} of {sent}");
+    // Counters are exact all the same, and the next seconds are seen.
+    let counted = || floodwall_tests::daemon::all_packets(&status(&topology.server, &place).unwrap()) >= sent;
+    wait_for("all to be counted", || counted().then_some(())).unwrap();
+    flood(1);
+    let top = || serde_json::from_str::<serde_json::Value>(&verb(&topology, &place, "top --json")).unwrap();
+    wait_for("samples", || (top()["samples"].as_u64() > Some(100)).then_some(())).unwrap();
+    daemon.stop().unwrap();
+}
+
 #[test]
 fn a_new_filter_is_tried_before_it_is_attached_and_leaves_no_trace_of_it() {
     let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());

@@ -19,6 +19,7 @@ mod watch;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -39,7 +40,8 @@ use crate::api::{
     Reloaded, Status,
 };
 use crate::configuration::{
-    self, Change, Configuration, DEFAULT_METRICS, DEFAULT_PATH, LogFormat, Quantity, READ_GROUP, Source, save_limit,
+    self, Change, Configuration, DEFAULT_METRICS, DEFAULT_PATH, LastGood, LogFormat, Quantity, READ_GROUP, Source,
+    save_limit,
 };
 use crate::control::{limit_key, limit_name};
 use crate::daemon;
@@ -183,7 +185,10 @@ async fn once(cli: Cli) -> anyhow::Result<Exit> {
 
 /// Flags count more than the file, and that more than the defaults.
 async fn start(global: &Global, options: Run) -> anyhow::Result<Exit> {
-    let source = Source::find(global.config.as_deref())?;
+    let found = Source::find(global.config.as_deref());
+    let kept = LastGood::beside(&global.history).instead_of(global.config.as_deref());
+    let is_kept = kept.is_some();
+    let source = if is_kept { kept } else { found? };
     let file = source.as_ref().map(|source| source.configuration.clone()).unwrap_or_default();
     let metrics = match (options.metrics, &file.metrics) {
         (Some(metrics), _) => metrics,
@@ -199,6 +204,14 @@ async fn start(global: &Global, options: Run) -> anyhow::Result<Exit> {
     }
     let api = api(&options, &file)?;
     log_to_stderr(options.log_json || file.log == Some(LogFormat::Json));
+    if is_kept {
+        let file = global.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
+        tracing::error!(
+            file = %file.display(),
+            "the configuration file is gone: this start takes what came in force last, but its mode, which stays what it is, monitor \
+             after a reboot. Put the file back, then `floodwall reload`"
+        );
+    }
     let respond = file.policies(options.respond);
     let interfaces =
         if options.interfaces.is_empty() { file.interfaces.unwrap_or_default() } else { options.interfaces };

@@ -5,6 +5,7 @@
 
 pub mod access;
 mod check_up;
+mod deadline;
 mod detection;
 mod guard;
 mod http;
@@ -19,7 +20,7 @@ mod watching;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use floodwall_common::config::Mode;
@@ -28,11 +29,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use self::deadline::Deadline;
 use self::measures::Automatic;
 use self::recent::Recent;
 use self::server::Caller;
 use crate::api::{Reloaded, SCHEMA_VERSION};
-use crate::configuration::{Change, DEFAULT_PATH, Plan, ReasonLabel, Source};
+use crate::configuration::{Change, DEFAULT_PATH, LastGood, Plan, ReasonLabel, Source};
 use crate::dataplane::{self, Dataplane, Device, EgressHook, MadeOf, NEED_MEMORY, Outcome, Pins};
 use crate::exit::{Exit, Failure, describe};
 use crate::incident::{Incident, Store};
@@ -43,6 +45,10 @@ use crate::respond::Policies;
 use crate::snapshot::{ListSizes, Snapshot};
 use crate::talkers::Talkers;
 use crate::{control, history, lockout, self_test};
+
+/// How long loading and attaching may take, all interfaces together: it is half a second, and half a minute in an emulator. A service
+/// manager waits for 90 s.
+const LONGEST_LOAD: Duration = Duration::from_secs(60);
 
 /// What is said when a trial has ended.
 const NOT_CONFIRMED: &str = "drops were real on trial, and nobody has confirmed them: nothing is dropped any more; `floodwall mode \
@@ -88,6 +94,13 @@ impl Options {
     fn overrule(&self, source: &mut Source) {
         if self.mode.is_some() {
             source.configuration.mode = None;
+        }
+    }
+
+    /// Keeps what has come in force, for a start without its file.
+    fn keep(&self, source: &Source) {
+        if let Err(error) = LastGood::beside(&self.history).keep(source) {
+            warn!(%error, "the configuration that came in force cannot be kept for a start without its file");
         }
     }
 
@@ -202,7 +215,8 @@ impl Daemon {
         let work = move || {
             let none =
                 || Failure::new(Exit::Configuration, format!("there is no {DEFAULT_PATH}")).hint("run --config <path>");
-            let mut source = Source::find(daemon.options.file.as_deref())?.ok_or_else(none)?;
+            let found = Source::find(daemon.options.file.as_deref())?.ok_or_else(none)?;
+            let mut source = found.clone();
             daemon.options.overrule(&mut source);
             let automatic = source.configuration.automatic();
             let plan = Plan::new(&daemon.dataplane(), &source, Some(&automatic))?;
@@ -213,6 +227,7 @@ impl Daemon {
             let config = plane.config()?;
             drop(plane);
             report(&changes);
+            daemon.options.keep(&found);
             let confirm_within_s = confirm_s.filter(|_| config.is_on_trial() && !changes.is_empty());
             daemon.forget_list_sizes();
             let needs_restart = daemon.options.needs_restart(&source);
@@ -329,6 +344,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let socket = server::bind_unix(&options.socket, server::GROUP)?;
     let read = server::bind_read(&options.socket, &options.read_group)?;
     let mut is_tested = false;
+    let in_time = Deadline::new(LONGEST_LOAD, end_late);
     for device in wanted {
         if !is_tested && plane.takes_new_program(device)? {
             let frames = self_test::run(&plane)?;
@@ -341,6 +357,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             Err(error) => warn!(interface = device.name, %error, "unsolicited replies cannot be told"),
         }
     }
+    drop(in_time);
     let devices = dataplane::devices().await?;
     let mut source = options.source.clone().unwrap_or_default();
     options.overrule(&mut source);
@@ -348,6 +365,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let automatic = source.configuration.automatic();
     let changes = Plan::new(&plane, &source, Some(&automatic))?.prepare()?.apply(&mut plane, &devices, None)?;
     report(&changes);
+    options.source.iter().for_each(|source| options.keep(source));
     if let Some(mode) = options.mode {
         first_mode(&mut plane, mode, options.confirm_s)?;
     }
@@ -442,6 +460,15 @@ fn first_mode(plane: &mut Dataplane, mode: Mode, confirm_s: Option<u64>) -> anyh
         _ => plane.set_mode(mode)?,
     }
     Ok(())
+}
+
+/// Ends a start that the kernel keeps waiting. What it works on for this process it then gives up.
+fn end_late() {
+    error!(
+        seconds = LONGEST_LOAD.as_secs(),
+        "the kernel has not taken the filter in time, so the start is given up: report this with `uname -r`"
+    );
+    std::process::exit(Exit::Environment as i32);
 }
 
 fn report(changes: &[Change]) {
