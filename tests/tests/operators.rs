@@ -49,7 +49,8 @@ impl Stand {
     fn last(&self, change: &str) -> (Value, Value, Value) {
         let all = self.changes();
         let of = all.iter().rev().find(|entry| entry["change"].as_str().unwrap().starts_with(change));
-        let of = of.unwrap_or_else(|| panic!("{change}: {all:?}")).clone();
+        assert!(of.is_some(), "{change}: {all:?}");
+        let of = of.unwrap().clone();
         let detail = of["details"][0].clone();
         (of, detail["from"].clone(), detail["to"].clone())
     }
