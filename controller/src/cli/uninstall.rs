@@ -10,7 +10,7 @@ use super::args::Global;
 use super::client::Client;
 use super::{print, record, show};
 use crate::api::{DEFAULT_SOCKET, SCHEMA_VERSION, Uninstalled};
-use crate::configuration;
+use crate::configuration::{self, LastGood};
 use crate::dataplane::{self, Pins};
 use crate::exit::{Exit, Failure};
 use crate::history;
@@ -46,6 +46,7 @@ fn files(global: &Global) -> Vec<PathBuf> {
     files.extend(directory_or_file(&global.history, history::DEFAULT_PATH));
     if global.history != Path::new(history::DEFAULT_PATH) {
         files.push(history::put_aside(&global.history));
+        files.push(LastGood::beside(&global.history).path().to_owned());
     }
     files
 }

@@ -23,6 +23,11 @@ impl LastGood {
         Self(history.with_file_name("last-good.toml"))
     }
 
+    /// The file that it is kept in.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Keeps what has come in force. Lists in files of their own are named, not copied.
     ///
     /// # Errors
