@@ -29,6 +29,12 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// The header by which both sides name their version.
 pub const VERSION_HEADER: &str = "floodwall-api";
 
+/// The header by which a caller says why he changes something.
+pub const WHY_HEADER: &str = "floodwall-why";
+
+/// The header of an answer that has a word for whoever asked, beside the answer.
+pub const TOLD_HEADER: &str = "floodwall-told";
+
 /// Where the socket is unless somebody says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/floodwall/floodwall.sock";
 
@@ -299,6 +305,15 @@ pub struct LimitsChange {
     /// Also limits of zero, which block.
     #[serde(default)]
     pub force: bool,
+}
+
+impl LimitsChange {
+    /// Which limits it is of.
+    pub fn in_words(&self) -> String {
+        let name = |limit: &LimitView| format!("{} per {}", limit.name, limit.per);
+        let names: Vec<_> = self.limits.iter().map(name).collect();
+        if names.is_empty() { "reset".to_owned() } else { names.join(", ") }
+    }
 }
 
 /// What the operator has chosen for the reasons that are his.

@@ -463,6 +463,7 @@ pub struct ListPlan {
     lists: [BTreeMap<IpNet, Listed>; 2],
     clock: Clock,
     generation: u64,
+    before: [usize; 2],
     changed: ListChanged,
 }
 
@@ -487,6 +488,11 @@ impl ListPlan {
         self.lists[list as usize].values()
     }
 
+    /// How many entries a list had before.
+    pub const fn entries_before(&self, list: List) -> usize {
+        self.before[list as usize]
+    }
+
     /// What is on the lists now. Ended entries go.
     ///
     /// # Errors
@@ -501,7 +507,8 @@ impl ListPlan {
             Ok(entries.filter(live).map(|entry| (entry.prefix, entry)).collect())
         };
         let lists = [read(List::Allow)?, read(List::Deny)?];
-        Ok(Self { lists, clock, generation, changed: ListChanged::default() })
+        let before = lists.each_ref().map(BTreeMap::len);
+        Ok(Self { lists, clock, generation, before, changed: ListChanged::default() })
     }
 
     /// Works in a change of a list.

@@ -1,9 +1,11 @@
 //! Files that are written whole or not at all.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
 
-/// Puts a file with this text in the place of the one that may be there, by one rename.
+/// Puts a file with this text in the place of the one that may be there, by one rename, once it is on the disk: a machine that
+/// loses its power has the one or the other.
 ///
 /// # Errors
 /// Where it cannot be written; the one before stays.
@@ -12,6 +14,8 @@ pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
         std::fs::create_dir_all(directory)?;
     }
     let aside = path.with_extension("new");
-    std::fs::write(&aside, text)?;
+    let mut file = File::create(&aside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
     std::fs::rename(aside, path)
 }

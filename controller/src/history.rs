@@ -12,6 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::unistd::{Uid, User, getpid, getuid};
 use serde::{Deserialize, Serialize};
 
+use crate::configuration::Change;
+
 /// Where it is unless somebody says otherwise.
 pub const DEFAULT_PATH: &str = "/var/lib/floodwall/history.ndjson";
 /// What the entry of a drill begins with, and that of somebody who was reached by it.
@@ -36,8 +38,42 @@ pub struct Entry {
     pub pid: i32,
     /// Through the daemon's socket, by the maps without a daemon, or by the daemon itself.
     pub through: String,
-    /// What he changed.
+    /// From where he is logged in, or showed the token, where that is to be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<IpAddr>,
+    /// What he did.
     pub change: String,
+    /// What that has changed, from what, and to what. A list has its sizes and the first prefixes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<Change>,
+    /// Why, in his words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// Whose word a change was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Somebody's, by a verb, the API, the file or a signal.
+    Operator,
+    /// The daemon's own: what others had undone, and trials that ended.
+    Daemon,
+    /// What detection has found.
+    Detection,
+}
+
+impl Origin {
+    /// All of them, by their number.
+    pub const ALL: [Self; 3] = [Self::Operator, Self::Daemon, Self::Detection];
+
+    /// The name that leaves the process.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Daemon => "daemon",
+            Self::Detection => "detection",
+        }
+    }
 }
 
 impl Entry {
@@ -50,14 +86,43 @@ impl Entry {
     pub fn of_token(from: IpAddr, change: impl Into<String>) -> Self {
         let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let (user, through) = ("api token".to_owned(), format!("tcp {from}"));
-        Self { unix_s, user, uid: u32::MAX, pid: 0, through, change: change.into() }
+        let (from, change) = (Some(from), change.into());
+        Self { unix_s, user, uid: u32::MAX, pid: 0, through, from, change, details: Vec::new(), why: None }
     }
 
     /// A change of now.
     pub fn new(uid: u32, pid: i32, through: &str, change: impl Into<String>) -> Self {
         let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let user = User::from_uid(Uid::from_raw(uid)).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
-        Self { unix_s, user, uid, pid, through: through.to_owned(), change: change.into() }
+        let (through, change) = (through.to_owned(), change.into());
+        Self { unix_s, user, uid, pid, through, from: None, change, details: Vec::new(), why: None }
+    }
+
+    /// The same, by somebody who is logged in from there.
+    #[must_use]
+    pub fn from(self, from: Option<IpAddr>) -> Self {
+        Self { from, ..self }
+    }
+
+    /// The same, with what it has changed.
+    #[must_use]
+    pub fn with(self, details: Vec<Change>) -> Self {
+        Self { details, ..self }
+    }
+
+    /// The same, for this reason, where there is none yet.
+    #[must_use]
+    pub fn because(self, why: Option<String>) -> Self {
+        Self { why: self.why.or(why).filter(|why| !why.is_empty()), ..self }
+    }
+
+    /// Whose word it was.
+    pub fn origin(&self) -> Origin {
+        match self.through.as_str() {
+            "daemon" | "clock" => Origin::Daemon,
+            "detection" => Origin::Detection,
+            _ => Origin::Operator,
+        }
     }
 }
 
@@ -117,7 +182,13 @@ mod tests {
         // Half a line, as a full disk leaves it, costs that line and no other.
         File::options().append(true).open(&path).unwrap().write_all(b"{\"unix_s\": 1, \"us\n").unwrap();
         append(&path, &entries[0]).unwrap();
-        assert_eq!(last(&path, 2).unwrap(), [entries[6].clone(), entries[0].clone()]);
+        let said = File::options().append(true).open(&path);
+        // As versions before this one wrote it.
+        let old = br#"{"unix_s":1,"user":"root","uid":0,"pid":1,"through":"socket","change":"stop"}"#;
+        said.unwrap().write_all(&[&old[..], b"\n"].concat()).unwrap();
+        assert_eq!(last(&path, 1).unwrap()[0].change, "stop");
+        append(&path, &entries[0]).unwrap();
+        assert_eq!(last(&path, 3).unwrap()[0], entries[0]);
         // A long one is put aside.
         File::options().write(true).open(&path).unwrap().set_len(LONGEST + 1).unwrap();
         append(&path, &entries[1]).unwrap();

@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod audit;
+pub mod capabilities;
 pub mod cli;
 pub mod configuration;
 pub mod control;
@@ -25,6 +26,7 @@ pub mod lockout;
 pub mod metrics;
 pub mod past;
 pub mod peers;
+pub mod picture;
 pub mod prefixes;
 pub mod preview;
 pub mod replay;

@@ -12,6 +12,7 @@ use prometheus::{
 
 use crate::dataplane::{AttachMode, Cell};
 use crate::detect::{self, Vector};
+use crate::history::Origin;
 use crate::snapshot::{Snapshot, class_of};
 
 /// The content type of [`render`].
@@ -164,6 +165,11 @@ fn situation(snapshot: &Snapshot) -> Collectors {
         "Things that others had undone and that the daemon did again: attachments, pins, names.",
         &none,
     )?;
+    let changes = counter(
+        "floodwall_changes_total",
+        "Changes since the daemon's start, by whose word they were. The history says which.",
+        &["by"],
+    )?;
     let seconds = |name: &str, help: &str| {
         let buckets = vec![0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0];
         Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
@@ -182,6 +188,9 @@ fn situation(snapshot: &Snapshot) -> Collectors {
             mitigated.iter().for_each(|seconds| mitigation.observe(*seconds));
         }
         mended.with_label_values(&none).inc_by(check_up.mended);
+        for (origin, number) in Origin::ALL.iter().zip(check_up.changes) {
+            changes.with_label_values(&[origin.label()]).inc_by(number);
+        }
         drill.with_label_values(&none).set(i64::from(check_up.drill));
         for (severity, number) in ["warning", "problem"].into_iter().zip(check_up.findings.into_iter().flatten()) {
             findings.with_label_values(&[severity]).set(number as i64);
@@ -206,6 +215,7 @@ fn situation(snapshot: &Snapshot) -> Collectors {
         Box::new(drill),
         Box::new(findings),
         Box::new(mended),
+        Box::new(changes),
         Box::new(detection),
         Box::new(mitigation),
     ])

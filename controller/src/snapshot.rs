@@ -12,6 +12,7 @@ use floodwall_common::reason::{DropSet, Reason, Verdict};
 
 use crate::dataplane::{self, Cell, Dataplane, Device, Protected, caps_of, limits_of, monotonic_ns};
 use crate::detect::{self, Vector};
+use crate::history::Origin;
 use serde::{Deserialize, Serialize};
 
 /// Packets and bytes.
@@ -91,6 +92,8 @@ pub struct CheckUp {
     pub latencies: Vec<(f64, Option<f64>)>,
     /// Things that others had undone and that were done again.
     pub mended: u64,
+    /// Changes since the daemon's start, by whose word they were.
+    pub changes: [u64; Origin::ALL.len()],
     /// A drill goes on.
     pub drill: bool,
     /// Warnings and problems of the last audit; `None` before the first.

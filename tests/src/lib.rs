@@ -3,6 +3,7 @@
 pub mod arrivals;
 pub mod bench;
 pub mod captures;
+pub mod clock;
 pub mod daemon;
 pub mod flood;
 pub mod frames;

@@ -62,12 +62,33 @@ impl Stand {
         assert!(!log.contains("ERROR") && !log.contains("WARN"), "{capabilities:?}: {log}");
     }
 
+    /// The daemon as a user of its own, who may nothing else but what the pod may. Where the maps are pinned is his: a BPF file
+    /// system is root's alone unless somebody mounts it otherwise.
+    fn run_as_nobody(&self) -> Child {
+        let nobody = || Some(65_534);
+        for path in [self.place.directory().to_owned(), self.place.bpffs()] {
+            std::os::unix::fs::chown(path, nobody(), nobody()).unwrap();
+        }
+        let copy = self.place.directory().join("floodwall");
+        std::fs::copy(binary().unwrap(), &copy).unwrap();
+        let more: String = of_the_pod().iter().map(|name| format!(",+{name}")).collect();
+        let daemon = self.place.command(&self.topology.server, &["run", "--interface", PROTECTED, "--metrics", "off"]);
+        let mut bounded = self.topology.server.command("setpriv").unwrap();
+        bounded.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs"]);
+        bounded.args(["--inh-caps", "--ambient-caps", "--bounding-set"].map(|which| format!("{which}=-all{more}")));
+        bounded.arg(&copy).args(daemon.as_ref().unwrap().get_args());
+        let environment: Vec<_> = daemon.as_ref().unwrap().get_envs().collect();
+        bounded.envs(environment.iter().filter_map(|(name, value)| Some((name, (*value)?))));
+        let log = std::fs::File::create(self.place.log()).unwrap();
+        bounded.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+
     fn dies_without(&self, missing: &str) {
         let rest: Vec<_> = of_the_pod().into_iter().filter(|name| name != missing).collect();
         let exit = self.run(&rest).wait().unwrap();
         let log = std::fs::read_to_string(self.place.log()).unwrap();
         assert_eq!(exit.code(), Some(4), "without {missing}: {log}");
-        assert!(log.contains(&format!("CAP_{}", missing.to_uppercase())), "without {missing}: {log}");
+        assert!(log.contains(&format!("CAP_{} is missing", missing.to_uppercase())), "without {missing}: {log}");
     }
 }
 
@@ -78,6 +99,25 @@ fn the_daemon_lives_with_the_capabilities_of_the_pod_and_with_none_less() {
     for missing in &pod {
         Stand::new().dies_without(missing);
     }
+}
+
+#[test]
+fn the_daemon_lives_as_a_user_of_its_own_where_the_pins_are_his() {
+    let stand = Stand::new();
+    let mut daemon = stand.run_as_nobody();
+    let ready = wait_for("the daemon", || {
+        let now = status(&stand.topology.server, &stand.place).ok();
+        let answers = now.is_some_and(|now| now["attached"] == true && now["daemon"] == true);
+        (answers || daemon.try_wait().unwrap().is_some()).then_some(answers)
+    });
+    let of = std::fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap_or_default();
+    let set = floodwall_tests::daemon::run_verb(&stand.topology.server, &stand.place, "mode enforce");
+    let log = std::fs::read_to_string(stand.place.log()).unwrap();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert!(ready.unwrap() && set.is_ok(), "{set:?} {log}");
+    assert!(of.contains("Uid:\t65534\t65534\t65534\t65534"), "{of}");
+    assert!(!log.contains("ERROR"), "{log}");
 }
 
 #[test]

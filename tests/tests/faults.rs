@@ -143,7 +143,7 @@ fn f38_a_missing_capability_is_named() {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{said}");
-    assert!(said.contains("CAP_BPF"), "{said}");
+    assert!(said.contains("CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF are missing"), "{said}");
 }
 
 #[test]
@@ -435,4 +435,58 @@ fn metrics_are_for_loopback_unless_somebody_insists() {
     let (exit, said) = rig.exit(&["run", "--interface", "eth0", "--metrics", "0.0.0.0:9557"]);
     assert_eq!(exit, 2, "{said}");
     assert!(said.contains("--metrics-public"), "{said}");
+}
+
+/// What came in force last takes its place, but does not drop: nobody has said so since the machine was started.
+#[test]
+fn f45_a_start_whose_file_is_gone_takes_what_came_in_force_last_loudly_and_in_monitor_mode() {
+    let rig = Rig::new();
+    let file = rig.place.directory().join("floodwall.toml");
+    let text = "auto_allow = false\ninterfaces = [\"eth0\"]\nmode = \"enforce\"\n[limits.udp]\npps = 77\n";
+    std::fs::write(&file, text).unwrap();
+    let daemon = Daemon::start(&rig.server, &rig.place, &[]).unwrap();
+    assert_eq!(status(&rig.server, &rig.place).unwrap()["mode"], "enforce");
+    // What enforces goes on: a start alone opens nothing.
+    daemon.kill().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let daemon = Daemon::start(&rig.server, &rig.place, &[]).unwrap();
+    assert_eq!(status(&rig.server, &rig.place).unwrap()["mode"], "enforce");
+    let log = || std::fs::read_to_string(rig.place.log()).unwrap();
+    assert!(log().contains("ERROR") && log().contains("the configuration file is gone"), "{}", log());
+    let (exit, said) = rig.exit(&["reload"]);
+    assert!(exit == 3 && said.contains("floodwall.toml"), "{exit}: {said}");
+    daemon.stop().unwrap();
+    // As after a reboot: nothing is loaded.
+    rig.ok(&["detach"]);
+    let daemon = Daemon::start(&rig.server, &rig.place, &[]).unwrap();
+    let now = status(&rig.server, &rig.place).unwrap();
+    assert!(now["mode"] == "monitor" && now["attached"] == true && now["interfaces"][0]["name"] == "eth0", "{now}");
+    assert!(rig.ok(&["limits", "show"]).contains("77"));
+    std::fs::write(&file, text.replace("77", "78")).unwrap();
+    rig.ok(&["reload"]);
+    assert_eq!(status(&rig.server, &rig.place).unwrap()["mode"], "enforce");
+    daemon.stop().unwrap();
+}
+
+/// The kernel's own description of itself is for programs that look into its structures: the filter does not.
+#[test]
+fn f64_the_filter_needs_no_type_information_of_the_kernel() {
+    let rig = Rig::new();
+    let daemon =
+        rig.place.command(&rig.server, &["run", "--interface", "eth0", "--metrics", "off", "--respond", "off"]);
+    let daemon = daemon.unwrap();
+    let mut without = rig.server.command("unshare").unwrap();
+    let script = "mount -t tmpfs none /sys/kernel/btf && test ! -e /sys/kernel/btf/vmlinux && exec \"$0\" \"$@\"";
+    without
+        .args(["--mount", "sh", "-c", script])
+        .arg(floodwall_tests::daemon::binary().unwrap())
+        .args(daemon.get_args());
+    without.envs(daemon.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let log = std::fs::File::create(rig.place.log()).unwrap();
+    let mut child = without.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let attached = || status(&rig.server, &rig.place).is_ok_and(|now| now["daemon"] == true && now["attached"] == true);
+    let ready = wait_for("the daemon", || attached().then_some(()));
+    let _ = child.kill();
+    let _ = child.wait();
+    assert!(ready.is_ok(), "{}", std::fs::read_to_string(rig.place.log()).unwrap());
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use floodwall_tests::daemon::{
-    Daemon, Place, floodwall, floodwall_ok, is_slow_machine, packets, run_verb, status, wait_for,
+    Daemon, Place, floodwall, floodwall_ok, is_slow_machine, metric, packets, run_verb, status, wait_for,
 };
 use floodwall_tests::flood::Flood;
 use floodwall_tests::netns::{Namespace, join};
@@ -122,6 +122,39 @@ fn a_denied_flood_does_not_leak_while_the_daemon_hangs() {
         (counted.0 + counted.1 == sent.packets()).then_some(counted)
     });
     assert_eq!(counted.unwrap(), (sent.packets(), 0), "every packet was dropped without it");
+    daemon.stop().unwrap();
+}
+
+/// The ring of samples is full after a third of it: what did not fit is counted, and what comes later is read again.
+#[test]
+fn f64_a_reader_that_is_late_loses_samples_tells_how_many_and_goes_on() {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());
+    let daemon = run(&topology, &place);
+    let process = Pid::from_raw(daemon.pid() as i32);
+    let flood = |seconds| {
+        let flood = Flood::udp(1_000, 20_000, Duration::from_secs(seconds));
+        flood.start(&topology.world, topology.target().unwrap(), 0).unwrap().join().unwrap().unwrap().packets()
+    };
+    assert_eq!(status(&topology.server, &place).unwrap()["samples_lost"], 0);
+    let interval = || metric(&topology.server, &place, "floodwall_sample_interval_packets", &["pass"]).ok();
+    wait_for("every packet to be sampled", || interval().filter(|every| *every == 1.0)).unwrap();
+    kill(process, Signal::SIGSTOP).unwrap();
+    let (begun, mut sent) = (std::time::Instant::now(), 0);
+    while begun.elapsed() < Duration::from_secs(10) {
+        sent += flood(2);
+    }
+    kill(process, Signal::SIGCONT).unwrap();
+    let lost = || status(&topology.server, &place).ok()?["samples_lost"].as_u64().filter(|lost| *lost >= 1_000);
+    let lost = wait_for("the loss to be told", lost).unwrap();
+    assert!(lost < sent, "{lost} of {sent}");
+    // Counters are exact all the same, and the next seconds are seen.
+    let counted = || floodwall_tests::daemon::all_packets(&status(&topology.server, &place).unwrap()) >= sent;
+    wait_for("all to be counted", || counted().then_some(())).unwrap();
+    flood(1);
+    let top = || serde_json::from_str::<serde_json::Value>(&verb(&topology, &place, "top --json")).unwrap();
+    wait_for("samples", || (top()["samples"].as_u64() > Some(100)).then_some(())).unwrap();
     daemon.stop().unwrap();
 }
 

@@ -114,6 +114,25 @@ fn what_is_confirmed_stays() {
 }
 
 #[test]
+fn an_applied_file_ends_though_the_daemon_is_dead_and_the_next_start_does_not_bring_it_back() {
+    let stand = Stand::new();
+    stand.write("auto_allow = false\nmode = \"enforce\"\n");
+    let daemon = stand.run(&[]);
+    stand.write("auto_allow = false\nmode = \"enforce\"\n[deny]\nprefixes = [\"11.0.0.0/8\"]\n");
+    let said = stand.verb("apply --confirm 4s");
+    assert!(said.contains("deny list") && said.contains("floodwall confirm"), "{said}");
+    daemon.kill().unwrap();
+    let (dropped, _) = stand.flood();
+    assert!(dropped > 0, "it was in force");
+    stand.wait_for_mode("monitor");
+    let daemon = stand.run(&[]);
+    let (still, passed) = stand.flood();
+    assert!(still == dropped && passed > 1_000, "{still} {passed}");
+    assert_eq!(stand.status()["confirm_within_s"], 0);
+    daemon.stop().unwrap();
+}
+
+#[test]
 fn a_file_is_tried_and_written_down_when_it_ends() {
     let stand = Stand::new();
     stand.write("auto_allow = false\nmode = \"enforce\"\n[limits.udp]\npps = 100\n");

@@ -75,6 +75,7 @@ fn nothing_is_left_in_the_kernel_and_it_says_what_it_took() {
         format!("removed:  {}\n", place.socket().display()),
         format!("kept:     {}", place.directory().join("floodwall.toml").display()),
         format!("kept:     {}", place.directory().join("history.ndjson").display()),
+        format!("kept:     {}", place.directory().join("last-good.toml").display()),
     ] {
         assert!(told.contains(&line), "{line}: {told}");
     }
@@ -85,7 +86,7 @@ fn nothing_is_left_in_the_kernel_and_it_says_what_it_took() {
     let (exit, told, said) = stand.uninstall(server, &["--purge", "--json"]);
     assert_eq!(exit, Some(0), "{said}");
     let told: Value = serde_json::from_str(&told).unwrap();
-    assert_eq!((told["removed"].as_array().unwrap().len(), &told["kept"]), (2, &Value::Array(vec![])));
+    assert_eq!((told["removed"].as_array().unwrap().len(), &told["kept"]), (3, &Value::Array(vec![])));
     let (exit, told, _) = stand.uninstall(server, &[]);
     assert_eq!((exit, told.as_str()), (Some(0), "nothing to remove\n"));
     let left: Vec<_> = std::fs::read_dir(place.directory()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -21,7 +21,7 @@ use crate::talkers::By;
 use crate::{history, prefixes, respond};
 
 /// Drops floods at the NIC.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(name = "floodwall", version, propagate_version = true, arg_required_else_help = true)]
 pub(super) struct Cli {
     #[command(flatten)]
@@ -48,9 +48,16 @@ pub(super) struct Global {
     /// Print JSON
     #[arg(long, global = true)]
     pub(super) json: bool,
+    /// Why something is changed: written into the history
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub(super) why: Option<String>,
+    /// Ask again every so many seconds, 2 if not said, until interrupted. Only for verbs that look
+    #[arg(long, global = true, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+        value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(super) watch: Option<u32>,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(super) enum Verb {
     /// Protect interfaces: the daemon
     Run(Run),
@@ -180,7 +187,7 @@ pub(super) enum Verb {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct Trial {
     /// Monitor mode again after this time, for example 60s, unless `floodwall confirm` comes first, daemon or none
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -193,7 +200,7 @@ impl Trial {
     }
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct Run {
     /// An interface to protect; may be given several times
     #[arg(short, long = "interface", visible_alias = "iface", value_name = "NAME", value_parser = interface_name,
@@ -234,7 +241,7 @@ pub(super) struct Run {
     pub(super) log_json: bool,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(super) enum Config {
     /// Say whether the files are right, and if not, where
     Check,
@@ -265,7 +272,7 @@ impl ModeName {
     }
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(super) enum Limits {
     /// Show the limits in force
     Show,
@@ -280,7 +287,7 @@ pub(super) enum Limits {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct PreviewLimit {
     /// tcp-syn, tcp, udp, icmp, fragment or other
     pub(super) name: String,
@@ -295,7 +302,7 @@ pub(super) struct PreviewLimit {
     pub(super) burst: Option<u64>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["pps", "burst", "bps", "byte_burst"]))]
 pub(super) struct SetLimit {
     /// tcp-syn, tcp, udp, icmp, fragment, other, or allowed
@@ -327,7 +334,7 @@ fn who_shares() -> PossibleValuesParser {
     PossibleValuesParser::new(Per::ALL.iter().map(|per| per.label()))
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(super) enum Amplifiers {
     /// Show the ports
     List,
@@ -347,7 +354,7 @@ pub(super) enum Amplifiers {
     Reset,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(super) enum Cookies {
     /// Show how SYNs are answered, and how the stack is set up for it
     Show,
@@ -359,7 +366,7 @@ pub(super) enum Cookies {
     Always(Answers),
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct Answers {
     /// Answers per second to one subnet (IPv4 /24, IPv6 /56); without it, what it is
     #[arg(long, value_name = "PACKETS", value_parser = at_once)]
@@ -379,7 +386,7 @@ pub(super) enum Switch {
     Off,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(super) enum Policy {
     /// Show what each of these reasons does
     Show,
@@ -407,7 +414,7 @@ impl VerdictName {
     }
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(super) enum List {
     /// Add prefixes
     Add(Add),
@@ -418,7 +425,7 @@ pub(super) enum List {
     Show,
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(super) struct Prefixes {
     /// Addresses or prefixes
     #[arg(value_parser = prefix, required_unless_present = "file")]
@@ -428,7 +435,7 @@ pub(super) struct Prefixes {
     pub(super) file: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct Add {
     #[command(flatten)]
     pub(super) prefixes: Prefixes,

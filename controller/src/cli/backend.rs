@@ -1,7 +1,7 @@
 //! Who answers a verb: the daemon, or the pinned maps where there is none.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 
 use anyhow::Context;
 use floodwall_common::lists::List;
@@ -14,10 +14,12 @@ use crate::api::{
     ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION, ServicesChange,
     ServicesView, SignaturesChange, SignaturesView, Status,
 };
+use crate::configuration::Change;
 use crate::control::{self, ListPlan};
 use crate::dataplane::{self, Access, Dataplane, Pins};
 use crate::exit::{Exit, Failure};
 use crate::history;
+use crate::picture::Picture;
 use crate::snapshot::{ListSizes, Snapshot};
 
 /// Answers verbs.
@@ -31,14 +33,15 @@ pub(super) enum Backend {
 impl Backend {
     pub(super) async fn find(global: &Global) -> anyhow::Result<Self> {
         Ok(match Client::connect(&global.socket).await? {
-            Some(client) => Self::Daemon(client),
+            Some(client) => Self::Daemon(client.because(global.why.as_deref())),
             None => Self::Pins(global.bpffs.clone()),
         })
     }
 
     /// For verbs that only a daemon can answer.
     pub(super) async fn daemon(global: &Global) -> anyhow::Result<Client> {
-        Client::connect(&global.socket).await?.ok_or_else(|| {
+        let client = Client::connect(&global.socket).await?.map(|client| client.because(global.why.as_deref()));
+        client.ok_or_else(|| {
             let text = format!("no daemon answers on {}", global.socket.display());
             Failure::new(Exit::Environment, text).hint("floodwall run --interface <name>, or name its --socket").into()
         })
@@ -233,17 +236,23 @@ impl Backend {
     }
 }
 
-/// Whether this process has opened the maps to change them: it is then written down by whoever runs the verb.
-static CHANGES_MAPS: AtomicBool = AtomicBool::new(false);
+/// What was set when this process opened the maps to change them: it is then written down by whoever runs the verb.
+static BEFORE: OnceLock<Option<Picture>> = OnceLock::new();
 
-/// Whether this process has changed something without a daemon.
-pub(super) fn has_changed_maps() -> bool {
-    CHANGES_MAPS.load(Ordering::Relaxed)
+/// What this process has changed without a daemon; `None` where it was not to change anything.
+pub(super) fn changed_maps(bpffs: &Path) -> Option<Vec<Change>> {
+    let before = BEFORE.get()?.as_ref();
+    // Maps that are gone, as after a detach, say nothing.
+    let after = || Picture::of(&open(bpffs.to_owned(), Access::Read).ok()?).ok();
+    Some(before.and_then(|before| Some(before.changes_to(&after()?))).unwrap_or_default())
 }
 
 fn open(bpffs: PathBuf, access: Access) -> dataplane::Result<Dataplane> {
-    CHANGES_MAPS.fetch_or(access == Access::Write, Ordering::Relaxed);
-    Dataplane::open(Pins::new(bpffs), access)
+    let plane = Dataplane::open(Pins::new(bpffs), access)?;
+    if access == Access::Write {
+        BEFORE.get_or_init(|| Picture::of(&plane).ok());
+    }
+    Ok(plane)
 }
 
 async fn snapshot(bpffs: PathBuf) -> dataplane::Result<Snapshot> {

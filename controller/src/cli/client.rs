@@ -7,13 +7,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
+use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::api::{SCHEMA_VERSION, VERSION_HEADER};
+use crate::api::{SCHEMA_VERSION, TOLD_HEADER, VERSION_HEADER, WHY_HEADER};
 use crate::daemon::access::read_socket;
 use crate::exit::{Exit, Failure};
 
@@ -25,19 +26,20 @@ pub(super) struct Client {
     stream: UnixStream,
     /// It is the socket of those who may only look.
     only_looks: bool,
+    why: Option<String>,
 }
 
 impl Client {
     /// Connects; `None` where no daemon answers on the socket.
     pub(super) async fn connect(socket: &Path) -> anyhow::Result<Option<Self>> {
         match UnixStream::connect(socket).await {
-            Ok(stream) => Ok(Some(Self { stream, only_looks: false })),
+            Ok(stream) => Ok(Some(Self { stream, only_looks: false, why: None })),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
                 Ok(None)
             }
             Err(error) => {
                 if let Ok(stream) = UnixStream::connect(read_socket(socket)).await {
-                    return Ok(Some(Self { stream, only_looks: true }));
+                    return Ok(Some(Self { stream, only_looks: true, why: None }));
                 }
                 let text = format!("cannot reach the daemon at {}: {error}", socket.display());
                 Err(Failure::new(Exit::Environment, text)
@@ -45,6 +47,11 @@ impl Client {
                     .into())
             }
         }
+    }
+
+    /// The same, with what the history is to have as the reason.
+    pub(super) fn because(self, why: Option<&str>) -> Self {
+        Self { why: why.map(|why| why.replace(char::is_control, " ")), ..self }
     }
 
     /// Asks for a page as it is.
@@ -81,15 +88,21 @@ impl Client {
     async fn exchange(self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(self.stream)).await?;
         let connection = tokio::spawn(connection);
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", "floodwall")
             .header("content-type", "application/json")
-            .header(VERSION_HEADER, SCHEMA_VERSION.to_string())
-            .body(Full::new(body))?;
+            .header(VERSION_HEADER, SCHEMA_VERSION.to_string());
+        if let Some(why) = self.why {
+            request = request.header(WHY_HEADER, HeaderValue::from_bytes(why.as_bytes())?);
+        }
+        let request = request.body(Full::new(body))?;
         let response = sender.send_request(request).await.context("the daemon closed the connection")?;
         let status = response.status();
+        if let Some(told) = response.headers().get(TOLD_HEADER) {
+            eprintln!("floodwall: {}", String::from_utf8_lossy(told.as_bytes()));
+        }
         let bytes = response.into_body().collect().await?.to_bytes();
         connection.abort();
         if status == StatusCode::OK {

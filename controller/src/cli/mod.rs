@@ -15,6 +15,7 @@ mod services;
 mod show;
 mod signatures;
 mod uninstall;
+mod watch;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -39,7 +40,8 @@ use crate::api::{
     Reloaded, Status,
 };
 use crate::configuration::{
-    self, Configuration, DEFAULT_METRICS, DEFAULT_PATH, LogFormat, Quantity, READ_GROUP, Source, save_limit,
+    self, Change, Configuration, DEFAULT_METRICS, DEFAULT_PATH, LastGood, LogFormat, Quantity, READ_GROUP, Source,
+    save_limit,
 };
 use crate::control::{limit_key, limit_name};
 use crate::daemon;
@@ -59,10 +61,10 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&anyhow::Error::from(error)),
     };
-    let history = cli.global.history.clone();
+    let global = cli.global.clone();
     let done = runtime.block_on(run(cli));
-    if done.is_ok() && backend::has_changed_maps() {
-        record(&history);
+    if let Some(details) = backend::changed_maps(&global.bpffs).filter(|_| done.is_ok()) {
+        record(&global, details);
     }
     match done {
         Ok(exit) => exit.into(),
@@ -72,10 +74,12 @@ pub fn main() -> ExitCode {
 }
 
 /// Writes down what this process has changed without a daemon.
-fn record(path: &Path) {
+fn record(global: &Global, details: Vec<Change>) {
     let change = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-    if let Err(error) = history::append(path, &history::Entry::of_this_process("maps", change)) {
-        let _ = writeln!(io::stderr(), "floodwall: done, but not written to {}: {error}", path.display());
+    let entry = history::Entry::of_this_process("maps", change).from(peers::caller(std::process::id() as i32));
+    let entry = entry.with(details).because(global.why.clone());
+    if let Err(error) = history::append(&global.history, &entry) {
+        let _ = writeln!(io::stderr(), "floodwall: done, but not written to {}: {error}", global.history.display());
     }
 }
 
@@ -103,6 +107,13 @@ fn complain(error: &anyhow::Error) -> ExitCode {
 struct ReaderGone;
 
 async fn run(cli: Cli) -> anyhow::Result<Exit> {
+    match cli.global.watch {
+        None => once(cli).await,
+        Some(seconds) => watch::run(cli, seconds).await,
+    }
+}
+
+async fn once(cli: Cli) -> anyhow::Result<Exit> {
     let global = &cli.global;
     match cli.verb {
         Verb::Run(options) => return start(global, options).await,
@@ -174,7 +185,10 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
 
 /// Flags count more than the file, and that more than the defaults.
 async fn start(global: &Global, options: Run) -> anyhow::Result<Exit> {
-    let source = Source::find(global.config.as_deref())?;
+    let found = Source::find(global.config.as_deref());
+    let kept = LastGood::beside(&global.history).instead_of(global.config.as_deref());
+    let is_kept = kept.is_some();
+    let source = if is_kept { kept } else { found? };
     let file = source.as_ref().map(|source| source.configuration.clone()).unwrap_or_default();
     let metrics = match (options.metrics, &file.metrics) {
         (Some(metrics), _) => metrics,
@@ -190,6 +204,14 @@ async fn start(global: &Global, options: Run) -> anyhow::Result<Exit> {
     }
     let api = api(&options, &file)?;
     log_to_stderr(options.log_json || file.log == Some(LogFormat::Json));
+    if is_kept {
+        let file = global.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
+        tracing::error!(
+            file = %file.display(),
+            "the configuration file is gone: this start takes what came in force last, but its mode, which stays what it is, monitor \
+             after a reboot. Put the file back, then `floodwall reload`"
+        );
+    }
     let respond = file.policies(options.respond);
     let interfaces =
         if options.interfaces.is_empty() { file.interfaces.unwrap_or_default() } else { options.interfaces };
@@ -400,7 +422,12 @@ fn changed(
 
 /// Prints a value: as JSON where that was asked, else as `text` makes it.
 fn print<T: Serialize>(global: &Global, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
-    let text = if global.json { serde_json::to_string_pretty(value)? + "\n" } else { text(value) };
+    let text = match (global.json, global.watch) {
+        (false, _) => text(value),
+        (true, None) => serde_json::to_string_pretty(value)? + "\n",
+        // A line for each answer, so that a program knows where one ends.
+        (true, Some(_)) => serde_json::to_string(value)? + "\n",
+    };
     write_out(&text)
 }
 

@@ -65,7 +65,7 @@ fn every_verb_and_flag_is_in_the_manual() {
 #[test]
 fn no_flag_is_in_the_manual_that_is_not_there() {
     let (page, cli) = (manual("cli.md"), Cli::command());
-    let global = ["--socket", "--bpffs", "--config", "--history", "--json", "--help", "--version"];
+    let global = ["--socket", "--bpffs", "--config", "--history", "--json", "--watch", "--why", "--help", "--version"];
     let there: BTreeSet<_> = flags(&cli).into_iter().chain(global.map(str::to_owned)).collect();
     let rows = page.lines().flat_map(row).flat_map(|code| code.split([' ', '|']));
     let flags: Vec<_> = rows.filter(|word| word.starts_with("--")).collect();

@@ -400,9 +400,15 @@ pub(super) fn history(view: &HistoryView) -> String {
     }
     let mut table = Table::new(&["ago", "who", "pid", "through", "change"]);
     for entry in &view.changes {
-        let cells =
-            [ago(entry.unix_s), entry.user.clone(), entry.pid.to_string(), entry.through.clone(), entry.change.clone()];
-        table.row(cells);
+        let who = entry.from.map_or_else(|| entry.user.clone(), |from| format!("{} from {from}", entry.user));
+        let why = entry.why.as_ref().map(|why| format!("  \"{why}\"")).unwrap_or_default();
+        let change = format!("{}{why}", entry.change);
+        table.row([ago(entry.unix_s), who, entry.pid.to_string(), entry.through.clone(), change]);
+        for detail in &entry.details {
+            let mut line = [""; 4].map(str::to_owned).to_vec();
+            line.push(format!("  {detail}"));
+            table.row(line);
+        }
     }
     table.render()
 }

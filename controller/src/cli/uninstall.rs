@@ -10,7 +10,7 @@ use super::args::Global;
 use super::client::Client;
 use super::{print, record, show};
 use crate::api::{DEFAULT_SOCKET, SCHEMA_VERSION, Uninstalled};
-use crate::configuration;
+use crate::configuration::{self, LastGood};
 use crate::dataplane::{self, Pins};
 use crate::exit::{Exit, Failure};
 use crate::history;
@@ -23,7 +23,7 @@ pub(super) async fn run(global: &Global, purge: bool) -> anyhow::Result<()> {
     }
     let gone = dataplane::uninstall(&Pins::new(&global.bpffs), &dataplane::devices().await?)?;
     if gone.directory.is_some() && !purge {
-        record(&global.history);
+        record(global, Vec::new());
     }
     let mut removed: Vec<PathBuf> = gone.directory.into_iter().collect();
     removed.extend(remove_socket(&global.socket)?);
@@ -46,6 +46,7 @@ fn files(global: &Global) -> Vec<PathBuf> {
     files.extend(directory_or_file(&global.history, history::DEFAULT_PATH));
     if global.history != Path::new(history::DEFAULT_PATH) {
         files.push(history::put_aside(&global.history));
+        files.push(LastGood::beside(&global.history).path().to_owned());
     }
     files
 }

@@ -37,7 +37,7 @@ pub struct Change {
 }
 
 impl Change {
-    pub(super) fn new(what: impl Into<String>, from: impl ToString, to: impl ToString) -> Self {
+    pub(crate) fn new(what: impl Into<String>, from: impl ToString, to: impl ToString) -> Self {
         Self { what: what.into(), from: from.to_string(), to: to.to_string() }
     }
 }
@@ -129,14 +129,14 @@ impl Plan {
         let mut change = ServicesChange::default();
         for view in &present {
             if !wanted.iter().any(|other| other.name == view.name) {
-                self.changes.push(Change::new(format!("service {}", view.name), in_words(view), "none"));
+                self.changes.push(Change::new(format!("service {}", view.name), service_in_words(view), "none"));
                 change.remove.push(view.name.clone());
             }
         }
         for view in wanted.iter().filter(|view| !present.contains(view)) {
             let before = present.iter().find(|other| other.name == view.name);
-            let before = before.map_or_else(|| "none".to_owned(), in_words);
-            self.changes.push(Change::new(format!("service {}", view.name), before, in_words(view)));
+            let before = before.map_or_else(|| "none".to_owned(), service_in_words);
+            self.changes.push(Change::new(format!("service {}", view.name), before, service_in_words(view)));
             change.add.push(view.clone());
         }
         self.settings.services = (change != ServicesChange::default()).then_some(change);
@@ -373,7 +373,8 @@ fn by_itself<'a>(plan: &ListPlan, peers: &'a [Peer]) -> (ListChange, Vec<&'a Pee
     (ListChange { add, remove, force: false }, peers)
 }
 
-fn in_words(view: &ServiceView) -> String {
+/// Ports and cap of a service.
+pub(crate) fn service_in_words(view: &ServiceView) -> String {
     let cap = view.cap.map_or_else(String::new, |cap| format!(", at most {}/s", cap.per_second));
     format!("{}{cap}", view.ports.join(" "))
 }

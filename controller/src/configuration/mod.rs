@@ -4,6 +4,7 @@
 //! has leaves what is in force alone; of a section that one has, all is as the files say, or the default.
 
 mod apply;
+mod last_good;
 mod read;
 mod save;
 mod signatures;
@@ -17,9 +18,12 @@ use floodwall_common::reason::{Reason, Verdict};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use apply::service_in_words;
 pub use apply::{Change, Plan, PreparedPlan};
+pub use last_good::LastGood;
 pub use read::{DEFAULT_PATH, Origins, Source};
 pub use save::save_limit;
+pub(crate) use signatures::signature_in_words;
 pub use signatures::{ActionName, Amplifiers, Field, Signature};
 
 use crate::api::{RateView, ServiceView};

@@ -66,16 +66,23 @@ impl Source {
         Ok(source)
     }
 
+    /// The same, of a file alone that was read already.
+    ///
+    /// # Errors
+    /// As with [`Self::find`].
+    pub(super) fn read_alone(file: &Path, text: &str) -> anyhow::Result<Self> {
+        let (configuration, origins) = (parse(file, text)?, origins(file, text));
+        let source = Self { configuration, origins, files: vec![file.to_owned()] };
+        source.check()?;
+        Ok(source)
+    }
+
     /// The same, made of a text instead of a file: for tests.
     ///
     /// # Errors
     /// As with [`Self::find`].
     pub fn of_text(text: &str) -> anyhow::Result<Self> {
-        let file = Path::new("floodwall.toml");
-        let (configuration, origins) = (parse(file, text)?, origins(file, text));
-        let source = Self { configuration, origins, files: Vec::new() };
-        source.check()?;
-        Ok(source)
+        Ok(Self { files: Vec::new(), ..Self::read_alone(Path::new("floodwall.toml"), text)? })
     }
 
     /// What each file by itself cannot know to be wrong.
@@ -264,7 +271,7 @@ fn beside(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// The text of a file that only its owner, and he only if he is root or whoever runs this, can have written.
-fn read_once(path: &Path) -> Result<String, Failure> {
+pub(super) fn read_once(path: &Path) -> Result<String, Failure> {
     let name = path.display();
     let refuse = |text: String| Failure::new(Exit::Configuration, text);
     let mut file = File::open(path).map_err(|error| refuse(format!("cannot read {name}: {error}")))?;

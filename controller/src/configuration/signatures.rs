@@ -237,7 +237,7 @@ pub(super) fn plan(
     let mut change = SignaturesChange { force: true, ..SignaturesChange::default() };
     let is_named = |name: &str| wanted.iter().any(|signature| signature.name == *name);
     for gone in present.iter().filter(|signature| signature.until.is_none() && !is_named(&signature.name)) {
-        changes.push(Change::new(format!("signature {}", gone.name), in_words(gone), "none"));
+        changes.push(Change::new(format!("signature {}", gone.name), signature_in_words(gone), "none"));
         change.remove.push(gone.name.clone());
     }
     for signature in &wanted {
@@ -246,8 +246,8 @@ pub(super) fn plan(
             continue;
         }
         change.remove.extend(before.map(|before| before.name.clone()));
-        let from = before.map_or_else(|| "none".to_owned(), |before| in_words(before));
-        changes.push(Change::new(format!("signature {}", signature.name), from, in_words(signature)));
+        let from = before.map_or_else(|| "none".to_owned(), |before| signature_in_words(before));
+        changes.push(Change::new(format!("signature {}", signature.name), from, signature_in_words(signature)));
         change.add.push(SignatureView::new(signature, now));
     }
     Ok((!(change.add.is_empty() && change.remove.is_empty())).then_some(change))
@@ -299,7 +299,8 @@ fn is_same(one: &dataplane::Signature, other: &dataplane::Signature) -> bool {
     key(one) == key(other)
 }
 
-fn in_words(signature: &dataplane::Signature) -> String {
+/// Action and fields of a signature.
+pub(crate) fn signature_in_words(signature: &dataplane::Signature) -> String {
     format!("{} {}", signature.action.label(), fields_of(&signature.shape))
 }
 
@@ -377,7 +378,7 @@ mod tests {
         let shown = serde_json::to_value(&source.configuration).expect("it can be shown");
         assert_eq!(shown["signatures"]["x"]["src_port"], 53);
         let wanted = wanted(&source).expect("it is right").expect("a section");
-        assert_eq!(in_words(&wanted[0]), "count proto=udp src-port=53 length=100-200");
+        assert_eq!(signature_in_words(&wanted[0]), "count proto=udp src-port=53 length=100-200");
         assert_eq!(wanted[0].note, FROM_FILE);
     }
 

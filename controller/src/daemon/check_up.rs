@@ -14,7 +14,7 @@ use crate::configuration::{Plan, Source};
 use crate::dataplane::monotonic_ns;
 use crate::doctor::{Diagnosis, Severity};
 use crate::exit::{Exit, Failure, describe};
-use crate::history::{DRILL, DRILL_RECEIVED};
+use crate::history::{DRILL, DRILL_RECEIVED, Origin};
 use crate::incident::Incident;
 use crate::listeners;
 use crate::snapshot::{CheckUp, Snapshot};
@@ -34,6 +34,7 @@ pub(crate) struct State {
     scraped_ns: AtomicU64,
     drill_until_ns: AtomicU64,
     mended: AtomicU64,
+    changes: [AtomicU64; Origin::ALL.len()],
     latencies: Mutex<Vec<(f64, Option<f64>)>>,
     found: Mutex<Option<Diagnosis>>,
 }
@@ -42,6 +43,11 @@ impl State {
     /// Somebody has read the metrics.
     pub(super) fn was_scraped(&self) {
         self.scraped_ns.store(monotonic_ns(), Ordering::Relaxed);
+    }
+
+    /// Something was changed, by this word.
+    pub(super) fn has_changed(&self, origin: Origin) {
+        self.changes[origin as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Something that others had undone was done again.
@@ -82,6 +88,7 @@ impl State {
         snapshot.check_up = Some(CheckUp {
             latencies: self.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             mended: self.mended.load(Ordering::Relaxed),
+            changes: self.changes.each_ref().map(|number| number.load(Ordering::Relaxed)),
             drill: self.drill_until_ns.load(Ordering::Relaxed) > snapshot.taken_ns,
             findings: found
                 .as_ref()

@@ -15,17 +15,19 @@ use tracing::warn;
 
 use super::Daemon;
 use super::access::{Token, check_token};
-use super::server::Peer;
+use super::server::Caller;
 use crate::api::{
     AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, DrillRequest, ExplainView,
     HistoryView, LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView,
     ReloadRequest, Reloaded, SCHEMA_VERSION, ServicesChange, ServicesView, SignaturesChange, SignaturesView, Status,
     TopView, VERSION_HEADER,
 };
+use crate::configuration::Change;
 use crate::dataplane::{self, monotonic_ns};
 use crate::doctor::Diagnosis;
 use crate::exit::{Exit, Failure, describe, exit_of};
 use crate::incident::{self, Incident, IncidentChange};
+use crate::picture::list_change;
 use crate::preview::{PreviewView, preview};
 use crate::talkers::By;
 use crate::{control, explain, lockout, metrics};
@@ -156,15 +158,21 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(move || work(&daemon)).await?
 }
 
-/// Writes down who changed what, then makes the change visible.
-async fn changed(daemon: &Daemon, request: &Peer, what: String) -> Result<(), ApiError> {
-    daemon.record(&request.entry(what));
+/// Writes down who changed what, then makes the change visible. `why` is what he says where he has not said it of the whole.
+async fn changed(
+    daemon: &Daemon,
+    who: &Caller,
+    what: String,
+    details: Vec<Change>,
+    why: Option<&str>,
+) -> Result<(), ApiError> {
+    daemon.record_of(who, who.entry(what).with(details).because(why.map(str::to_owned)));
     daemon.refresh().await?;
     Ok(())
 }
 
 /// Who asks; the read-only listener has no such routes.
-type Who = axum::Extension<Peer>;
+type Who = axum::Extension<Caller>;
 
 async fn scrape(State(daemon): Shared) -> Result<Response, ApiError> {
     daemon.check_up.was_scraped();
@@ -194,8 +202,8 @@ async fn change_limits(
     Json(change): Json<LimitsChange>,
 ) -> Answer<LimitsView> {
     lockout::check_limits(&change, || daemon.around(who.address()))?;
-    let view = control::change_limits(&mut daemon.dataplane(), &change)?;
-    changed(&daemon, &who, format!("limits {}", serde_json::to_string(&change.limits).unwrap_or_default())).await?;
+    let (view, details) = daemon.change(|plane| control::change_limits(plane, &change))?;
+    changed(&daemon, &who, format!("limits {}", change.in_words()), details, None).await?;
     Ok(Json(view))
 }
 
@@ -215,27 +223,27 @@ async fn preview_limit(State(daemon): Shared, Query(query): Query<PreviewQuery>)
 }
 
 async fn set_mode(State(daemon): Shared, axum::Extension(who): Who, Json(change): Json<ModeChange>) -> Answer<Status> {
-    control::set_mode(&mut daemon.dataplane(), &change)?;
+    let ((), details) = daemon.change(|plane| control::set_mode(plane, &change))?;
     let trial = change.confirm_s.map(|seconds| format!(", to be confirmed within {seconds} s")).unwrap_or_default();
-    changed(&daemon, &who, format!("mode {}{trial}", change.mode)).await?;
+    changed(&daemon, &who, format!("mode {}{trial}", change.mode), details, None).await?;
     Ok(status(State(daemon)).await)
 }
 
 async fn confirm(State(daemon): Shared, axum::Extension(who): Who) -> Answer<Status> {
-    control::confirm(&mut daemon.dataplane())?;
-    changed(&daemon, &who, "confirm".to_owned()).await?;
+    let ((), details) = daemon.change(control::confirm)?;
+    changed(&daemon, &who, "confirm".to_owned(), details, None).await?;
     Ok(status(State(daemon)).await)
 }
 
 async fn stop(State(daemon): Shared, axum::Extension(who): Who) -> Answer<Status> {
-    daemon.dataplane().stop()?;
-    changed(&daemon, &who, "stop".to_owned()).await?;
+    let ((), details) = daemon.change(|plane| Ok(plane.stop()?))?;
+    changed(&daemon, &who, "stop".to_owned(), details, None).await?;
     Ok(status(State(daemon)).await)
 }
 
 async fn resume(State(daemon): Shared, axum::Extension(who): Who) -> Answer<Status> {
-    daemon.dataplane().resume()?;
-    changed(&daemon, &who, "resume".to_owned()).await?;
+    let ((), details) = daemon.change(|plane| Ok(plane.resume()?))?;
+    changed(&daemon, &who, "resume".to_owned(), details, None).await?;
     Ok(status(State(daemon)).await)
 }
 
@@ -248,8 +256,8 @@ async fn set_policy(
     axum::Extension(who): Who,
     Json(entry): Json<PolicyEntry>,
 ) -> Answer<PolicyView> {
-    let view = control::set_policy(&mut daemon.dataplane(), &entry)?;
-    changed(&daemon, &who, format!("policy {} {}", entry.reason, entry.verdict)).await?;
+    let (view, details) = daemon.change(|plane| control::set_policy(plane, &entry))?;
+    changed(&daemon, &who, format!("policy {} {}", entry.reason, entry.verdict), details, None).await?;
     Ok(Json(view))
 }
 
@@ -262,9 +270,9 @@ async fn change_amplifiers(
     axum::Extension(who): Who,
     Json(change): Json<AmplifiersChange>,
 ) -> Answer<AmplifiersView> {
-    let view = control::change_amplifiers(&mut daemon.dataplane(), &change)?;
+    let (view, details) = daemon.change(|plane| control::change_amplifiers(plane, &change))?;
     let reset = if change.reset { " reset" } else { "" };
-    changed(&daemon, &who, format!("amplifiers{reset} +{:?} -{:?}", change.add, change.remove)).await?;
+    changed(&daemon, &who, format!("amplifiers{reset} +{:?} -{:?}", change.add, change.remove), details, None).await?;
     Ok(Json(view))
 }
 
@@ -277,9 +285,9 @@ async fn change_services(
     axum::Extension(who): Who,
     Json(change): Json<ServicesChange>,
 ) -> Answer<ServicesView> {
-    let view = control::change_services(&mut daemon.dataplane(), &change)?;
-    let added = serde_json::to_string(&change.add).unwrap_or_default();
-    changed(&daemon, &who, format!("services +{added} -{:?}", change.remove)).await?;
+    let (view, details) = daemon.change(|plane| control::change_services(plane, &change))?;
+    let added: Vec<_> = change.add.iter().map(|service| service.name.as_str()).collect();
+    changed(&daemon, &who, format!("services +{added:?} -{:?}", change.remove), details, None).await?;
     Ok(Json(view))
 }
 
@@ -293,8 +301,8 @@ async fn set_cookies(
     Json(change): Json<CookiesChange>,
 ) -> Answer<CookiesView> {
     let devices = dataplane::devices().await?;
-    let view = control::set_cookies(&mut daemon.dataplane(), &change, &devices)?;
-    changed(&daemon, &who, format!("cookies {}", change.mode)).await?;
+    let (view, details) = daemon.change(|plane| control::set_cookies(plane, &change, &devices))?;
+    changed(&daemon, &who, format!("cookies {}", change.mode), details, None).await?;
     Ok(Json(view))
 }
 
@@ -309,9 +317,10 @@ async fn change_signatures(
 ) -> Answer<SignaturesView> {
     let names: Vec<_> = change.add.iter().map(|signature| signature.name.as_str()).collect();
     let what = format!("signatures +{names:?} -{:?}", change.remove);
-    let work = move |daemon: &Daemon| control::change_signatures(&mut daemon.dataplane(), &change);
-    let view = blocking(Arc::clone(&daemon), work).await?;
-    changed(&daemon, &who, what).await?;
+    let why = change.add.first().map(|signature| signature.reason.clone());
+    let work = move |daemon: &Daemon| daemon.change(|plane| control::change_signatures(plane, &change));
+    let (view, details) = blocking(Arc::clone(&daemon), work).await?;
+    changed(&daemon, &who, what, details, why.as_deref()).await?;
     Ok(Json(view))
 }
 
@@ -337,17 +346,21 @@ async fn change_list(
 ) -> Answer<ListChanged> {
     let list = control::list_name(&name)?;
     let what = format!("{name} +{} -{}", change.add.len(), change.remove.len());
+    let why = change.add.first().map(|entry| entry.reason.clone());
+    let caller = who.clone();
     // Others go on changing things while long lists are built; one who does makes this change fail, and nothing happens.
     let work = move |daemon: &Daemon| {
-        lockout::check_list(list, &change, &daemon.around(who.address()))?;
+        lockout::check_list(list, &change, &daemon.around(caller.address()))?;
         let plan = control::ListPlan::new(&daemon.dataplane(), list, &change)?;
-        let prepared = plan.prepare()?;
-        plan.install(&mut daemon.dataplane(), &prepared)
+        let (prepared, before) = (plan.prepare()?, plan.entries_before(list));
+        let changed = plan.install(&mut daemon.dataplane(), &prepared)?;
+        let details = list_change(list, &change, before, changed.entries);
+        Ok((changed, details))
     };
-    let result = blocking(Arc::clone(&daemon), work).await?;
+    let (result, details) = blocking(Arc::clone(&daemon), work).await?;
     tokio::task::spawn_blocking(give_memory_back);
     daemon.forget_list_sizes();
-    changed(&daemon, &who, what).await?;
+    changed(&daemon, &who, what, vec![details], why.as_deref()).await?;
     Ok(Json(result))
 }
 
@@ -383,7 +396,7 @@ async fn reload(
     let request = request.and_then(|Json(request)| request).unwrap_or_default();
     let reloaded = daemon.reload(request.confirm_s).await?;
     // It has made itself visible already.
-    daemon.record(&who.entry(reloaded.in_words()));
+    daemon.record_of(&who, who.entry(reloaded.in_words()).with(reloaded.changes.clone()));
     Ok(Json(reloaded))
 }
 
@@ -407,7 +420,7 @@ async fn detach(
     if detached.is_empty() {
         warn!("nothing to detach");
     }
-    changed(&daemon, &who, format!("detach {}", detached.join(", "))).await?;
+    changed(&daemon, &who, format!("detach {}", detached.join(", ")), Vec::new(), None).await?;
     Ok(Json(detached))
 }
 
@@ -419,7 +432,7 @@ async fn audit(State(daemon): Shared) -> Answer<Diagnosis> {
 
 async fn drill(State(daemon): Shared, axum::Extension(who): Who, Json(request): Json<DrillRequest>) -> Answer<Status> {
     let what = daemon.check_up.drill(&request)?;
-    changed(&daemon, &who, what).await?;
+    changed(&daemon, &who, what, Vec::new(), None).await?;
     Ok(status(State(daemon)).await)
 }
 

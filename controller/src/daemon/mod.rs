@@ -5,10 +5,12 @@
 
 pub mod access;
 mod check_up;
+mod deadline;
 mod detection;
 mod guard;
 mod http;
 mod measures;
+mod recent;
 mod sampling;
 mod server;
 mod service_manager;
@@ -18,6 +20,7 @@ mod watching;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use floodwall_common::config::Mode;
@@ -26,18 +29,26 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use self::deadline::Deadline;
 use self::measures::Automatic;
+use self::recent::Recent;
+use self::server::Caller;
 use crate::api::{Reloaded, SCHEMA_VERSION};
-use crate::configuration::{Change, DEFAULT_PATH, Plan, ReasonLabel, Source};
+use crate::configuration::{Change, DEFAULT_PATH, LastGood, Plan, ReasonLabel, Source};
 use crate::dataplane::{self, Dataplane, Device, EgressHook, MadeOf, NEED_MEMORY, Outcome, Pins};
 use crate::exit::{Exit, Failure, describe};
 use crate::incident::{Incident, Store};
 use crate::past::Past;
 use crate::peers::Peer;
+use crate::picture::Picture;
 use crate::respond::Policies;
 use crate::snapshot::{ListSizes, Snapshot};
 use crate::talkers::Talkers;
 use crate::{control, history, lockout, self_test};
+
+/// How long loading and attaching may take, all interfaces together: it is half a second, and half a minute in an emulator. A service
+/// manager waits for 90 s.
+const LONGEST_LOAD: Duration = Duration::from_secs(60);
 
 /// What is said when a trial has ended.
 const NOT_CONFIRMED: &str = "drops were real on trial, and nobody has confirmed them: nothing is dropped any more; `floodwall mode \
@@ -86,6 +97,13 @@ impl Options {
         }
     }
 
+    /// Keeps what has come in force, for a start without its file.
+    fn keep(&self, source: &Source) {
+        if let Err(error) = LastGood::beside(&self.history).keep(source) {
+            warn!(%error, "the configuration that came in force cannot be kept for a start without its file");
+        }
+    }
+
     /// What the files say otherwise than what the daemon was started with.
     fn needs_restart(&self, now: &Source) -> Vec<String> {
         let before = self.source.as_ref().map(|source| source.configuration.clone()).unwrap_or_default();
@@ -111,6 +129,7 @@ pub(crate) struct Daemon {
     talkers: Mutex<Talkers>,
     past: Mutex<Past>,
     check_up: check_up::State,
+    recent: Mutex<Recent>,
     views: watch::Sender<View>,
     options: Options,
     /// Known until the lists change or an entry ends: counting them is a walk.
@@ -196,7 +215,8 @@ impl Daemon {
         let work = move || {
             let none =
                 || Failure::new(Exit::Configuration, format!("there is no {DEFAULT_PATH}")).hint("run --config <path>");
-            let mut source = Source::find(daemon.options.file.as_deref())?.ok_or_else(none)?;
+            let found = Source::find(daemon.options.file.as_deref())?.ok_or_else(none)?;
+            let mut source = found.clone();
             daemon.options.overrule(&mut source);
             let automatic = source.configuration.automatic();
             let plan = Plan::new(&daemon.dataplane(), &source, Some(&automatic))?;
@@ -207,6 +227,7 @@ impl Daemon {
             let config = plane.config()?;
             drop(plane);
             report(&changes);
+            daemon.options.keep(&found);
             let confirm_within_s = confirm_s.filter(|_| config.is_on_trial() && !changes.is_empty());
             daemon.forget_list_sizes();
             let needs_restart = daemon.options.needs_restart(&source);
@@ -226,9 +247,42 @@ impl Daemon {
         Ok(reloaded)
     }
 
+    /// Changes something, and says what that has changed. What cannot be read is not told, which is no reason not to do it.
+    pub(crate) fn change<T>(
+        &self,
+        work: impl FnOnce(&mut Dataplane) -> anyhow::Result<T>,
+    ) -> anyhow::Result<(T, Vec<Change>)> {
+        let mut plane = self.dataplane();
+        let before = Picture::of(&plane).ok();
+        let done = work(&mut plane)?;
+        let both = before.zip(Picture::of(&plane).ok());
+        Ok((done, both.map(|(before, after)| before.changes_to(&after)).unwrap_or_default()))
+    }
+
+    /// Writes down what somebody has changed, and tells him where another has changed the same lately.
+    fn record_of(&self, who: &Caller, entry: history::Entry) {
+        self.record(&entry);
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(told) = recent.take(who.peer.session(), entry, Instant::now()) {
+            who.tell(told);
+        }
+    }
+
     /// Writes down who changed what. The change holds whether or not that can be done.
     pub(crate) fn record(&self, entry: &history::Entry) {
-        info!(user = entry.user, uid = entry.uid, pid = entry.pid, change = entry.change, "changed");
+        let details = entry.details.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let (from, why) = (entry.from.map(|from| from.to_string()), entry.why.as_deref());
+        info!(
+            user = entry.user,
+            uid = entry.uid,
+            pid = entry.pid,
+            from,
+            change = entry.change,
+            details,
+            why,
+            "changed"
+        );
+        self.check_up.has_changed(entry.origin());
         if let Err(error) = history::append(&self.options.history, entry) {
             warn!(%error, path = %self.options.history.display(), "who changed what cannot be written down");
         }
@@ -290,6 +344,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let socket = server::bind_unix(&options.socket, server::GROUP)?;
     let read = server::bind_read(&options.socket, &options.read_group)?;
     let mut is_tested = false;
+    let in_time = Deadline::new(LONGEST_LOAD, end_late);
     for device in wanted {
         if !is_tested && plane.takes_new_program(device)? {
             let frames = self_test::run(&plane)?;
@@ -302,6 +357,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             Err(error) => warn!(interface = device.name, %error, "unsolicited replies cannot be told"),
         }
     }
+    drop(in_time);
     let devices = dataplane::devices().await?;
     let mut source = options.source.clone().unwrap_or_default();
     options.overrule(&mut source);
@@ -309,6 +365,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let automatic = source.configuration.automatic();
     let changes = Plan::new(&plane, &source, Some(&automatic))?.prepare()?.apply(&mut plane, &devices, None)?;
     report(&changes);
+    options.source.iter().for_each(|source| options.keep(source));
     if let Some(mode) = options.mode {
         first_mode(&mut plane, mode, options.confirm_s)?;
     }
@@ -323,6 +380,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         talkers: Mutex::default(),
         past: Mutex::default(),
         check_up: check_up::State::default(),
+        recent: Mutex::default(),
         views,
         options: options.clone(),
         list_sizes: Mutex::default(),
@@ -404,6 +462,15 @@ fn first_mode(plane: &mut Dataplane, mode: Mode, confirm_s: Option<u64>) -> anyh
     Ok(())
 }
 
+/// Ends a start that the kernel keeps waiting. What it works on for this process it then gives up.
+fn end_late() {
+    error!(
+        seconds = LONGEST_LOAD.as_secs(),
+        "the kernel has not taken the filter in time, so the start is given up: report this with `uname -r`"
+    );
+    std::process::exit(Exit::Environment as i32);
+}
+
 fn report(changes: &[Change]) {
     for change in changes {
         info!(%change, "by the configuration");
@@ -416,7 +483,8 @@ async fn reload_on_signal(daemon: &Arc<Daemon>, mut hangup: Signal) {
         match daemon.reload(None).await {
             Ok(reloaded) if reloaded.changes.is_empty() => info!("reloaded: nothing has changed"),
             Ok(reloaded) => {
-                daemon.record(&history::Entry::of_this_process("signal", reloaded.in_words()));
+                let entry = history::Entry::of_this_process("signal", reloaded.in_words());
+                daemon.record(&entry.with(reloaded.changes));
             }
             Err(error) => error!("not reloaded, all is as it was: {}", describe(&error)),
         }

@@ -7,16 +7,18 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use nix::unistd::{Group, Uid, User};
+use nix::unistd::{Group, Pid, Uid, User, getsid};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -24,6 +26,7 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use super::access::read_socket;
+use crate::api::{TOLD_HEADER, WHY_HEADER};
 use crate::exit::{Exit, Failure};
 use crate::{history, peers};
 
@@ -31,12 +34,58 @@ use crate::{history, peers};
 const CONNECTIONS: usize = 64;
 /// Time to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a reason that are kept.
+const WHY_BYTES: usize = 256;
 /// Time from the first byte to the last.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of a request's head.
 const HEAD_BYTES: usize = 16 * 1024;
 /// The group whose members may use the control socket, where it exists.
 pub(super) const GROUP: &str = "floodwall";
+
+/// Who asks for something, and why.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    pub(super) peer: Peer,
+    why: Option<String>,
+    /// What he is told beside the answer.
+    told: Arc<Mutex<Option<String>>>,
+}
+
+impl Caller {
+    fn new(peer: Peer, headers: &HeaderMap) -> Self {
+        let why = headers.get(WHY_HEADER).map(|why| String::from_utf8_lossy(why.as_bytes()).into_owned());
+        let why = why.map(|why| why.chars().take(WHY_BYTES).map(|c| if c.is_control() { ' ' } else { c }).collect());
+        Self { peer, why, told: Arc::default() }
+    }
+
+    /// From where he is logged in, as far as that can be seen.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.peer.address()
+    }
+
+    /// What he has done.
+    pub(super) fn entry(&self, change: String) -> history::Entry {
+        let entry = match self.peer {
+            Peer::Process { uid, pid } => history::Entry::new(uid, pid, "socket", change).from(self.address()),
+            Peer::Token { from } => history::Entry::of_token(from, change),
+        };
+        entry.because(self.why.clone())
+    }
+
+    /// Tells him something beside the answer.
+    pub(super) fn tell(&self, what: String) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
+    }
+
+    fn answer(&self, mut response: Response) -> Response {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(told) = told.and_then(|told| HeaderValue::from_bytes(told.as_bytes()).ok()) {
+            response.headers_mut().insert(TOLD_HEADER, told);
+        }
+        response
+    }
+}
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug)]
@@ -48,19 +97,19 @@ pub(super) enum Peer {
 }
 
 impl Peer {
+    /// The session of his process: of two people at two terminals that are both root, each has one.
+    pub(super) fn session(&self) -> i32 {
+        match self {
+            Self::Process { pid, .. } => getsid(Some(Pid::from_raw(*pid))).map_or(0, Pid::as_raw),
+            Self::Token { .. } => 0,
+        }
+    }
+
     /// From where he is logged in, as far as that can be seen.
     pub(super) fn address(&self) -> Option<IpAddr> {
         match self {
             Self::Process { pid, .. } => peers::caller(*pid),
             Self::Token { from } => Some(*from),
-        }
-    }
-
-    /// What he has changed.
-    pub(super) fn entry(&self, change: String) -> history::Entry {
-        match self {
-            Self::Process { uid, pid } => history::Entry::new(*uid, *pid, "socket", change),
-            Self::Token { from } => history::Entry::of_token(*from, change),
         }
     }
 }
@@ -200,10 +249,15 @@ async fn refused_by_kernel(error: &std::io::Error) {
 
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, router: Router, peer: Peer) {
     let service = tower::service_fn(move |mut request: Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(peer);
-        let router = router.clone();
+        let caller = Caller::new(peer, request.headers());
+        request.extensions_mut().insert(caller.clone());
+        // By itself: whoever hangs up does not end half way what he has asked for, nor keep it out of the history.
+        let answered = tokio::spawn(router.clone().oneshot(request.map(Body::new)));
         async move {
-            Ok::<_, Infallible>(router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {}))
+            Ok::<_, Infallible>(match answered.await {
+                Ok(answer) => caller.answer(answer.unwrap_or_else(|never| match never {})),
+                Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            })
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()

@@ -1,6 +1,7 @@
 //! The kernel's tick counter, which is the packet path's clock, seen from here.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use aya::Ebpf;
@@ -21,8 +22,22 @@ pub(super) fn tick_ns() -> Result<u64> {
     Ok(resolution.tv_nsec as u64)
 }
 
-/// Nanoseconds of `CLOCK_MONOTONIC`.
+/// Nanoseconds of `CLOCK_MONOTONIC`, as the kernel half has it: without what a time namespace adds.
 pub fn monotonic_ns() -> u64 {
+    static ADDED: OnceLock<i128> = OnceLock::new();
+    let added =
+        ADDED.get_or_init(|| added_ns(&std::fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default()));
+    (i128::from(read_monotonic_ns()) - added) as u64
+}
+
+/// What this process's time namespace adds, by its `timens_offsets`: name, seconds, nanoseconds.
+fn added_ns(offsets: &str) -> i128 {
+    let line = offsets.lines().find_map(|line| line.strip_prefix("monotonic"));
+    let mut numbers = line.unwrap_or_default().split_whitespace().map(|number| number.parse::<i128>().unwrap_or(0));
+    numbers.next().unwrap_or(0) * 1_000_000_000 + numbers.next().unwrap_or(0)
+}
+
+fn read_monotonic_ns() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a live timespec for the kernel to fill; this clock always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
@@ -85,5 +100,18 @@ impl ClockProgram {
         let monotonic_ns = word(std::mem::offset_of!(ClockReading, monotonic_ns));
         let moment = Moment::from_ticks(ticks, self.tick_ns);
         Ok(Clock { ahead_ns: i128::from(moment.ns()) - i128::from(monotonic_ns) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::added_ns;
+
+    #[test]
+    fn what_a_time_namespace_adds_is_read() {
+        assert_eq!(added_ns("monotonic           0         0\nboottime            0         0\n"), 0);
+        assert_eq!(added_ns("monotonic    31536000        12\nboottime     0  0\n"), 31_536_000_000_000_012);
+        assert_eq!(added_ns("monotonic          -5         0\n"), -5_000_000_000);
+        assert_eq!(added_ns(""), 0, "a kernel before 5.6");
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use floodwall_common::limits::LimitKey;
 use floodwall_common::signatures::{SIGNATURES, WINDOWS};
 
+use crate::capabilities;
 use crate::exit::Exit;
 
 /// A failure of the dataplane.
@@ -53,12 +54,14 @@ pub enum Error {
         path: PathBuf,
     },
     /// The process lacks a capability.
-    #[error("not permitted to {action}: needs {capabilities}\n  try: run as root, or give these capabilities")]
+    #[error("not permitted to {action}: {why}\n  try: {mend}")]
     NotPermitted {
         /// What was tried.
         action: &'static str,
-        /// What it takes.
-        capabilities: &'static str,
+        /// What is missing, as far as that can be seen.
+        why: String,
+        /// What to do about it.
+        mend: &'static str,
     },
     /// There is no such interface.
     #[error("no interface '{name}' (have: {have})")]
@@ -242,7 +245,8 @@ impl Error {
     pub(super) fn privileged(action: &'static str, source: io::Error) -> Self {
         match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => {
-                Self::NotPermitted { action, capabilities: "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON" }
+                let (why, mend) = capabilities::why_refused();
+                Self::NotPermitted { action, why, mend }
             }
             _ => Self::system(action, source),
         }

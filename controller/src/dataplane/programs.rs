@@ -14,6 +14,7 @@ use super::error::{Error, Result};
 use super::maps::{Pins, in_object, kept_sections};
 use super::sys::{self, Hook};
 use super::{object, root_cause};
+use crate::capabilities;
 
 /// What a load fixes.
 pub(super) struct Constants<'a> {
@@ -92,7 +93,9 @@ pub(super) fn verify(object: &mut Ebpf, variant: Variant) -> Result<OwnedFd> {
 pub(super) fn rejected(error: ProgramError) -> Error {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
-            if io_error.raw_os_error() == Some(libc::EPERM) {
+            // Without CAP_PERFMON the verifier takes no program that compares addresses, and says so in its own words.
+            let lacks_right = io_error.raw_os_error() == Some(libc::EACCES) && !capabilities::missing().is_empty();
+            if io_error.raw_os_error() == Some(libc::EPERM) || lacks_right {
                 return Error::privileged("load the filter program", io_error);
             }
             match last_words(&verifier_log.to_string()) {

@@ -1,6 +1,7 @@
 //! Ten minutes of everything that goes wrong, under a flood: the daemon killed and replaced, reloads good and bad, the interface
-//! down and up, the filter taken off, pins wiped, the disk full, several command lines at once. Whatever happens, nothing of
-//! the deny list passes while the filter is there, nothing of the allow list is dropped, and nothing that was set is lost.
+//! down and up, the filter taken off, pins wiped, the disk full, the wall clock ten years off, several command lines at once. Whatever
+//! happens, nothing of the deny list passes while the filter is there, nothing of the allow list is dropped, nothing that was set
+//! is lost, and nothing is left behind: memory, descriptors, programs, maps.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, UdpSocket};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use floodwall_tests::captures::made::Random;
+use floodwall_tests::clock::WallClock;
 use floodwall_tests::daemon::{Daemon, Place, floodwall, run_verb, status, wait_for};
 use floodwall_tests::flood::Flood;
 use floodwall_tests::netns::Running;
@@ -45,6 +47,38 @@ const MARGIN: Duration = Duration::from_millis(300);
 /// The share of allowed packets that may be missing: a queue that is full while the machine stands still takes some.
 const MISSING: f64 = 0.001;
 
+/// How far the wall clock jumps.
+const YEARS_S: i64 = 10 * 365 * 86_400;
+/// What a daemon may take at most, whatever it has been through.
+const MOST: Taken = Taken { resident_kb: 64 << 10, descriptors: 64 };
+
+/// What a daemon takes of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    resident_kb: u64,
+    descriptors: usize,
+}
+
+impl Taken {
+    fn by(pid: u32) -> Result<Self> {
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+        Ok(Self { resident_kb: resident_kb(pid)?, descriptors })
+    }
+
+    fn most(self, other: Self) -> Self {
+        Self {
+            resident_kb: self.resident_kb.max(other.resident_kb),
+            descriptors: self.descriptors.max(other.descriptors),
+        }
+    }
+}
+
+/// Programs and maps that the kernel holds, whoever has loaded them.
+fn held() -> [usize; 2] {
+    let programs = aya::programs::loaded_programs().filter_map(Result::ok).count();
+    [programs, aya::maps::loaded_maps().filter_map(Result::ok).count()]
+}
+
 /// When the filter or the link was not there, on purpose.
 #[derive(Clone, Default)]
 struct Away(Arc<Mutex<Vec<(Instant, Instant)>>>);
@@ -75,8 +109,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    let programs = || aya::programs::loaded_programs().filter_map(Result::ok).count();
-    let programs_before = programs();
+    let before = held();
     let mut scene = Scene::new()?;
     let duration = Duration::from_secs(options.seconds);
     let over = Arc::new(AtomicBool::new(false));
@@ -92,6 +125,7 @@ fn run(options: &Options) -> Result<()> {
         event(&mut scene, &mut random)
             .with_context(|| format!("{name}, {:.1} s after the begin", begun.elapsed().as_secs_f64()))?;
         scene.check().with_context(|| format!("after {name}"))?;
+        scene.taken = scene.taken.most(Taken::by(scene.pid()?)?);
         *done.entry(name).or_default() += 1;
         eprint!("\r{:>4} s, {} events ", begun.elapsed().as_secs(), done.values().sum::<u32>());
     }
@@ -104,25 +138,43 @@ fn run(options: &Options) -> Result<()> {
     let arrived: HashMap<u64, Instant> = arrived.into_iter().map(|(at, number)| (number, at)).collect();
     let due: Vec<_> = sent.iter().filter(|(at, _)| !scene.away.covers(*at)).collect();
     let missing = due.iter().filter(|(_, number)| !arrived.contains_key(number)).count();
-    let resident = resident_kb(scene.pid()?)?;
-    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", scene.pid()?))?.count();
+    let taken = scene.taken;
+    let counted = status(&scene.topology.server, &scene.place)?;
     println!("events: {done:?}");
     println!("flood: {} packets sent, {leaked} passed while the filter was there", flooded.packets());
     println!("allowed: {} packets due, {missing} missing", due.len());
-    println!("daemon: {resident} KiB, {descriptors} descriptors");
+    println!(
+        "counted: {} dropped of the deny list, {} of anything else",
+        of_denied(&counted, "drop", true),
+        of_denied(&counted, "drop", false)
+    );
+    println!("daemon: at most {} KiB, {} descriptors", taken.resident_kb, taken.descriptors);
     let Scene { daemon, topology, place, .. } = scene;
     drop(daemon);
     run_verb(&topology.server, &place, "uninstall")?;
-    wait_for("the kernel to let go of the programs", || (programs() <= programs_before).then_some(()))?;
+    let is_free = || held().iter().zip(before).all(|(now, before)| *now <= before);
+    wait_for("the kernel to let go of programs and maps", || is_free().then_some(()))?;
     ensure!(leaked == 0, "{leaked} packets of the deny list passed");
     ensure!(missing as f64 <= MISSING * due.len() as f64, "{missing} of {} allowed packets are missing", due.len());
-    ensure!(resident < 100 << 10 && descriptors < 100, "{resident} KiB, {descriptors} descriptors");
+    // What the filter itself says: by its counters it has let nothing of the deny list pass, and dropped nothing else.
+    let (passed, dropped) = (of_denied(&counted, "pass", true), of_denied(&counted, "drop", false));
+    ensure!(passed == 0 && dropped == 0, "{passed} denied passed, {dropped} of others dropped: {counted}");
+    ensure!(of_denied(&counted, "drop", true) > 0, "nothing was flooded: {counted}");
+    ensure!(taken.resident_kb <= MOST.resident_kb && taken.descriptors <= MOST.descriptors, "{taken:?}");
     Ok(())
+}
+
+/// Packets with this verdict that are of the deny list, or that are not.
+fn of_denied(status: &serde_json::Value, verdict: &str, is_denied: bool) -> u64 {
+    let reasons = status["interfaces"].as_array().into_iter().flatten();
+    let reasons = reasons.flat_map(|interface| interface["reasons"].as_array().into_iter().flatten());
+    let wanted = reasons.filter(|entry| entry["verdict"] == verdict && (entry["reason"] == "denied") == is_denied);
+    wanted.filter_map(|entry| entry["packets"].as_u64()).sum()
 }
 
 type Event = fn(&mut Scene, &mut Random) -> Result<()>;
 
-const EVENTS: [(&str, Event); 10] = [
+const EVENTS: [(&str, Event); 11] = [
     ("kill", Scene::kill),
     ("restart", Scene::restart),
     ("upgrade", Scene::upgrade),
@@ -132,6 +184,7 @@ const EVENTS: [(&str, Event); 10] = [
     ("filter taken off", Scene::take_off),
     ("pins wiped", Scene::wipe_pins),
     ("disk full", Scene::fill_disk),
+    ("clock jumps", Scene::jump),
     ("command lines", Scene::command_lines),
 ];
 
@@ -140,6 +193,8 @@ struct Scene {
     place: Place,
     daemon: Option<Daemon>,
     away: Away,
+    clock: WallClock,
+    taken: Taken,
     /// What the limit of ICMP was set to.
     icmp_pps: u64,
     denied: usize,
@@ -148,7 +203,8 @@ struct Scene {
 impl Scene {
     fn new() -> Result<Self> {
         let (topology, place) = (Topology::new(1)?, Place::new()?);
-        let mut scene = Self { topology, place, daemon: None, away: Away::default(), icmp_pps: 100, denied: 1 };
+        let (away, clock, taken) = (Away::default(), WallClock::new(&place)?, Taken::default());
+        let mut scene = Self { topology, place, daemon: None, away, clock, taken, icmp_pps: 100, denied: 1 };
         scene.start()?;
         scene.verb(&format!("deny add {DENIED} --force"))?;
         scene.verb(&format!("allow add {CLIENT}"))?;
@@ -167,7 +223,8 @@ impl Scene {
 
     fn start(&mut self) -> Result<()> {
         let arguments = ["--interface", PROTECTED, "--metrics", "off"];
-        self.daemon = Some(Daemon::start(&self.topology.server, &self.place, &arguments)?);
+        let (server, clock) = (&self.topology.server, self.clock.environment());
+        self.daemon = Some(Daemon::start_with(server, &self.place, &arguments, &clock)?);
         Ok(())
     }
 
@@ -272,6 +329,11 @@ impl Scene {
         umount2(&history, MntFlags::MNT_DETACH)?;
         umount2(&full, MntFlags::MNT_DETACH)?;
         done
+    }
+
+    /// The daemon's wall clock: back, ahead, or right again.
+    fn jump(&mut self, random: &mut Random) -> Result<()> {
+        self.clock.jump(random.one_of(&[-YEARS_S, YEARS_S, 0]))
     }
 
     /// At the same moment: each is done, or told that another was faster.

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{at_once, duration};
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(in crate::cli) enum Service {
     /// Show the services
     List,
@@ -20,7 +20,7 @@ pub(in crate::cli) enum Service {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct AddService {
     /// What to call it: up to 16 letters, digits, dots, dashes and underscores
     #[arg(required_unless_present = "listen", conflicts_with = "listen")]
@@ -63,7 +63,7 @@ impl Proto {
     }
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(in crate::cli) enum Signature {
     /// Add a signature: it suits packets that have all that is named
     Add(Box<AddSignature>),
@@ -77,7 +77,7 @@ pub(in crate::cli) enum Signature {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct AddSignature {
     /// What to call it: letters, digits, '-', '_' and '.'
     pub(in crate::cli) name: String,

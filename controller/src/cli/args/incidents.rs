@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::duration;
 
 /// What `replay` takes.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct Replay {
     /// Capture files (pcap, pcapng), or directories of them
     #[arg(required = true, value_name = "FILE")]
@@ -41,7 +41,7 @@ impl std::str::FromStr for Speed {
     }
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(in crate::cli) enum Incident {
     /// Show all of them, the latest last
     List,
@@ -82,7 +82,7 @@ pub(in crate::cli) enum Text {
     Json,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(in crate::cli) enum Drill {
     /// Have the alert fire
     Start {
