@@ -265,9 +265,14 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
         found.map(|found| Measure::Signature(vector, found))
     };
     let mut measures = Vec::new();
+    // They pass where all that has ports is held.
+    if assessment.current.contains(&Vector::Amplification) {
+        measures.extend(fragments_of_replies(window));
+    }
     let loose = |vector: &&Vector| {
         let group = features.of(vector.group());
-        group.samples > 0 && group.held < HELD
+        // Whom it denies it does by name: who is held is not named again, and others are not held by that.
+        group.samples > 0 && (group.held < HELD || **vector == Vector::HttpFlood)
     };
     // What has ended is held in mind, but nothing new is done about it: what comes then is not it.
     for vector in assessment.current.iter().filter(loose) {
@@ -277,13 +282,10 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
                 measures.push(Measure::Cookies);
             }
             Vector::TcpReflection => measures.push(Measure::Drop(Reason::UnsolicitedReply)),
-            Vector::Amplification => {
-                match signature::is_asked_from_amplifiers(window) {
-                    true => measures.extend(signature(*vector)),
-                    false => measures.push(Measure::Drop(Reason::UnsolicitedReply)),
-                }
-                measures.extend(fragments_of_replies(window));
-            }
+            Vector::Amplification => match signature::is_asked_from_amplifiers(window) {
+                true => measures.extend(signature(*vector)),
+                false => measures.push(Measure::Drop(Reason::UnsolicitedReply)),
+            },
             // Whoever completes connections has an address: that of one machine limits hold, and many are denied by name.
             Vector::HttpFlood => measures.extend(denied::find(features, window).map(Measure::Deny)),
             Vector::UdpFlood => match signature(*vector) {
@@ -299,9 +301,13 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
     measures
 }
 
-/// Later fragments of answers have no ports that they could be told by.
+/// Later fragments of answers have no ports that they could be told by. While a flood of answers goes on, those of UDP are of it, whether
+/// or not the first fragment was among the samples.
 fn fragments_of_replies(window: &Window) -> Option<Measure> {
-    let is_fragment = |group, packet: &Observed| group == Group::UdpReplies && packet.fragment == Fragment::Later;
+    let is_fragment = |group, packet: &Observed| {
+        let is_udp = u16::from(packet.protocol) == signature::UDP;
+        matches!(group, Group::UdpReplies | Group::Fragments) && packet.fragment == Fragment::Later && is_udp
+    };
     let count = window.packets().filter(|(group, packet)| is_fragment(*group, packet)).count();
     let found = signature::find(window, is_fragment).filter(|_| count >= FRAGMENTS);
     found.map(|found| Measure::Signature(Vector::FragmentFlood, found))

@@ -302,7 +302,7 @@ fn most_of_one_source(case: &Case<'_>) -> Option<f64> {
 
 /// What is answered and not completed is of nobody. What is not answered says nothing of who asked.
 fn reached(case: &Case<'_>) -> Option<f64> {
-    acknowledged(case).or_else(|| completed(case))
+    if case.features.handshakes.answered.is_some() { acknowledged(case) } else { completed(case) }
 }
 
 fn rotating(case: &Case<'_>) -> Option<f64> {
