@@ -286,3 +286,74 @@ fn name_of(source: Source) -> String {
         Source::V6(upper, _) => format!("{}/48", std::net::Ipv6Addr::from(u128::from(upper & !0xffff) << 64)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use floodwall_common::signatures::Fragment;
+
+    use super::*;
+
+    fn packet(source: u32, port: u16, at_ns: u64, flags: u8) -> Observed {
+        Observed {
+            at_ns,
+            weight: 1,
+            source: Source::V4(source),
+            protocol: 6,
+            fragment: Fragment::None,
+            ports: Some((port, 443)),
+            flags: Some(flags),
+            layout: 1,
+            hops: 57,
+            length: 60,
+            beginning: None,
+            is_malformed: false,
+            is_known: Some(flags == 0x10),
+            is_to_service: false,
+            is_held: false,
+        }
+    }
+
+    /// Twelve quiet seconds with a client, and then what is asked about: so many connections a second for six, each tried so often.
+    fn after(source: u32, per_second: u64, tries: u64) -> (Openers, Vec<Source>) {
+        let mut following = Following::default();
+        for tick in 0..120 {
+            let now_ns = tick * SECOND_NS / 10;
+            following.expire(now_ns, true);
+            following.take(&packet(0x0a00_0001, 1_000 + tick as u16, now_ns, 0x02));
+            following.take(&packet(0x0a00_0001, 1_000 + tick as u16, now_ns, 0x10));
+        }
+        for tick in 120..180 {
+            let now_ns = tick * SECOND_NS / 10;
+            following.expire(now_ns, false);
+            for number in 0..per_second {
+                let port = 20_000 + ((tick / tries.max(1)) * per_second + number) as u16;
+                following.take(&packet(source, port, now_ns, 0x02));
+            }
+        }
+        let now_ns = 18 * SECOND_NS;
+        following.expire(now_ns, false);
+        (following.features(now_ns), following.persistent())
+    }
+
+    #[test]
+    fn a_newcomer_who_goes_on_and_on_is_told_from_one_who_tries_again() {
+        let (openers, sources) = after(0x1400_0001, 1, 1);
+        assert_eq!((openers.persistent_sources, sources), (1, vec![Source::V4(0x1400_0001)]), "{openers:?}");
+        assert!(openers.persistent.is_some_and(|share| share > 0.9), "{openers:?}");
+        let (openers, sources) = after(0x1400_0001, 1, 10);
+        assert_eq!(
+            (openers.persistent_sources, sources),
+            (0, Vec::new()),
+            "the same SYNs, ten times each: {openers:?}"
+        );
+    }
+
+    #[test]
+    fn who_was_here_before_is_no_newcomer_but_may_have_gone_wild() {
+        let (openers, sources) = after(0x0a00_0002, 4, 1);
+        assert_eq!((openers.persistent_sources, sources), (0, Vec::new()), "a neighbour of the client: {openers:?}");
+        let aggregate = openers.aggregate.unwrap_or_else(|| panic!("nothing is more than usual"));
+        assert_eq!(aggregate.networks, ["10.0.0.0/24"]);
+        assert!(aggregate.share > 0.9 && aggregate.times > 3.0, "{aggregate:?}");
+    }
+}
