@@ -56,7 +56,13 @@ impl Closer {
         Self(bits)
     }
 
-    /// Why the packet goes no further, if it does not.
+    /// Whether the cap of its service refuses it, of whatever else it is asked: of its limits, which are charged.
+    #[inline(always)]
+    pub(crate) const fn is_past_cap(self) -> bool {
+        self.0 as u8 == Reason::ServiceCap as u8
+    }
+
+    /// Why the packet goes no further, if it does not, for anything but a cap.
     #[inline(always)]
     pub(crate) const fn reason(self) -> Option<Reason> {
         const { assert!(Reason::Passed as u8 == 0) }
@@ -65,7 +71,6 @@ impl Closer {
             // One of the few that come from here; a match over all of them would be a table.
             found if found == Reason::NoService as u8 => Some(Reason::NoService),
             found if found == Reason::UnsolicitedReply as u8 => Some(Reason::UnsolicitedReply),
-            found if found == Reason::ServiceCap as u8 => Some(Reason::ServiceCap),
             found if found == Reason::OutOfState as u8 => Some(Reason::OutOfState),
             _ => Some(Reason::FirstSyn),
         }
@@ -130,10 +135,10 @@ pub(crate) fn is_out_of_state(connection: Option<Conversation>, key: u64, memory
 }
 
 /// Whether the cap of the service refuses the source whatever else is found: then nothing dear is asked of a flood. What gets a
-/// cookie is never charged to a cap, and so not refused by one.
+/// cookie is never charged to a cap, and so not refused by one; a first SYN is remembered whether or not there is room for it.
 #[inline(always)]
 pub(crate) fn is_past_cap(service: u8, key: u64, meters: &Meters, config: &Config, memory: &impl Memory) -> bool {
-    if service == 0 || !meters.ask(Ask::CAP) || meters.ask(Ask::COOKIE) {
+    if service == 0 || !meters.ask(Ask::CAP) || meters.ask(Ask::OF_SYNS) {
         return false;
     }
     let cap = config.cap(service);

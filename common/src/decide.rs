@@ -124,20 +124,23 @@ pub fn decide_armed<'w, E: Exit>(
     let key = rest.from.0;
     let to = Transport::either(rest.protocol);
     let service = if meters.ask(Ask::A_SERVICE) { world.service(to, rest.ports.1) } else { 0 };
-    let refused = if is_locked_out(service, meters) && !is_expected(&rest.ends()?, world) {
-        Some(Reason::NoService)
-    } else if is_past_cap(service, key, meters, world.config(), world) {
-        Some(Reason::ServiceCap)
-    } else if meters.ask(Ask::REPLIES)
+    if is_locked_out(service, meters) && !is_expected(&rest.ends()?, world) {
+        return Some(exit.because(Reason::NoService, kind));
+    }
+    // What is dear is asked of who may still pass; limits of all, or who sends most would get most of what is left.
+    let may_pass = !is_past_cap(service, key, meters, world.config(), world);
+    let refused = if may_pass
+        && meters.ask(Ask::REPLIES)
         && answers_nothing(Conversation::of_usual_claim(&rest, |port| world.is_amplifier(port)), world)
     {
         Some(Reason::UnsolicitedReply)
-    } else if meters.ask(Ask::STATE) && is_out_of_state(Some(Conversation::of_usual(&rest)), key, world) {
+    } else if may_pass && meters.ask(Ask::STATE) && is_out_of_state(Some(Conversation::of_usual(&rest)), key, world) {
         Some(Reason::OutOfState)
-    } else if meters.ask(Ask::SIGNATURES) && world.may_be_signed(&rest) {
+    } else if may_pass && meters.ask(Ask::SIGNATURES) && world.may_be_signed(&rest) {
         return None;
     } else {
         match over_all_limits(key, frame.bytes(), kind, world) {
+            None if !may_pass => Some(Reason::ServiceCap),
             None if meters.ask(Ask::CAP) => over_cap(service, key, world),
             over => over,
         }
@@ -183,18 +186,22 @@ fn judge<'w>(packet: &Headers, frame: Frame<'_>, world: &mut impl World<'w>) -> 
         } else {
             Closer::NOTHING
         };
-        if let Some(reason) = closer.reason() {
+        let is_past_cap = closer.is_past_cap();
+        if !is_past_cap && let Some(reason) = closer.reason() {
             return found.because(reason);
         }
-        if meters.ask(Ask::SIGNATURES) && world.is_signed(frame) {
+        if !is_past_cap && meters.ask(Ask::SIGNATURES) && world.is_signed(frame) {
             return found.because(Reason::Signature);
         }
         let over = over_all_limits(packet.key, bytes, found.kind(), world);
+        if is_past_cap {
+            return found.because(over.unwrap_or(Reason::ServiceCap));
+        }
         if over.is_none() && meters.ask(Ask::COOKIE) && world.has_cookie(frame) {
             // Answered or not: it never gets to the service, so that its cap is not asked.
             return found.because(answered(packet.key, world));
         }
-        if over.is_none() { over_cap(closer.service(), packet.key, world) } else { over }
+        if over.is_none() && meters.ask(Ask::CAP) { over_cap(closer.service(), packet.key, world) } else { over }
     } else if meters.ask(Ask::PACKETS) {
         over_packet_limit(packet.key, meters, world)
     } else {

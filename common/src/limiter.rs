@@ -165,7 +165,7 @@ pub fn stays_over(cell: &u32, likely: u64, place: Place, meter: &Meter, now: Mom
         && debt(likely, now.units(), meter) > meter.tau()
 }
 
-/// The same of a line of the table, for whoever has not read the entry.
+/// The same of a line of the table, for who is not in the kernel half.
 #[inline(always)]
 pub fn refuses(cell: &u32, bucket: &Bucket, place: Place, meter: &Meter, now: Moment) -> bool {
     stays_over(cell, bucket.load(place.likely()), place, meter, now)

@@ -91,7 +91,7 @@ impl Line {
     }
 
     /// A copy of a line, to be looked at.
-    pub const fn from_words(words: [u64; 2]) -> Self {
+    const fn from_words(words: [u64; 2]) -> Self {
         Self(UnsafeCell::new(words))
     }
 

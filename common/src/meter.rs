@@ -248,8 +248,10 @@ impl Ask {
     /// Any of what takes a closer look.
     pub(crate) const A_CLOSER_LOOK: Self =
         Self(Self::REPLIES.0 | Self::A_SERVICE.0 | Self::FIRST_SYN.0 | Self::STATE.0);
+    /// What is asked of SYNs alone.
+    pub(crate) const OF_SYNS: Self = Self(Self::FIRST_SYN.0 | Self::COOKIE.0);
     /// What only the complete decision knows: of some SYNs, and of what passes in no case.
-    pub(crate) const SELDOM: Self = Self(Self::BLOCK.0 | Self::FIRST_SYN.0 | Self::COOKIE.0);
+    pub(crate) const SELDOM: Self = Self(Self::BLOCK.0 | Self::OF_SYNS.0);
 
     /// Whether it is answered with a cookie.
     pub const COOKIE: Self = Self(2_048);

@@ -377,12 +377,39 @@ fn past_its_cap_a_service_refuses_strangers_before_anything_dear_is_asked() {
     let frame = |host: u8| V4::from([12, 0, 0, host]).frame(UDP, &to(443, udp(0)));
     assert_eq!(model.then(&frame(1)), Some(Reason::ServiceCap));
     model.signature = Some(Shape { protocol: 17, ..Shape::ANY });
-    let asked = model.asked;
-    assert_eq!((model.reason(&frame(2)), model.asked), (Reason::ServiceCap, asked), "no meter is charged");
+    assert_eq!(model.reason(&frame(2)), Reason::ServiceCap);
     model.verified.push(u64::from(u32::from_be_bytes([12, 0, 0, 3])));
     assert_eq!(model.reason(&frame(3)), Reason::Signature, "of who is verified all is asked");
     assert_eq!(model.reason(&V4::default().frame(UDP, &to(80, udp(0)))), Reason::Signature, "of other ports too");
     assert_eq!(model.reason(&V4::from(DENIED).frame(UDP, &to(443, udp(0)))), Reason::Denied, "lists come first");
+}
+
+#[test]
+fn what_a_cap_refuses_is_charged_to_its_source_all_the_same() {
+    // Nine sources of 2,000 a second, under limits that add up to less than the cap, beside a hundred of 5 a second.
+    let mut config = capped(5_000, 2_500);
+    let of_udp = Kind::new(Family::V4, Class::Udp).index() as usize;
+    let limits = Limits { packets: limit(500, 1_000), bytes: Rate::Off };
+    config.meters[of_udp] = Meters::new(limits, MACHINE, [1, 2]).unwrap();
+    config.meters[of_udp].set_ask(Ask::CAP, true);
+    let mut model = model(&config);
+    let send = |model: &mut Model<'_>, group: u8, host: u64| {
+        model.reason(&V4::from([11, 0, group, host as u8]).frame(UDP, &to(443, udp(0)))) == Reason::Passed
+    };
+    let (mut asked, mut answered) = (0, 0);
+    for tick in 0..8_000u64 {
+        model.wall.now_ns += MS;
+        for packet in 0..18 {
+            send(&mut model, 1, packet % 9);
+        }
+        if tick % 2 == 0 {
+            let passed = send(&mut model, 2, tick / 2 % 100);
+            if tick > 2_000 {
+                (asked, answered) = (asked + 1, answered + u64::from(passed));
+            }
+        }
+    }
+    assert!(answered * 10 > asked * 9, "{answered} of {asked}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What detection would see of clients and floods that are given by their rates alone: the features of a second, worked out
 //! and not counted, so that months pass in seconds. The same for the same random numbers.
 
-use floodwall::detect::{Aggregate, Assessment, Features, Group, Handshakes, Usually, Vector, Verdict};
+use floodwall::detect::{Aggregate, Assessment, Features, Group, Handshakes, Openers, Usually, Vector, Verdict};
 use floodwall_common::packet::Source;
 
 use crate::captures::made::Random;
@@ -86,6 +86,7 @@ pub fn features(streams: &[Stream], attempts: &[Attempts], per_second: f64, most
         per_second: all,
         groups: Group::ALL.map(|group| aggregate(streams, group, all)),
         handshakes: handshakes(attempts, per_second, most, is_regular),
+        openers: Openers::default(),
     }
 }
 
@@ -129,6 +130,7 @@ fn aggregate(streams: &[Stream], group: Group, all: f64) -> Aggregate {
         new_ports: 0.0,
         protocols: 1,
         alone: 0.0,
+        rotating: 0.0,
         strangers: Some(mean(|stream| stream.strangers)),
     }
 }

@@ -14,6 +14,8 @@ use floodwall_tests::captures::packets::{ACK, Ends, GRE, ICMP, LATER, PSH, RST, 
 
 #[path = "replay/captured.rs"]
 mod captured;
+#[path = "replay/clients.rs"]
+mod clients;
 #[path = "replay/one_way.rs"]
 mod one_way;
 

@@ -1,6 +1,7 @@
 //! Services, their caps, lockdown and first SYNs: over a real link with real connections, and by test runs where the time
 //! matters.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
@@ -257,5 +258,35 @@ fn a_first_syn_passes_when_it_comes_again() -> Result<()> {
     bench.kernel.send(&answer(&classes_v4([203, 0, 113, 9].into())[1]))?;
     ensure!(bench.passes(syn)?);
     ensure!(bench.kernel.counted().of(Reason::FirstSyn) == 4);
+    Ok(())
+}
+
+/// Of UDP only: what listens is let through, all else that is not UDP too, and whoever takes the service away ends it.
+#[test]
+fn a_lockdown_of_udp_is_of_nothing_else_and_ends_with_its_service() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let [syn, tcp, datagram, icmp, ..] = classes_v4([203, 0, 113, 9].into());
+    let port = u16::from_be_bytes([datagram[36], datagram[37]]);
+    let locks = |bench: &Bench| -> Result<(bool, bool)> {
+        let others = [&syn, &tcp, &icmp].iter().map(|frame| bench.passes(frame)).collect::<Result<Vec<_>>>()?;
+        Ok((!bench.passes(&datagram)?, others.contains(&false)))
+    };
+    ensure!(locks(&bench)? == (false, false));
+    ensure!(bench.kernel.dataplane.lock_udp(&BTreeSet::new())?);
+    ensure!(locks(&bench)? == (true, false), "{:?}", locks(&bench)?);
+    ensure!(bench.kernel.dataplane.lock_udp(&BTreeSet::from([port]))?);
+    ensure!(locks(&bench)? == (false, false), "somebody listens now");
+    ensure!(bench.kernel.dataplane.lock_udp(&BTreeSet::new())?);
+    // Whoever removes its service ends it, and never has all the rest locked down.
+    bench.kernel.dataplane.set_services(&[], None)?;
+    ensure!(locks(&bench)? == (false, false));
+    ensure!(!bench.kernel.dataplane.config()?.drops.has(Reason::NoService));
+    // Whoever locks down himself means all of it, and that is not touched.
+    ensure!(bench.kernel.dataplane.lock_udp(&BTreeSet::new())?);
+    bench.kernel.dataplane.set_policy(Reason::NoService, Verdict::Drop)?;
+    ensure!(locks(&bench)? == (true, true));
+    ensure!(!bench.kernel.dataplane.lock_udp(&BTreeSet::new())?, "it is the operator's");
+    bench.kernel.dataplane.unlock_udp()?;
+    ensure!(locks(&bench)? == (true, true));
     Ok(())
 }

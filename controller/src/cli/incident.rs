@@ -1,5 +1,7 @@
 //! `floodwall incident`.
 
+use std::time::Duration;
+
 use super::args::{Drill, Global, Incident, Text};
 use super::backend::Backend;
 use super::client::Client;
@@ -7,11 +9,15 @@ use super::print;
 use crate::api::{DrillRequest, Status};
 use crate::configuration::Source;
 use crate::exit::{Exit, Failure};
-use crate::incident::{self, IncidentChange, Store, customer_notice, isp_request, postmortem, utc};
+use crate::incident::{self, Happened, IncidentChange, Store, customer_notice, isp_request, postmortem, utc};
+
+/// How often it is looked whether something has happened.
+const FOLLOWED_EVERY: Duration = Duration::from_millis(250);
 
 pub(super) async fn run(global: &Global, verb: Incident) -> anyhow::Result<()> {
     match verb {
-        Incident::List => print(global, &all(global).await?, |all| list(all)),
+        Incident::List { follow: true, after } => follow(global, after).await,
+        Incident::List { .. } => print(global, &all(global).await?, |all| list(all)),
         Incident::Show { id } => print(global, &one(global, id).await?, show),
         Incident::Note { text } => change(global, &IncidentChange::Note(text)).await,
         Incident::Ack => change(global, &IncidentChange::Ack).await,
@@ -56,6 +62,29 @@ async fn all(global: &Global) -> anyhow::Result<Vec<incident::Incident>> {
         Some(client) => client.get("/api/v1/incidents").await,
         None => Ok(Store::beside(&global.history).all()?),
     }
+}
+
+/// Prints what happens, a line of JSON each, until somebody stops it; with the daemon or without.
+async fn follow(global: &Global, after: Option<i64>) -> anyhow::Result<()> {
+    let store = Store::beside(&global.history);
+    let mut after = match after {
+        Some(after) => after,
+        None => store.latest()?,
+    };
+    loop {
+        for happened in since(global, &store, after).await? {
+            after = happened.number;
+            println!("{}", serde_json::to_string(&happened)?);
+        }
+        // The next moment.
+        tokio::time::sleep(FOLLOWED_EVERY).await;
+    }
+}
+
+async fn since(global: &Global, store: &Store, after: i64) -> anyhow::Result<Vec<Happened>> {
+    let Some(client) = Client::connect(&global.socket).await? else { return Ok(store.since(after)?) };
+    let lines = client.text(&format!("/api/v1/events?after={after}")).await?;
+    Ok(lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
 }
 
 async fn one(global: &Global, id: Option<String>) -> anyhow::Result<incident::Incident> {

@@ -55,7 +55,7 @@ fn only_looks(verb: &Verb) -> bool {
         Verb::Cookies(verb) => matches!(verb, Cookies::Show),
         Verb::Signature(verb) => matches!(verb, Signature::List),
         Verb::Allow(verb) | Verb::Deny(verb) => matches!(verb, List::Show),
-        Verb::Incident(verb) => matches!(verb, Incident::List | Incident::Show { .. }),
+        Verb::Incident(verb) => matches!(verb, Incident::List { follow: false, .. } | Incident::Show { .. }),
         Verb::Config(verb) => matches!(verb, Config::Check | Config::Show { .. } | Config::Diff),
         Verb::Run(_) | Verb::Mode { .. } | Verb::Confirm | Verb::Stop | Verb::Resume | Verb::Reload(_) => false,
         Verb::Fragments { .. } | Verb::Lockdown { .. } | Verb::Detach { .. } | Verb::Uninstall { .. } => false,

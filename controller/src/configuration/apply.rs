@@ -17,7 +17,7 @@ use crate::api::{
     CookiesChange, EntryView, ListChange, PolicyEntry, RateView, ServiceView, ServicesChange, SignaturesChange,
 };
 use crate::control::{self, ListPlan};
-use crate::dataplane::{Dataplane, Device, PreparedLists, cookies_of, limits_of};
+use crate::dataplane::{Dataplane, Device, PreparedLists, UNNAMED, cookies_of, limits_of};
 use crate::exit::{Exit, Failure};
 use crate::peers::Peer;
 use crate::prefixes::overlap;
@@ -125,7 +125,9 @@ impl Plan {
         let Some(wanted) = source.configuration.wanted_services() else { return Ok(()) };
         let normal = |view: &ServiceView| view.service().map(|service| ServiceView::new(&service));
         let wanted: Vec<_> = wanted.iter().map(normal).collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
-        let present: Vec<_> = dataplane.services()?.iter().map(ServiceView::new).collect();
+        let mut present: Vec<_> = dataplane.services()?.iter().map(ServiceView::new).collect();
+        // What is there by itself goes by itself.
+        present.retain(|view| view.name != UNNAMED);
         let mut change = ServicesChange::default();
         for view in &present {
             if !wanted.iter().any(|other| other.name == view.name) {

@@ -1,7 +1,7 @@
 //! Detection at work: what was sampled goes in, a verdict comes out, and what it calls for is armed, written down, and taken back
 //! when its time is up.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::exit::describe;
 use crate::incident::{Incident, State, now_ms};
 use crate::respond::{InForce, Measure, Policy, missing, respond, surplus};
 use crate::snapshot::{Situation, Snapshot, unix_s};
-use crate::{files, history};
+use crate::{files, history, listeners};
 
 /// Where less than this is left of it and the attack goes on, it is prolonged.
 const PROLONGED_BELOW: Duration = Duration::from_secs(300);
@@ -52,7 +52,7 @@ struct Live {
     sends_elsewhere: bool,
     matched_ns: u64,
     clock: Option<Clock>,
-    udp: HashSet<u16>,
+    udp: BTreeSet<u16>,
     rates: Option<Rates>,
     stack: Option<Handshakes>,
 }
@@ -141,6 +141,8 @@ pub(super) struct Watch {
     restless_since_ms: Option<u64>,
     in_force: Vec<InForce>,
     refused: Vec<InForce>,
+    /// The UDP ports that something listened on when what nothing listens for was dropped last.
+    listening: BTreeSet<u16>,
     /// Packets that drop and that pass, until the last time, and what that was judged by.
     counted_then: Option<((u64, u64), (Mode, DropSet))>,
     looked_after_ns: u64,
@@ -160,7 +162,7 @@ impl Watch {
                 sends_elsewhere: false,
                 matched_ns: 0,
                 clock: None,
-                udp: HashSet::new(),
+                udp: BTreeSet::new(),
                 rates: None,
                 stack: None,
             },
@@ -171,6 +173,7 @@ impl Watch {
             restless_since_ms: None,
             in_force: Vec::new(),
             refused: Vec::new(),
+            listening: BTreeSet::new(),
             counted_then: None,
             looked_after_ns: 0,
             last_sign_ms: 0,
@@ -354,7 +357,7 @@ impl Watch {
         // What is in force stays while the attack goes on, also where it is what holds it.
         let prolonged_ns = PROLONGED_BELOW.as_nanos() as u64;
         for present in self.in_force.iter_mut().filter(|present| present.until_ns < until_ns - prolonged_ns) {
-            match arm(daemon, &present.measure) {
+            match arm(daemon, &present.measure, &self.live.udp) {
                 Ok(_) => present.until_ns = until_ns,
                 Err(failed) => error!(error = describe(&failed), "cannot be prolonged"),
             }
@@ -378,7 +381,7 @@ impl Watch {
                 self.refused.push(refused);
                 continue;
             }
-            match arm(daemon, &measure) {
+            match arm(daemon, &measure, &self.live.udp) {
                 Ok(true) => {
                     warn!(measure = words, for_s = STAYS.as_secs(), "armed");
                     daemon.record(&history::Entry::of_this_process("detection", format!("armed: {words}")));
@@ -419,6 +422,7 @@ impl Watch {
             return;
         }
         self.looked_after_ns = now_ns;
+        self.follow_listeners(daemon);
         let taken_back = match look_after(&daemon.dataplane(), &mut self.in_force, now_ns) {
             Ok(taken_back) => taken_back,
             Err(error) => return warn!(%error, "cannot see what is in force"),
@@ -432,6 +436,11 @@ impl Watch {
             let words = gone.measure.to_string();
             warn!(measure = words, "taken back by somebody: it is not armed again while this goes on");
             note(daemon, &format!("taken back by somebody, and not armed again while this goes on: {words}"));
+            if let Measure::Unserved(_) = gone.measure
+                && let Err(failed) = disarm(daemon, &gone.measure)
+            {
+                error!(error = describe(&failed), "what it leaves behind cannot be removed");
+            }
             self.refused.push(gone);
         }
         let hurts = self.in_force.iter().position(|present| present.toll.too_high().is_some());
@@ -444,6 +453,21 @@ impl Watch {
                 None => "nothing has suited it for a while, and another is needed".to_owned(),
             };
             self.take_back(daemon, present, &why);
+        }
+    }
+
+    /// What begins to listen while nothing else is let through is let through too.
+    fn follow_listeners(&mut self, daemon: &Daemon) {
+        let given = listeners::given();
+        let is_new = |port: &&u16| !self.listening.contains(port) && !given.contains(port);
+        let Some(present) = self.in_force.iter().find(|present| matches!(present.measure, Measure::Unserved(_))) else {
+            return self.listening.clone_from(&self.live.udp);
+        };
+        if self.live.udp.iter().any(|port| is_new(&port)) {
+            match arm(daemon, &present.measure, &self.live.udp) {
+                Ok(_) => self.listening.clone_from(&self.live.udp),
+                Err(failed) => error!(error = describe(&failed), "what listens now cannot be let through"),
+            }
         }
     }
 

@@ -86,6 +86,7 @@ fn of_members() -> Router<Arc<Daemon>> {
         .route("/api/v1/history", get(history_of))
         .route("/api/v1/audit", get(audit))
         .route("/api/v1/incidents", get(incidents))
+        .route("/api/v1/events", get(events))
         .route("/api/v1/incidents/{id}", get(incident))
 }
 
@@ -455,6 +456,22 @@ async fn incident(State(daemon): Shared, Path(id): Path<String>) -> Answer<Incid
     let found = blocking(daemon, move |daemon| Ok(daemon.store().load(&name)?)).await?;
     let none = || Failure::new(Exit::Usage, format!("no incident '{id}'")).hint("floodwall incident list");
     Ok(Json(found.ok_or_else(none)?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventsQuery {
+    #[serde(default)]
+    after: i64,
+}
+
+/// What has happened in incidents, a line of JSON each.
+async fn events(State(daemon): Shared, Query(query): Query<EventsQuery>) -> Result<Response, ApiError> {
+    let events = blocking(daemon, move |daemon| Ok(daemon.store().since(query.after)?)).await?;
+    let lines: Vec<_> =
+        events.iter().map(serde_json::to_string).collect::<Result<_, _>>().map_err(anyhow::Error::from)?;
+    let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], text).into_response())
 }
 
 async fn change_incident(

@@ -1,37 +1,47 @@
 //! Putting a measure in force and taking it back, and which of them a daemon after this one has to take back.
 
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use floodwall_common::abi::Counter;
+use floodwall_common::class::Family;
 use floodwall_common::cookie::CookieMode;
+use floodwall_common::limits::Per;
+use floodwall_common::lists::List;
+use floodwall_common::packet::Source;
 use floodwall_common::reason::{Reason, Verdict as Fate};
 use floodwall_common::signatures::Action;
+use ipnet::{IpNet, Ipv6Net};
 use tracing::{error, info, warn};
 
 use super::Daemon;
-use crate::api::CookiesChange;
-use crate::dataplane::{self, Dataplane, Signature, cookies_of};
+use crate::api::{CookiesChange, EntryView, ListChange};
+use crate::control::ListPlan;
+use crate::dataplane::{self, Dataplane, Listed, Signature, UNNAMED, cookies_of, is_of_udp_only};
 use crate::exit::describe;
-use crate::respond::{InForce, Measure, STAYS_NS, automatic_name};
+use crate::prefixes::overlap;
+use crate::respond::{Denied, InForce, Measure, STAYS_NS, Unserved, automatic_name};
 use crate::{control, files};
 
 pub(super) const STAYS: Duration = Duration::from_nanos(STAYS_NS);
 /// What cookies are called in the file of what is armed.
 const COOKIES: &str = "cookies";
+/// The reason of what is on the deny list by itself.
+const DENIED: &str = "detection: goes on and on";
+/// Entries of lists beyond which building them anew takes too long while a flood goes on.
+const LONG_LISTS: usize = 50_000;
 
 /// Puts a measure in force, or prolongs it. `false` where the operator has done the same already: then it is his.
-pub(super) fn arm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<bool> {
+pub(super) fn arm(daemon: &Daemon, measure: &Measure, listening: &BTreeSet<u16>) -> anyhow::Result<bool> {
     let mut dataplane = daemon.dataplane();
     match measure {
         Measure::Drop(reason) => {
             if dataplane.config()?.drops.has(*reason) {
                 return Ok(false);
             }
-            if dataplane::NEED_MEMORY.contains(reason) {
-                let without = dataplane.not_remembered()?;
-                anyhow::ensure!(without.is_empty(), "what leaves through {} is not remembered", without.join(", "));
-            }
+            check_memory(&dataplane, *reason)?;
             dataplane.set_policy(*reason, Fate::Drop)?;
         }
         Measure::Cookies => {
@@ -40,6 +50,16 @@ pub(super) fn arm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<bool> {
             }
             let change = CookiesChange { mode: CookieMode::Auto.label().to_owned(), answers: None };
             control::set_cookies(&mut dataplane, &change, &daemon.devices())?;
+        }
+        Measure::Unserved(_) => {
+            check_memory(&dataplane, Reason::NoService)?;
+            if !dataplane.lock_udp(listening)? {
+                return Ok(false);
+            }
+        }
+        Measure::Deny(denied) => {
+            change_denied(daemon, &mut dataplane, denied, true)?;
+            daemon.forget_list_sizes();
         }
         Measure::Signature(vector, found) => {
             let clock = dataplane.clock()?;
@@ -65,6 +85,52 @@ pub(super) fn arm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// Puts sources on the deny list for a while, but whom somebody here would miss; or takes them off again.
+fn change_denied(daemon: &Daemon, dataplane: &mut Dataplane, denied: &Denied, is_denied: bool) -> anyhow::Result<()> {
+    let (present, most) = (daemon.view().now.lists.iter().map(|list| list.entries).sum::<usize>(), LONG_LISTS);
+    anyhow::ensure!(
+        present <= most,
+        "the lists have {present} entries: more than {most} are not built anew in a flood"
+    );
+    let mut plan = ListPlan::present(dataplane)?;
+    let peers = daemon.around(None);
+    let is_missed = |prefix: IpNet| peers.iter().any(|peer| overlap(peer.prefix, prefix));
+    let is_ours = |listed: &Listed| listed.note == DENIED;
+    let theirs: Vec<_> =
+        plan.entries(List::Deny).filter(|listed| !is_ours(listed)).map(|listed| listed.prefix).collect();
+    let mut prefixes: Vec<_> = denied.sources.iter().map(|source| prefix_of(*source)).collect();
+    // What an operator has denied stays as he has denied it.
+    prefixes.retain(|prefix| !theirs.contains(prefix) && !is_missed(*prefix));
+    let entry = |prefix| EntryView { prefix, ttl_s: Some(STAYS.as_secs()), added_unix_s: 0, reason: DENIED.to_owned() };
+    let change = match is_denied {
+        true => ListChange { add: prefixes.into_iter().map(entry).collect(), ..ListChange::default() },
+        false => ListChange { remove: prefixes, ..ListChange::default() },
+    };
+    plan.change(List::Deny, &change);
+    let prepared = plan.prepare()?;
+    plan.install(dataplane, &prepared)?;
+    Ok(())
+}
+
+fn prefix_of(source: Source) -> IpNet {
+    match source {
+        Source::V4(address) => IpNet::V4(Ipv4Addr::from(address).into()),
+        Source::V6(upper, _) => IpNet::V6(Ipv6Net::new_assert(
+            Ipv6Addr::from(u128::from(upper) << 64),
+            Per::Source.prefix_length(Family::V6),
+        )),
+    }
+}
+
+/// Where what is sent is not remembered, every answer would be one to nothing.
+fn check_memory(dataplane: &Dataplane, reason: Reason) -> anyhow::Result<()> {
+    if dataplane::NEED_MEMORY.contains(&reason) {
+        let without = dataplane.not_remembered()?;
+        anyhow::ensure!(without.is_empty(), "what leaves through {} is not remembered", without.join(", "));
+    }
+    Ok(())
+}
+
 /// Takes a measure back.
 pub(super) fn disarm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<()> {
     let mut dataplane = daemon.dataplane();
@@ -77,6 +143,11 @@ pub(super) fn disarm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<()> {
         Measure::Cookies => {
             let change = CookiesChange { mode: CookieMode::Off.label().to_owned(), answers: None };
             control::set_cookies(&mut dataplane, &change, &daemon.devices())?;
+        }
+        Measure::Unserved(_) => dataplane.unlock_udp()?,
+        Measure::Deny(denied) => {
+            change_denied(daemon, &mut dataplane, denied, false)?;
+            daemon.forget_list_sizes();
         }
         Measure::Signature(vector, found) => {
             let (name, generation) = (automatic_name(*vector, found), dataplane.config()?.generation);
@@ -101,6 +172,9 @@ pub(super) fn look_after(dataplane: &Dataplane, in_force: &mut [InForce], now_ns
     let taken_back = in_force.iter_mut().map(|present| match &present.measure {
         Measure::Drop(reason) => !config.drops.has(*reason),
         Measure::Cookies => cookies_of(&config).0 == CookieMode::Off,
+        // Lists may be long: nobody reads them each second. Each entry ends by itself.
+        Measure::Deny(_) => false,
+        Measure::Unserved(_) => !config.drops.has(Reason::NoService) || !is_of_udp_only(&config),
         Measure::Signature(vector, found) => {
             let name = automatic_name(*vector, found);
             let there = signatures.iter().find(|signature| signature.name == name && signature.is_live(now));
@@ -132,7 +206,8 @@ impl Automatic {
         let label = match measure {
             Measure::Drop(reason) => reason.label(),
             Measure::Cookies => COOKIES,
-            Measure::Signature(..) => return,
+            Measure::Unserved(_) => UNNAMED,
+            Measure::Signature(..) | Measure::Deny(_) => return,
         };
         let mut labels = self.read();
         labels.retain(|other| other != label);
@@ -148,8 +223,11 @@ impl Automatic {
     /// Takes back what a daemon before this one had armed: what still goes on is found again in a moment.
     pub(super) fn take_back(&self, daemon: &Daemon) {
         for label in self.read() {
-            let measure =
-                if label == COOKIES { Some(Measure::Cookies) } else { Reason::from_label(&label).map(Measure::Drop) };
+            let measure = match label.as_str() {
+                COOKIES => Some(Measure::Cookies),
+                UNNAMED => Some(Measure::Unserved(Unserved { covers: 0.0, collateral: 0.0, measured_on: 0 })),
+                label => Reason::from_label(label).map(Measure::Drop),
+            };
             let Some(measure) = measure else { continue };
             match disarm(daemon, &measure) {
                 Ok(()) => info!(measure = measure.to_string(), "withdrawn: armed by a daemon before this one"),

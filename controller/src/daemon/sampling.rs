@@ -9,8 +9,8 @@ use crate::snapshot::{Count, Snapshot};
 
 /// Samples a second that are wanted of each stream.
 const TARGET_PER_SECOND: f64 = 2_000.0;
-/// Samples a second that a CPU may write of each stream, however wrong the interval is.
-const BUDGET_PER_SECOND: u32 = 1_000;
+/// Samples a second that a CPU may write of each stream, however wrong the interval is: all that are wanted may come to one.
+const BUDGET_PER_SECOND: u32 = 2_000;
 /// Every one where little comes in, so that connections can be followed. A flood begins at this interval: its first packets find
 /// the budget used up, and cost a look at it.
 const SMALLEST_INTERVAL: u32 = 1;

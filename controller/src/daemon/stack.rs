@@ -1,6 +1,6 @@
 //! What the host's own stack says of connections and ports: counted by the kernel, whatever is sampled.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fs::read_to_string;
 
 use crate::detect::Handshakes;
@@ -67,7 +67,7 @@ fn counter(text: &str, part: &str, name: &str) -> f64 {
 }
 
 /// The UDP ports on which something here answers whoever asks: sockets without a peer.
-pub(super) fn udp_services() -> HashSet<u16> {
+pub(super) fn udp_services() -> BTreeSet<u16> {
     let sockets = procfs::net::udp().into_iter().chain(procfs::net::udp6()).flatten();
     sockets.filter(|socket| socket.remote_address.port() == 0).map(|socket| socket.local_address.port()).collect()
 }

@@ -54,6 +54,8 @@ pub(crate) fn ask_what_is_armed(config: &mut Config) {
     let drops = config.drops;
     let has_lists = !config.lists.is_empty();
     let has_cookies = config.cookies.mode != CookieMode::Off as u32;
+    let locks_udp = drops.has(Reason::NoService);
+    let locks_all = drops.has(Reason::NoService) && !services::is_of_udp_only(config);
     let has_cap = config.caps.iter().any(Cap::is_armed);
     for kind in Kind::all_ip() {
         let index = kind.index() as usize;
@@ -66,7 +68,7 @@ pub(crate) fn ask_what_is_armed(config: &mut Config) {
             (Ask::LISTS, has_lists),
             (Ask::REPLIES, drops.has(Reason::UnsolicitedReply) && egress::CLASSES_WITH_REPLIES.contains(&class)),
             (Ask::SIGNATURES, config.signatures.has(kind)),
-            (Ask::LOCKDOWN, drops.has(Reason::NoService) && class != Class::Fragment),
+            (Ask::LOCKDOWN, locks_all && class != Class::Fragment || locks_udp && class == Class::Udp),
             // Who answers a cookie is part of no connection yet: only the stack knows him.
             (Ask::STATE, drops.has(Reason::OutOfState) && class == Class::Tcp && !has_cookies),
             (Ask::FIRST_SYN, drops.has(Reason::FirstSyn) && class == Class::TcpSyn),

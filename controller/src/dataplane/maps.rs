@@ -206,7 +206,7 @@ pub struct Mapped<T> {
     shared: PhantomData<T>,
 }
 
-// SAFETY: the memory is the kernel's, mapped for as long as this value lives, and only ever read.
+// SAFETY: the memory is the kernel's, mapped for as long as this value lives, and read word by word; who writes keeps his to himself.
 unsafe impl<T> Send for Mapped<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Mapped<T> {}
@@ -221,7 +221,7 @@ impl<T> Mapped<T> {
         use std::os::fd::AsRawFd;
         const { assert!(size_of::<T>().is_multiple_of(8), "the kernel rounds entries up to eight bytes") };
         let bytes = size_of::<T>() * entries;
-        let failed = || Error::system("map the kernel's counters into memory", std::io::Error::last_os_error());
+        let failed = || Error::system("map a map of the filter into memory", std::io::Error::last_os_error());
         let bytes = NonZeroUsize::new(bytes.next_multiple_of(4096)).ok_or_else(failed)?;
         // SAFETY: a new mapping at an address of the kernel's choosing; nothing else is touched.
         let memory = unsafe {
@@ -249,10 +249,10 @@ impl<T> Mapped<T> {
 /// Writes a bank that is not in force, of a section that has one after the other.
 pub(super) fn write_bank<T: aya::Pod>(section: BorrowedFd<'_>, bank: u32, value: &T) -> Result<()> {
     let banks = Mapped::<T>::map(section, BANKS, libc::PROT_READ | libc::PROT_WRITE)?;
-    if let Some(idle) = banks.entry(bank as usize) {
-        // SAFETY: inside the mapping, which may be written; no packet reads a bank that is not in force, and there is one writer.
-        unsafe { idle.cast_mut().copy_from_nonoverlapping(value, 1) };
-    }
+    let none = || Error::system("write a bank", std::io::Error::from(std::io::ErrorKind::InvalidInput));
+    let idle = banks.entry(bank as usize).ok_or_else(none)?;
+    // SAFETY: inside the mapping, which may be written; no packet reads a bank that is not in force, and there is one writer.
+    unsafe { idle.cast_mut().copy_from_nonoverlapping(value, 1) };
     Ok(())
 }
 

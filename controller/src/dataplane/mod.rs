@@ -62,7 +62,7 @@ pub use object::hash as object_hash;
 pub use samples::{Sample, SampleReader};
 pub use scratch::Scratch;
 pub use sent::SentReader;
-pub use services::{Service, caps_of};
+pub use services::{Service, UNNAMED, caps_of, is_of_udp_only};
 pub use signatures::{CompiledSignatures, Signature};
 pub use sys::{TestRun, TestRunResult, test_run};
 pub use text::kept_note;
@@ -72,6 +72,7 @@ pub(crate) use compile::{apply, ask_what_is_armed, first_config};
 use lists::Tries;
 use maps::{Shape, shapes};
 use programs::{Constants, Variant};
+pub(crate) use services::{NOBODY, record_of_unnamed};
 use signatures::SignatureMaps;
 
 /// Whether the caller will change anything.
@@ -279,6 +280,10 @@ impl Dataplane {
     /// # Errors
     /// Where the map cannot be written.
     pub fn set_policy(&mut self, reason: Reason, verdict: Verdict) -> Result<bool> {
+        if reason == Reason::NoService {
+            // Whoever chooses himself means all of it.
+            self.unlock_udp()?;
+        }
         match self.config()?.drops.choose(reason, verdict) {
             Some(drops) => self.change(None, |config| config.drops = drops).map(|_| true),
             None => Ok(false),

@@ -1,11 +1,13 @@
 //! What this host serves: names, ports and caps, kept in the maps alone.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use aya::maps::{Array, Map, MapData};
 use floodwall_common::abi::map;
 use floodwall_common::config::Config;
 use floodwall_common::limits::{Rate, RateSpec};
+use floodwall_common::reason::{Reason, Verdict};
 use floodwall_common::services::{Cap, NAME_BYTES, PortTable, SERVICE_SLOTS, ServiceRecord, Transport};
 use floodwall_common::verified;
 
@@ -13,6 +15,10 @@ use super::error::{Error, Result};
 use super::maps::Mapped;
 use super::text::{padded, unpadded};
 use super::{Dataplane, Pins, root_cause, typed};
+
+/// The service of what listens on UDP and has no other, while it is UDP alone that is locked down: as long as it is there, the
+/// lockdown is of UDP only, and where it goes the lockdown ends with it.
+pub const UNNAMED: &str = "auto-udp";
 
 /// Something that this host serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,11 +69,51 @@ impl Dataplane {
         }
         // A port that leads to a service without a cap passes; so the caps come first.
         let generation = self.change(expected, |config| {
+            if is_of_udp_only(config) && !is_of_udp_only(&wanted) {
+                config.drops = config.drops.choose(Reason::NoService, Verdict::Pass).unwrap_or(config.drops);
+            }
             config.services = wanted.services;
             config.caps = wanted.caps;
         })?;
         open_ports(&self.pins)?.set(0, *table, 0).map_err(|error| failed("write", &error))?;
         Ok(generation)
+    }
+
+    /// Drops UDP that neither a service nor any of these ports expects, and that answers nothing; more ports where it does so already.
+    /// `false` where all is locked down.
+    ///
+    /// # Errors
+    /// Where there is no room for another service, or the maps cannot be written.
+    pub fn lock_udp(&mut self, listening: &BTreeSet<u16>) -> Result<bool> {
+        let config = self.config()?;
+        if config.drops.has(Reason::NoService) && !is_of_udp_only(&config) {
+            return Ok(false);
+        }
+        let mut services = self.services()?;
+        services.retain(|service| service.name != UNNAMED);
+        let has_service = |port| services.iter().any(|service| service.ports.contains(&(Transport::Udp, port)));
+        let ports = listening.iter().filter(|port| !has_service(**port)).map(|port| (Transport::Udp, *port)).collect();
+        services.push(Service { name: UNNAMED.to_owned(), ports, cap: Rate::Off });
+        // What listens is known before anything is dropped for not being listened for.
+        self.set_services(&services, None)?;
+        self.change(None, |config| {
+            config.drops = config.drops.choose(Reason::NoService, Verdict::Drop).unwrap_or(config.drops);
+        })?;
+        Ok(true)
+    }
+
+    /// Ends that, if it is in force.
+    ///
+    /// # Errors
+    /// Where the maps cannot be written.
+    pub fn unlock_udp(&mut self) -> Result<()> {
+        let mut services = self.services()?;
+        let before = services.len();
+        services.retain(|service| service.name != UNNAMED);
+        if services.len() != before {
+            self.set_services(&services, None)?;
+        }
+        Ok(())
     }
 
     /// Whether a cap can be kept on this machine.
@@ -90,7 +136,18 @@ impl Dataplane {
     }
 }
 
-pub(super) const NOBODY: ServiceRecord = ServiceRecord { name: [0; NAME_BYTES], cap: RateSpec::OFF };
+/// No service.
+pub(crate) const NOBODY: ServiceRecord = ServiceRecord { name: [0; NAME_BYTES], cap: RateSpec::OFF };
+
+/// What says that it is UDP alone that is locked down.
+pub(crate) fn record_of_unnamed() -> ServiceRecord {
+    ServiceRecord { name: padded(UNNAMED), cap: RateSpec::OFF }
+}
+
+/// Whether it is UDP alone that is locked down, if anything is.
+pub fn is_of_udp_only(config: &Config) -> bool {
+    config.services.iter().any(|record| record.name == padded(UNNAMED))
+}
 
 /// The services and their caps that lie in a configuration.
 pub fn caps_of(config: &Config) -> Vec<(String, Rate)> {

@@ -7,6 +7,7 @@ use floodwall_common::signatures::Fragment;
 
 use super::handshakes::{Followed, Handshakes};
 use super::observed::{Group, Observed, Rates, Tuple, is_amplifier};
+use super::openers::{Following, Openers};
 
 /// How far it looks back.
 pub const WINDOW_NS: u64 = 1_000_000_000;
@@ -68,6 +69,8 @@ pub struct Aggregate {
     pub bare: f64,
     /// The share of SYN-ACKs.
     pub syn_acks: f64,
+    /// The share that is from another address of the same IPv6 network each.
+    pub rotating: f64,
     /// The share with headers that contradict themselves.
     pub malformed: f64,
     /// The share that is dropped already, or would be in enforce mode.
@@ -85,6 +88,8 @@ pub struct Features {
     pub groups: [Aggregate; Group::ALL.len()],
     /// Connections begun in the last seconds.
     pub handshakes: Handshakes,
+    /// Who begins them.
+    pub openers: Openers,
 }
 
 impl Features {
@@ -120,6 +125,7 @@ impl Features {
 pub struct Window {
     packets: VecDeque<(Group, Observed)>,
     followed: Followed,
+    following: Following,
     peers: HashSet<u64>,
     /// Who has sent UDP replies lately, and when: their later fragments are of these.
     repliers: HashMap<u64, u64>,
@@ -133,6 +139,7 @@ pub struct Window {
 impl Window {
     /// Takes a packet in.
     pub fn take(&mut self, packet: Observed) {
+        self.following.take(&packet);
         self.followed.take(&packet);
         if packet.is_known == Some(true) && (self.peers.len() < PEERS || self.peers.contains(&packet.source.key())) {
             self.peers.insert(packet.source.key());
@@ -152,6 +159,11 @@ impl Window {
     /// What came while nothing was going on.
     pub fn good(&self) -> &VecDeque<Observed> {
         &self.good
+    }
+
+    /// Sources that begin connections again and again, of whose networks nobody was here before, and that nothing holds yet.
+    pub fn persistent(&self) -> Vec<Source> {
+        self.following.persistent()
     }
 
     /// Keeps a packet that has been in the window for all of its time, and nothing was found.
@@ -204,6 +216,7 @@ impl Window {
         }
         self.try_good(now_ns, is_quiet);
         self.followed.expire(now_ns);
+        self.following.expire(now_ns, is_quiet);
         let mut counts: [Counts; Group::ALL.len()] = Default::default();
         for (group, packet) in self.packets.iter().rev() {
             let has_begun = packet.tuple().is_some_and(|tuple| self.followed.has_begun(&tuple));
@@ -214,6 +227,7 @@ impl Window {
             per_second: all / (WINDOW_NS as f64 / 1e9),
             groups: counts.map(|counts| counts.aggregate(all)),
             handshakes: self.followed.shares(now_ns, is_answered),
+            openers: self.following.features(now_ns),
         }
     }
 
@@ -241,6 +255,9 @@ struct Counts {
     by_source: HashMap<(u64, u64), (Option<Source>, f64)>,
     /// Packets that sources are counted among.
     spread: f64,
+    /// IPv6 addresses, and the networks that they are of.
+    addresses_v6: HashSet<(u64, u64)>,
+    networks_v6: HashSet<u64>,
     source_ports: HashMap<u16, f64>,
     destination_ports: HashMap<u16, f64>,
     strange_ports: HashSet<u16>,
@@ -275,6 +292,10 @@ impl Counts {
             of_source.0.get_or_insert(packet.source);
             of_source.1 += weight;
             self.spread += weight;
+            if let Source::V6(upper, lower) = packet.source {
+                self.addresses_v6.insert((upper, lower));
+                self.networks_v6.insert(upper);
+            }
             if is_strange {
                 *self.beginnings.entry(packet.beginning).or_default() += weight;
             }
@@ -337,6 +358,7 @@ impl Counts {
             from_amplifiers: self.from_amplifiers / self.ported.max(1.0),
             bare: part(self.bare),
             syn_acks: part(self.syn_acks),
+            rotating: (self.addresses_v6.len() - self.networks_v6.len()) as f64 / spread,
             malformed: part(self.malformed),
             held: part(self.held),
             // A share of few of them says nothing of the rest.

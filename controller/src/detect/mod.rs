@@ -8,6 +8,7 @@ mod evidence;
 mod features;
 mod handshakes;
 mod observed;
+mod openers;
 
 pub use baseline::{Baseline, HOURS};
 pub use evidence::Vector;
@@ -16,6 +17,7 @@ pub use features::{Aggregate, Features, WINDOW_NS, Window};
 pub use handshakes::Handshakes;
 pub(crate) use observed::is_amplifier;
 pub use observed::{Group, Host, Observed, Rates, Tuple};
+pub use openers::{Excess, Openers};
 
 /// From here on it is called an attack.
 const SURE: f64 = 0.8;
@@ -96,8 +98,8 @@ pub trait Usually {
 /// What goes on by the features of the last second, and by what is usual.
 pub fn detect(features: &Features, usually: &impl Usually) -> Assessment {
     let (flood, doubt) = detect_flood(features, usually);
-    let has_flood_of_syns = flood.as_ref().is_some_and(|flood| flood.vectors.contains(&Vector::SynFlood));
-    let demand = detect_demand(features, usually, has_flood_of_syns);
+    let vectors = flood.as_ref().map_or(&[][..], |flood| &flood.vectors);
+    let demand = detect_demand(features, usually, vectors);
     match (flood, demand) {
         (Some(flood), Some((Verdict::Surge | Verdict::Overload, _, weighed))) => {
             let mut reasons = flood.reasons;
@@ -107,10 +109,22 @@ pub fn detect(features: &Features, usually: &impl Usually) -> Assessment {
         }
         (Some(flood), _) => flood,
         (None, Some((verdict, confidence, weighed))) => {
-            Assessment { verdict, confidence, reasons: loudest(&weighed, REASONS), ..Assessment::default() }
+            let mut reasons = who_is_meant(verdict, features);
+            reasons.extend(loudest(&weighed, REASONS - reasons.len()));
+            Assessment { verdict, confidence, reasons, ..Assessment::default() }
         }
         (None, None) => Assessment { confidence: 1.0 - doubt, ..Assessment::default() },
     }
+}
+
+/// The networks of one that has gone wild, by name.
+fn who_is_meant(verdict: Verdict, features: &Features) -> Vec<String> {
+    let aggregate = features.openers.aggregate.as_ref().filter(|aggregate| !aggregate.networks.is_empty());
+    let name = |Excess { per_second, times, networks, .. }: &Excess| {
+        let networks = networks.join(", ");
+        format!("{networks}: {per_second:.0} connections a second, {times:.0} times what comes from there otherwise")
+    };
+    aggregate.filter(|_| verdict == Verdict::Misconfiguration).map(name).into_iter().collect()
 }
 
 /// The floods that go on; else, how near it is to one.
@@ -123,7 +137,11 @@ fn detect_flood(features: &Features, usually: &impl Usually) -> (Option<Assessme
             continue;
         }
         let growth = match vector {
-            Vector::HttpFlood => growth(features.handshakes.completed_per_second, usually.connections()),
+            // Where no more can be served, it is those begun that are more.
+            Vector::HttpFlood => {
+                let begun = features.handshakes.completed_per_second.max(features.openers.per_second);
+                growth(begun, usually.connections())
+            }
             _ => growth(group.per_second, usually.packets(vector.group())),
         };
         let (confidence, weighed) = weigh(vector, &Case { features, group, growth });
@@ -149,13 +167,16 @@ fn detect_flood(features: &Features, usually: &impl Usually) -> (Option<Assessme
 fn detect_demand(
     features: &Features,
     usually: &impl Usually,
-    has_flood_of_syns: bool,
+    floods: &[Vector],
 ) -> Option<(Verdict, f64, Vec<Weighed>)> {
     let mut features = features.clone();
-    if has_flood_of_syns {
+    if floods.iter().any(|flood| [Vector::SynFlood, Vector::HttpFlood].contains(flood)) {
         // Only what is completed is of customers then: who they are among the rest nobody can say.
         features.groups[Group::Syn as usize].bare = 0.0;
         features.handshakes = Handshakes { completed: Some(1.0), answered: None, retried: None, ..features.handshakes };
+    }
+    if floods.contains(&Vector::HttpFlood) {
+        features.handshakes.completed_per_second *= 1.0 - features.openers.persistent.unwrap_or(0.0);
     }
     let features = &features;
     let group = features.of(Group::Syn);

@@ -1,19 +1,17 @@
 //! Incidents: what went on, from the first sign to the end, as a record that people and machines read afterwards.
 //!
-//! A file for each, written whole and put in place by one rename; the daemon is the only writer while it runs.
+//! Where they are kept is in `store`; the daemon is the only writer.
 
+mod store;
 mod texts;
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+pub use store::{Error, Happened, Store};
 pub use texts::{customer_notice, isp_request, postmortem};
 
 use crate::detect::{Assessment, Vector, Verdict};
-use crate::files;
 
 /// Version of the record.
 const SCHEMA_VERSION: u32 = 1;
@@ -184,62 +182,5 @@ impl Incident {
     /// Seconds from the first sign to a moment.
     pub fn seconds_to(&self, unix_ms: u64) -> f64 {
         unix_ms.saturating_sub(self.began_unix_ms) as f64 / 1e3
-    }
-}
-
-/// The records, a file each.
-#[derive(Clone, Debug)]
-pub struct Store {
-    directory: PathBuf,
-}
-
-impl Store {
-    /// Those beside a history.
-    pub fn beside(history: &Path) -> Self {
-        Self { directory: history.parent().unwrap_or(Path::new(".")).join("incidents") }
-    }
-
-    fn path(&self, id: &str) -> Option<PathBuf> {
-        // Nobody leaves the directory by a name.
-        let is_plain = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        is_plain.then(|| self.directory.join(format!("{id}.json")))
-    }
-
-    /// Writes one, whole or not at all.
-    ///
-    /// # Errors
-    /// Where it cannot be written; the one before stays.
-    pub fn save(&self, incident: &Incident) -> io::Result<()> {
-        let path = self.path(&incident.id).ok_or(io::ErrorKind::InvalidInput)?;
-        let mut text = serde_json::to_string_pretty(incident)?;
-        text.push('\n');
-        files::replace(&path, &text)
-    }
-
-    /// One of them; `None` where there is none of this name.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
-    pub fn load(&self, id: &str) -> io::Result<Option<Incident>> {
-        let Some(path) = self.path(id) else { return Ok(None) };
-        match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            read => Ok(Some(serde_json::from_slice(&read?)?)),
-        }
-    }
-
-    /// All of them, the latest last. What is no record is left out.
-    ///
-    /// # Errors
-    /// Where the directory cannot be read; where it is not there, there were none.
-    pub fn all(&self) -> io::Result<Vec<Incident>> {
-        let entries = match fs::read_dir(&self.directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
-        let mut names: Vec<_> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
-        names.sort();
-        let ids = names.iter().filter_map(|name| name.strip_suffix(".json"));
-        Ok(ids.filter_map(|id| self.load(id).ok().flatten()).collect())
     }
 }

@@ -1,8 +1,10 @@
 //! The maps of the packet path on the heap: `decide` asks them for what it asks the kernel's.
 
+use std::collections::HashSet;
+
 use anyhow::Result;
 use floodwall_common::abi::Counter;
-use floodwall_common::class::Kind;
+use floodwall_common::class::{Family, Kind};
 use floodwall_common::clock::Moment;
 use floodwall_common::closer::{self, Closer, look_closer};
 use floodwall_common::config::{Config, Mode};
@@ -15,12 +17,16 @@ use floodwall_common::meter::{Amount, Machine, Meter};
 use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{Reason, Verdict};
 use floodwall_common::replies::{self, Conversation, PortSet};
-use floodwall_common::services::{PortTable, Transport};
+use floodwall_common::services::{PortTable, SERVICE_SLOTS, Transport};
 use floodwall_common::signatures::SIGNATURES;
 use floodwall_common::{first_syn, verified};
 
-use crate::dataplane::{CompiledSignatures, Signature, ask_what_is_armed, first_config, known_amplifiers};
+use crate::dataplane::{
+    CompiledSignatures, NOBODY, Signature, ask_what_is_armed, first_config, known_amplifiers, record_of_unnamed,
+};
 
+/// The service of what listens on UDP: the last one, since others have the first.
+const UNNAMED_SERVICE: usize = SERVICE_SLOTS - 1;
 /// One CPU that always knows the time.
 const MACHINE: Machine = Machine { cpus: 1, tick_ns: 1_000_000 };
 
@@ -51,6 +57,7 @@ impl Memory {
 pub struct Maps {
     config: Config,
     tables: Tables,
+    denied: HashSet<(u64, Family)>,
 }
 
 /// What the kernel half has in maps, but the configuration and the lists.
@@ -123,14 +130,16 @@ impl Maps {
     pub fn new() -> Result<Self> {
         let mut config = first_config(MACHINE)?;
         config.mode = Mode::Enforce as u32;
-        Ok(Self { config, tables: Tables::new()? })
+        Ok(Self { config, tables: Tables::new()?, denied: HashSet::new() })
     }
 
     /// Why a frame passes or drops, and what becomes of it.
     pub fn judge(&mut self, frame: Frame<'_>, now: Moment) -> (Reason, Kind, Verdict) {
         self.tables.now = now;
-        // There is nothing on the lists of a first start, and a host that is flooded with SYNs is taken to listen where they go.
-        let (reason, kind) = self.tables.judge(&self.config, frame, |_, _| false, true);
+        // Nobody is on the lists but whom detection denies, and a host that is flooded with SYNs is taken to listen where they go.
+        let denied = &self.denied;
+        let is_listed = |list, source: Source| list == List::Deny && denied.contains(&(source.key(), source.family()));
+        let (reason, kind) = self.tables.judge(&self.config, frame, is_listed, true);
         (reason, kind, reason.verdict(self.config.drops))
     }
 
@@ -159,6 +168,33 @@ impl Maps {
     pub fn set_policy(&mut self, reason: Reason, verdict: Verdict) {
         self.config.drops = self.config.drops.choose(reason, verdict).unwrap_or(self.config.drops);
         ask_what_is_armed(&mut self.config);
+    }
+
+    /// Drops what these sources send.
+    pub fn deny(&mut self, sources: &[Source]) {
+        for source in sources {
+            self.denied.insert((source.key(), source.family()));
+            self.config.lists = self.config.lists.with(List::Deny, source.family());
+        }
+        ask_what_is_armed(&mut self.config);
+    }
+
+    /// Takes all of them off the list.
+    pub fn deny_nobody(&mut self) {
+        self.denied.clear();
+        self.config.lists = ListState::default();
+        ask_what_is_armed(&mut self.config);
+    }
+
+    /// Drops UDP that nothing listens for, and that answers nothing; or no more.
+    pub fn lock_udp(&mut self, locks: bool) {
+        self.config.services[UNNAMED_SERVICE] = if locks { record_of_unnamed() } else { NOBODY };
+        self.set_policy(Reason::NoService, if locks { Verdict::Drop } else { Verdict::Pass });
+    }
+
+    /// Says that something listens on a UDP port.
+    pub fn listen_udp(&mut self, port: u16) {
+        self.tables.services.set(Transport::Udp, port, UNNAMED_SERVICE as u8);
     }
 
     /// Chooses how SYNs are answered.

@@ -187,8 +187,8 @@ impl Stage {
         self.maps.sent(frame, Moment::from_ns(BEGIN_NS + at_ns));
         if let Some(Conversation { peer, ports: (_, ours), protocol: UDP }) = Conversation::of_sent(frame) {
             let peers = self.asked.entry(ours).or_default();
-            if peers.len() < SERVES {
-                peers.insert(peer);
+            if peers.len() < SERVES && peers.insert(peer) && peers.len() == SERVES {
+                self.maps.listen_udp(ours);
             }
         }
     }
@@ -279,6 +279,9 @@ impl Stage {
             match measure {
                 Measure::Drop(reason) => self.maps.set_policy(reason, Fate::Pass),
                 Measure::Cookies => self.maps.set_cookies(CookieMode::Off),
+                Measure::Unserved(_) => self.maps.lock_udp(false),
+                // What is still in force is denied again below.
+                Measure::Deny(_) => self.maps.deny_nobody(),
                 Measure::Signature(..) => {}
             }
         }

@@ -1,19 +1,23 @@
 //! What is done about an attack: the narrowest mechanism of the packet path that explains it.
 
+mod denied;
 mod signature;
 mod toll;
+mod unserved;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::Result;
+pub use denied::Denied;
 use floodwall_common::abi::Counter;
 use floodwall_common::cookie::CookieMode;
 use floodwall_common::reason::{Reason, Verdict as Fate};
 use floodwall_common::signatures::{Action, Fragment};
 pub use signature::Found;
 use toll::Toll;
+pub use unserved::Unserved;
 
 use crate::dataplane::Signature;
 use crate::detect::{Assessment, Features, Group, Observed, Vector, WINDOW_NS, Window};
@@ -24,6 +28,9 @@ use crate::signatures::fields_of;
 pub const STAYS_NS: u64 = 600_000_000_000;
 /// Signatures of its own at the same time.
 const SIGNATURES: usize = 8;
+/// How often more sources are denied, and how often at most while the first of them are.
+const DENIED_EVERY_NS: u64 = 1_000_000_000;
+const DENIALS: usize = 8;
 /// How long nothing may suit one that makes room for another.
 const IDLE_NS: u64 = 10_000_000_000;
 /// How long it takes until all packets are judged by what was armed.
@@ -107,6 +114,10 @@ pub enum Measure {
     Cookies,
     /// Packets that suit this are dropped.
     Signature(Vector, Found),
+    /// UDP that nothing here listens for, and that answers nothing, is dropped.
+    Unserved(Unserved),
+    /// Packets of these sources are dropped.
+    Deny(Denied),
 }
 
 /// A measure in force.
@@ -164,6 +175,11 @@ pub fn missing(proposed: Vec<Measure>, in_force: &[InForce], now_ns: u64) -> Vec
             let busy = in_force.iter().filter(|present| present.is_signature() && !present.is_idle(now_ns)).count();
             in_force.iter().filter(of_vector).all(is_settled) && busy < SIGNATURES
         }
+        Measure::Deny(_) => {
+            let mut denials = in_force.iter().filter(|present| matches!(present.measure, Measure::Deny(_)));
+            let is_settled = |present: &InForce| now_ns.saturating_sub(present.since_ns) >= DENIED_EVERY_NS;
+            denials.clone().count() < DENIALS && denials.all(is_settled)
+        }
         _ => true,
     };
     let is_there = |measure: &Measure| in_force.iter().any(|present| present.measure.does_as(measure));
@@ -175,6 +191,8 @@ impl Measure {
     fn does_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Signature(one, a), Self::Signature(two, b)) => one == two && a.shape == b.shape,
+            (Self::Unserved(_), Self::Unserved(_)) => true,
+            (Self::Deny(one), Self::Deny(two)) => one.has_all_of(two),
             _ => self == other,
         }
     }
@@ -192,6 +210,19 @@ impl fmt::Display for Measure {
                 write!(f, "drop signature {fields}: {covers:.0} % of the {}, ", vector.label())?;
                 write!(f, "{collateral:.2} % of {measured_on} good packets before it")
             }
+            Self::Deny(Denied { sources, covers, measured_on }) => {
+                let (count, covers) = (sources.len(), covers * 100.0);
+                write!(f, "deny {count} sources that were never here before and begin connections on and on: ")?;
+                write!(
+                    f,
+                    "all such begin {covers:.0} % of the connections; none of {measured_on} good packets before it"
+                )
+            }
+            Self::Unserved(Unserved { covers, collateral, measured_on }) => {
+                let (covers, collateral) = (covers * 100.0, collateral * 100.0);
+                write!(f, "drop UDP that nothing here listens for, and that answers nothing: {covers:.0} % of the ")?;
+                write!(f, "udp-flood, {collateral:.2} % of {measured_on} good packets before it")
+            }
         }
     }
 }
@@ -206,6 +237,8 @@ pub fn apply(in_force: &[InForce], maps: &mut Maps) -> Result<()> {
         match measure {
             Measure::Drop(reason) => maps.set_policy(*reason, Fate::Drop),
             Measure::Cookies => maps.set_cookies(CookieMode::Always),
+            Measure::Unserved(_) => maps.lock_udp(true),
+            Measure::Deny(denied) => maps.deny(&denied.sources),
             Measure::Signature(vector, found) if signatures.len() < SIGNATURES => signatures.push(Signature {
                 number: Some(signatures.len()),
                 name: automatic_name(*vector, found),
@@ -232,9 +265,14 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
         found.map(|found| Measure::Signature(vector, found))
     };
     let mut measures = Vec::new();
+    // They pass where all that has ports is held.
+    if assessment.current.contains(&Vector::Amplification) {
+        measures.extend(fragments_of_replies(window));
+    }
     let loose = |vector: &&Vector| {
         let group = features.of(vector.group());
-        group.samples > 0 && group.held < HELD
+        // Whom it denies it does by name: who is held is not named again, and others are not held by that.
+        group.samples > 0 && (group.held < HELD || **vector == Vector::HttpFlood)
     };
     // What has ended is held in mind, but nothing new is done about it: what comes then is not it.
     for vector in assessment.current.iter().filter(loose) {
@@ -244,16 +282,18 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
                 measures.push(Measure::Cookies);
             }
             Vector::TcpReflection => measures.push(Measure::Drop(Reason::UnsolicitedReply)),
-            Vector::Amplification => {
-                match signature::is_asked_from_amplifiers(window) {
-                    true => measures.extend(signature(*vector)),
-                    false => measures.push(Measure::Drop(Reason::UnsolicitedReply)),
-                }
-                measures.extend(fragments_of_replies(window));
-            }
-            // Whoever completes connections has an address that limits hold.
-            Vector::HttpFlood => {}
-            Vector::UdpFlood | Vector::TcpFlood | Vector::IcmpFlood | Vector::FragmentFlood | Vector::ProtocolFlood => {
+            Vector::Amplification => match signature::is_asked_from_amplifiers(window) {
+                true => measures.extend(signature(*vector)),
+                false => measures.push(Measure::Drop(Reason::UnsolicitedReply)),
+            },
+            // Whoever completes connections has an address: that of one machine limits hold, and many are denied by name.
+            Vector::HttpFlood => measures.extend(denied::find(features, window).map(Measure::Deny)),
+            Vector::UdpFlood => match signature(*vector) {
+                Some(found) => measures.push(found),
+                // Nothing in common but that nobody here wants it.
+                None => measures.extend(unserved::find(window).map(Measure::Unserved)),
+            },
+            Vector::TcpFlood | Vector::IcmpFlood | Vector::FragmentFlood | Vector::ProtocolFlood => {
                 measures.extend(signature(*vector))
             }
         }
@@ -261,9 +301,13 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
     measures
 }
 
-/// Later fragments of answers have no ports that they could be told by.
+/// Later fragments of answers have no ports that they could be told by. While a flood of answers goes on, those of UDP are of it, whether
+/// or not the first fragment was among the samples.
 fn fragments_of_replies(window: &Window) -> Option<Measure> {
-    let is_fragment = |group, packet: &Observed| group == Group::UdpReplies && packet.fragment == Fragment::Later;
+    let is_fragment = |group, packet: &Observed| {
+        let is_udp = u16::from(packet.protocol) == signature::UDP;
+        matches!(group, Group::UdpReplies | Group::Fragments) && packet.fragment == Fragment::Later && is_udp
+    };
     let count = window.packets().filter(|(group, packet)| is_fragment(*group, packet)).count();
     let found = signature::find(window, is_fragment).filter(|_| count >= FRAGMENTS);
     found.map(|found| Measure::Signature(Vector::FragmentFlood, found))

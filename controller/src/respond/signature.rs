@@ -1,11 +1,13 @@
 //! A signature found in the packets of a flood: the fewest fields that most of it has in common and good traffic has not.
 
+use floodwall_common::class::Family;
+use floodwall_common::packet::Source;
 use floodwall_common::signatures::{Layout, Range, Shape};
 
 use crate::detect::{Features, Group, Observed, Window, is_amplifier};
 
 const TCP: u16 = 6;
-const UDP: u16 = 17;
+pub(super) const UDP: u16 = 17;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
@@ -14,13 +16,13 @@ const COMMON: f64 = 0.9;
 /// The share that is as good as all of it.
 const ALL: f64 = 0.98;
 /// The share of the flood that a signature has to suit.
-const COVERS: f64 = 0.8;
+pub(super) const COVERS: f64 = 0.8;
 /// The share of good traffic that it may suit.
-const COLLATERAL: f64 = 0.001;
+pub(super) const COLLATERAL: f64 = 0.001;
 /// Packets of a flood that say what it has in common.
-const FLOOD: usize = 40;
+pub(super) const FLOOD: usize = 40;
 /// Good packets that a share of says something.
-const ENOUGH: usize = 200;
+pub(super) const ENOUGH: usize = 200;
 const MANY: usize = 1_000;
 /// Values of one field that are one range.
 const NARROW: u16 = 8;
@@ -137,8 +139,13 @@ pub(super) fn find(window: &Window, is_flood: impl Fn(Group, &Observed) -> bool)
     })
 }
 
+/// What a source is told apart by: of IPv6 its /64.
+pub(super) const fn is_of(source: Source) -> (u64, Family) {
+    (source.key(), source.family())
+}
+
 /// What came while nothing was going on, and now from whom this host speaks with.
-fn good(window: &Window) -> Vec<&Observed> {
+pub(super) fn good(window: &Window) -> Vec<&Observed> {
     let known = window.packets().map(|(_, packet)| packet).filter(|packet| packet.is_known == Some(true));
     window.good().iter().chain(known).collect()
 }

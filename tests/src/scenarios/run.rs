@@ -11,7 +11,7 @@ use super::legit::{Outcome, Outcomes, Planned, is_of_the_host, start};
 use super::rig::{Counted, Rig};
 use super::service::{During, Service, serve_far};
 use super::table::ALWAYS;
-use super::walls::{Standing, Wall, incidents};
+use super::walls::{Standing, Wall, history};
 use super::watch::{self, Cost, Machine, Said, Series, Watch};
 use super::{Condition, Does, Level, Load, Scenario, Timing};
 use crate::daemon::Place;
@@ -107,7 +107,7 @@ pub fn play(scenario: &Scenario, wall: Wall, settings: &Settings, seed: u64) -> 
         daemon.stop()?;
     }
     seen.log = std::fs::read_to_string(place.log()).unwrap_or_default();
-    seen.incidents = watch::incidents(&incidents(&place));
+    seen.incidents = watch::incidents(&history(&place))?;
     Ok(seen)
 }
 

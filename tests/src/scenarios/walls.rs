@@ -97,7 +97,7 @@ fn start(rig: &Rig, place: &Place) -> Result<Daemon> {
     Daemon::start(&rig.link.server, place, &["--interface", PROTECTED, "--mode", "enforce", "--respond", "act"])
 }
 
-/// Where a daemon keeps its records.
-pub fn incidents(place: &Place) -> PathBuf {
-    place.directory().join("incidents")
+/// Beside which a daemon keeps its records.
+pub fn history(place: &Place) -> PathBuf {
+    place.directory().join("history.ndjson")
 }

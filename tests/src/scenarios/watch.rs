@@ -1,12 +1,13 @@
 //! What is seen while a scenario is played: frames at both ends of the link, what the daemon says, what it costs, and what the
 //! machine was busy with.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use floodwall::incident::Store;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -98,10 +99,12 @@ pub fn status(socket: &Path) -> Result<Value> {
 }
 
 /// What the daemon has written down.
-pub fn incidents(directory: &PathBuf) -> Vec<Value> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten();
-    let files = entries.filter_map(|entry| std::fs::read(entry.ok()?.path()).ok());
-    files.filter_map(|text| serde_json::from_slice(&text).ok()).collect()
+///
+/// # Errors
+/// Where the records cannot be read.
+pub fn incidents(history: &Path) -> Result<Vec<Value>> {
+    let incidents = Store::beside(history).all()?;
+    Ok(incidents.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
 }
 
 /// What a daemon costs, so far.

@@ -44,7 +44,14 @@ impl std::str::FromStr for Speed {
 #[derive(Clone, Debug, Subcommand)]
 pub(in crate::cli) enum Incident {
     /// Show all of them, the latest last
-    List,
+    List {
+        /// Print what happens in them from now on, a line of JSON each, until stopped
+        #[arg(long)]
+        follow: bool,
+        /// What has happened since the event of this number, first
+        #[arg(long, value_name = "NUMBER", requires = "follow")]
+        after: Option<i64>,
+    },
     /// Show one
     Show {
         /// Its name; without it, the latest

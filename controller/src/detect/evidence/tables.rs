@@ -23,6 +23,8 @@ pub(super) const SYN_FLOOD: &[Line] = &[
         ["connections that carry nothing", "connections carry data"]),
     line(only_source, [(400.0, -4.0), (2_500.0, 5.0)], As::Rate, "SYNs come from one source",
         ["no client opens so many", "a scan, or a busy proxy"]),
+    line(rotating, [(0.3, 0.0), (0.9, 4.0)], As::Share, "of SYNs come from another address of the same IPv6 network each",
+        ["addresses are used once and thrown away", ""]),
 ];
 
 #[rustfmt::skip]
@@ -75,6 +77,8 @@ pub(super) const UDP_FLOOD: &[Line] = &[
         ["made by one program", "lengths differ"]),
     line(only_source, [(2_000.0, -1.5), (15_000.0, 4.0)], As::Rate, "UDP packets come from one source",
         ["more than any client sends", "a stream"]),
+    line(rotating, [(0.3, 0.0), (0.9, 4.0)], As::Share, "of UDP comes from another address of the same IPv6 network each",
+        ["addresses are used once and thrown away", ""]),
     line(growth, [(2.0, -1.5), (20.0, 2.0)], As::Number, "times the usual UDP",
         ["it was not there before", "as usual"]),
 ];
@@ -143,9 +147,11 @@ pub(super) const PROTOCOL_FLOOD: &[Line] = &[
 
 #[rustfmt::skip]
 pub(super) const HTTP_FLOOD: &[Line] = &[
-    line(|case| Some(case.features.handshakes.most_of_one_source), [(30.0, -2.0), (150.0, 4.5)], As::Rate, "connections completed by one source",
+    line(most_of_one_source, [(30.0, -2.0), (150.0, 4.5)], As::Rate, "connections completed by one source",
         ["more than people open", "as people open them"]),
-    line(completed, [(0.5, -2.0), (0.9, 1.0)], As::Share, "of connections begun were completed",
+    line(persistent, [(0.3, 0.0), (0.7, 5.5)], As::Share, "of connections are begun by newcomers that go on and on",
+        ["people open a page, and read it", ""]),
+    line(reached, [(0.2, -5.0), (0.6, 1.0)], As::Share, "of connections that could be were completed",
         ["real machines, not forged addresses", "not completed"]),
     line(growth, [(3.0, -2.0), (10.0, 2.0)], As::Number, "times the usual connections",
         ["it was not there before", "as usual"]),
@@ -165,6 +171,8 @@ pub(super) const SURGE: &[Line] = &[
         ["many clients", "one client"]),
     line(one_port, [(0.1, -4.0), (0.5, 0.5)], As::Share, "of connections are for one port",
         ["a service", "a scan"]),
+    line(of_aggregate, [(0.3, 0.0), (0.7, -5.0)], As::Share, "of what is more than usual is begun by a few networks that were here before",
+        ["", "one client"]),
 ];
 
 #[rustfmt::skip]
@@ -187,13 +195,17 @@ pub(super) const OVERLOAD: &[Line] = &[
 
 #[rustfmt::skip]
 pub(super) const MISCONFIGURATION: &[Line] = &[
-    line(top_share, [(0.3, -2.5), (0.8, 2.5)], As::Share, "of connections are from one source",
+    line(top_share_unknown, [(0.3, -2.5), (0.8, 2.5)], As::Share, "of connections are from one source",
         ["one client", "many clients"]),
+    line(of_aggregate, [(0.3, -2.5), (0.65, 2.5)], As::Share, "of what is more than usual is begun by a few networks that were here before",
+        ["one client", "many clients"]),
+    line(|case| case.features.openers.aggregate.as_ref().map(|aggregate| aggregate.times), [(3.0, -1.0), (8.0, 2.0)], As::Number, "times what these networks begin otherwise",
+        ["no people are so many more at once", "as it may be"]),
     line(growth, [(2.0, -3.0), (5.0, 2.0)], As::Number, "times the usual connections",
         ["it was not there before", "as usual"]),
     line(completed, [(0.3, -3.0), (0.8, 2.0)], As::Share, "of connections begun were completed",
         ["a real client, not forged addresses", "not completed"]),
-    line(is_regular, [(0.0, -4.0), (1.0, 2.0)], As::Flag, "whoever opens most",
+    line(is_regular_source, [(0.0, -4.0), (1.0, 2.0)], As::Flag, "whoever opens most",
         ["was a client before", "was never here before"]),
 ];
 
@@ -261,6 +273,40 @@ fn completed_unseen(case: &Case<'_>) -> Option<f64> {
 
 fn is_regular(case: &Case<'_>) -> Option<f64> {
     case.features.handshakes.is_regular.map(|is| if is { 1.0 } else { 0.0 })
+}
+
+/// Where networks that were here before are told, it is these that have been clients.
+fn is_regular_source(case: &Case<'_>) -> Option<f64> {
+    is_regular(case).filter(|_| case.features.openers.aggregate.is_none())
+}
+
+/// Where it is not known who was here before.
+fn top_share_unknown(case: &Case<'_>) -> Option<f64> {
+    top_share(case).filter(|_| case.features.openers.aggregate.is_none())
+}
+
+fn of_aggregate(case: &Case<'_>) -> Option<f64> {
+    Some(case.features.openers.aggregate.as_ref()?.share)
+}
+
+fn persistent(case: &Case<'_>) -> Option<f64> {
+    case.features.openers.persistent
+}
+
+/// Where many do it, there is no one that does most of it.
+fn most_of_one_source(case: &Case<'_>) -> Option<f64> {
+    let many = case.features.openers.persistent.is_some_and(|share| share >= 0.3)
+        && case.features.openers.persistent_sources > 1;
+    (!many).then_some(case.features.handshakes.most_of_one_source)
+}
+
+/// What is answered and not completed is of nobody. What is not answered says nothing of who asked.
+fn reached(case: &Case<'_>) -> Option<f64> {
+    if case.features.handshakes.answered.is_some() { acknowledged(case) } else { completed(case) }
+}
+
+fn rotating(case: &Case<'_>) -> Option<f64> {
+    Some(case.group.rotating)
 }
 
 fn completed(case: &Case<'_>) -> Option<f64> {

@@ -1,0 +1,359 @@
+//! Who begins connections: how often each source does, since when, and whether anybody of its network was a client before. What tells
+//! machines that go on and on from people, and a partner gone wild from a crowd. In bounded memory, and by samples where these are
+//! all there is.
+
+use std::collections::HashMap;
+
+use floodwall_common::class::Family;
+use floodwall_common::packet::Source;
+
+use super::observed::{Group, Observed};
+
+/// Sources that are followed at most. Of a flood from more than that, those stay that come back.
+const CAPACITY: usize = 1 << 14;
+/// Networks that are remembered at most.
+const NETWORKS: usize = 1 << 16;
+/// How long a network stays one that was here before.
+const REGULAR_NS: u64 = 3_600_000_000_000;
+/// How long it has to be known for that.
+const HISTORY_NS: u64 = 10_000_000_000;
+/// How long anybody has to be known until it can be said that somebody else was not here before.
+const KNOWN_NS: u64 = 11_000_000_000;
+const SECOND_NS: u64 = 1_000_000_000;
+/// Seconds that are looked back at, and of these at what goes on now.
+const SPAN: usize = 10;
+const LATELY: u64 = 4;
+/// One that goes on and on has begun so many connections in that time, been seen to so often, and over so long. People who open a
+/// page begin a few at once, and no more while these are not answered: the same SYN is sent again, from the same port.
+const PERSISTENT: f64 = 13.0;
+const SEEN: u32 = 5;
+const PERSISTENT_NS: u64 = 3_500_000_000;
+/// Ports of a source that are remembered, to know a SYN that is sent again.
+const PORTS: usize = 16;
+/// Networks that are still an aggregate of one owner.
+const AGGREGATE: usize = 8;
+/// A network has grown where it begins so many a second, and so many times as many as otherwise.
+const GROWN_PER_SECOND: f64 = 5.0;
+const GROWN_TIMES: f64 = 3.0;
+/// What is learned of networks counts half after so much quiet time.
+const FADES_NS: u64 = 600_000_000_000;
+
+/// Who begins connections.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Openers {
+    /// Connections begun in a second.
+    pub per_second: f64,
+    /// The share of these from sources that go on and on, and of whose networks nobody was here before. `None` while nobody was here
+    /// long enough.
+    pub persistent: Option<f64>,
+    /// How many such sources there are.
+    pub persistent_sources: usize,
+    /// What a few networks that were here before begin, and otherwise do not.
+    pub aggregate: Option<Excess>,
+}
+
+/// A few networks that begin many times the connections that they otherwise do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Excess {
+    /// Their share of all connections that are begun beyond the usual.
+    pub share: f64,
+    /// Connections that they begin in a second.
+    pub per_second: f64,
+    /// How many times of their usual that is.
+    pub times: f64,
+    /// The networks, those that have grown most first.
+    pub networks: Vec<String>,
+}
+
+/// What is known of a source.
+struct Opener {
+    source: Source,
+    first_ns: u64,
+    last_ns: u64,
+    /// Of each of the last seconds: which it is, connections begun, and samples of these.
+    seconds: [(u64, f64, u32); SPAN],
+    /// The ports that it has begun from last, and where the next one goes.
+    ports: ([u16; PORTS], usize),
+    is_held: bool,
+}
+
+impl Opener {
+    const fn of(packet: &Observed) -> Self {
+        let (source, first_ns, last_ns) = (packet.source, packet.at_ns, packet.at_ns);
+        Self { source, first_ns, last_ns, seconds: [(0, 0.0, 0); SPAN], ports: ([0; PORTS], 0), is_held: false }
+    }
+
+    /// Whether it begins from a port that it has not begun from lately.
+    fn is_new(&mut self, port: u16) -> bool {
+        let (ports, next) = &mut self.ports;
+        let is_new = !ports.contains(&port);
+        if is_new {
+            ports[*next % PORTS] = port;
+            *next += 1;
+        }
+        is_new
+    }
+
+    fn since(&self, second: u64) -> (f64, u32) {
+        let recent = self.seconds.iter().filter(|(of, ..)| *of >= second);
+        recent.fold((0.0, 0), |sum, (_, begun, samples)| (sum.0 + begun, sum.1 + samples))
+    }
+
+    fn is_persistent(&self, now_ns: u64) -> bool {
+        let (begun, samples) = self.since((now_ns / SECOND_NS).saturating_sub(SPAN as u64 - 1));
+        begun >= PERSISTENT
+            && samples >= SEEN
+            && self.last_ns.saturating_sub(self.first_ns) >= PERSISTENT_NS
+            && now_ns.saturating_sub(self.last_ns) < 2 * SECOND_NS
+    }
+}
+
+/// A network that has completed a connection while nothing was found.
+#[derive(Default)]
+struct Network {
+    first_ns: u64,
+    last_ns: u64,
+    /// Quiet time until it came, and connections that it has begun in quiet time since.
+    joined_ns: u64,
+    begun: f64,
+}
+
+/// The sources and networks that are followed.
+#[derive(Default)]
+pub(super) struct Following {
+    sources: HashMap<(u64, Family), Opener>,
+    networks: HashMap<(u64, Family), Network>,
+    /// Time in which nothing was found, until when, and what was begun in it.
+    quiet_ns: u64,
+    asked_ns: u64,
+    faded_ns: u64,
+    begun: f64,
+    is_quiet: bool,
+    /// When it was quiet last.
+    quiet_at_ns: u64,
+}
+
+impl Following {
+    /// Takes a packet in.
+    pub(super) fn take(&mut self, packet: &Observed) {
+        match packet.group() {
+            Group::Syn => self.begins(packet),
+            // This host has sent something in that conversation, and is answered.
+            Group::Tcp if packet.acknowledges() && packet.is_known == Some(true) => self.remember(packet),
+            _ => {}
+        }
+    }
+
+    fn begins(&mut self, packet: &Observed) {
+        let (key, weight) = ((packet.source.key(), packet.source.family()), f64::from(packet.weight));
+        let is_room = self.sources.len() < CAPACITY || self.sources.contains_key(&key);
+        let (at_ns, second) = (packet.at_ns, packet.at_ns / SECOND_NS);
+        if is_room {
+            let opener = self.sources.entry(key).or_insert_with(|| Opener::of(packet));
+            (opener.last_ns, opener.is_held) = (at_ns, packet.is_held);
+            if !packet.ports.is_some_and(|(port, _)| opener.is_new(port)) {
+                return;
+            }
+            let of_second = &mut opener.seconds[second as usize % SPAN];
+            if of_second.0 != second {
+                *of_second = (second, 0.0, 0);
+            }
+            of_second.1 += weight;
+            of_second.2 += 1;
+        }
+        if self.is_quiet {
+            self.begun += weight;
+            if let Some(network) = self.networks.get_mut(&network(packet.source)) {
+                network.begun += weight;
+            }
+        }
+    }
+
+    fn remember(&mut self, packet: &Observed) {
+        let key = network(packet.source);
+        if !self.is_quiet || (self.networks.len() >= NETWORKS && !self.networks.contains_key(&key)) {
+            return;
+        }
+        let (at_ns, joined_ns) = (packet.at_ns, self.quiet_ns);
+        let unseen = || Network { first_ns: at_ns, last_ns: at_ns, joined_ns, begun: 0.0 };
+        self.networks.entry(key).or_insert_with(unseen).last_ns = at_ns;
+    }
+
+    /// Lets go of what is too old, and keeps time.
+    pub(super) fn expire(&mut self, now_ns: u64, is_quiet: bool) {
+        if is_quiet {
+            self.quiet_ns += if self.is_quiet { now_ns.saturating_sub(self.asked_ns).min(SECOND_NS) } else { 0 };
+            self.quiet_at_ns = now_ns;
+        }
+        (self.asked_ns, self.is_quiet) = (now_ns, is_quiet);
+        if self.sources.len() >= CAPACITY / 2 {
+            // Who was seen once and does not come back is nobody to be told.
+            self.sources.retain(|_, opener| now_ns.saturating_sub(opener.last_ns) < SECOND_NS || opener.since(0).1 > 1);
+        }
+        self.sources.retain(|_, opener| now_ns.saturating_sub(opener.last_ns) < SPAN as u64 * SECOND_NS);
+        self.networks.retain(|_, network| now_ns.saturating_sub(network.last_ns) < REGULAR_NS);
+        if self.quiet_ns.saturating_sub(self.faded_ns) >= FADES_NS {
+            self.faded_ns = self.quiet_ns;
+            self.begun /= 2.0;
+            for network in self.networks.values_mut() {
+                network.begun /= 2.0;
+                network.joined_ns += (self.quiet_ns - network.joined_ns) / 2;
+            }
+        }
+    }
+
+    /// Whether somebody of this network was a client before what goes on now began.
+    fn was_here(&self, source: Source) -> bool {
+        let known = self.networks.get(&network(source));
+        known.is_some_and(|network| self.quiet_at_ns.saturating_sub(network.first_ns) >= HISTORY_NS)
+    }
+
+    /// What they say.
+    pub(super) fn features(&self, now_ns: u64) -> Openers {
+        let lately = (now_ns / SECOND_NS).saturating_sub(LATELY - 1);
+        let seconds = (now_ns - (lately * SECOND_NS).min(now_ns)) as f64 / SECOND_NS as f64;
+        let (mut all, mut persistent, mut persistent_sources) = (0.0, 0.0, 0);
+        let mut by_network = HashMap::<(u64, Family), (Source, f64)>::new();
+        for opener in self.sources.values() {
+            let (begun, _) = opener.since(lately);
+            all += begun;
+            by_network.entry(network(opener.source)).or_insert((opener.source, 0.0)).1 += begun;
+            if opener.is_persistent(now_ns) && !self.was_here(opener.source) {
+                persistent += begun;
+                persistent_sources += 1;
+            }
+        }
+        let has_history =
+            self.networks.values().any(|network| self.quiet_at_ns.saturating_sub(network.first_ns) >= KNOWN_NS);
+        let per_second = all / seconds.max(1.0);
+        Openers {
+            per_second,
+            persistent: (has_history && all > 0.0).then(|| persistent / all),
+            persistent_sources,
+            aggregate: if has_history { self.aggregate(by_network, per_second, seconds.max(1.0)) } else { None },
+        }
+    }
+
+    fn aggregate(
+        &self,
+        by_network: HashMap<(u64, Family), (Source, f64)>,
+        per_second: f64,
+        seconds: f64,
+    ) -> Option<Excess> {
+        let quiet_s = |since_ns: u64| (self.quiet_ns.saturating_sub(since_ns) as f64 / SECOND_NS as f64).max(5.0);
+        let has_grown = |(key, (source, begun))| {
+            let (known, now) = (self.networks.get(&key)?, begun / seconds);
+            let usual = known.begun / quiet_s(known.joined_ns);
+            let has_grown = now >= GROWN_PER_SECOND && now >= GROWN_TIMES * usual && self.was_here(source);
+            has_grown.then(|| (name_of(source), now, usual))
+        };
+        let mut grown: Vec<(String, f64, f64)> = by_network.into_iter().filter_map(has_grown).collect();
+        grown.sort_by(|a, b| (b.1 - b.2).total_cmp(&(a.1 - a.2)).then_with(|| a.0.cmp(&b.0)));
+        grown.truncate(AGGREGATE);
+        let (now, usual) = grown.iter().fold((0.0, 0.0), |sum, (_, now, usual)| (sum.0 + now, sum.1 + usual));
+        let excess = per_second - self.begun / quiet_s(0);
+        (excess > GROWN_PER_SECOND).then(|| Excess {
+            share: ((now - usual) / excess).clamp(0.0, 1.0),
+            per_second: now,
+            times: now / usual.max(0.1),
+            networks: grown.iter().map(|(name, ..)| name.clone()).collect(),
+        })
+    }
+
+    /// Sources that go on and on, of whose networks nobody was here before, and that nothing holds yet: those that begin most first.
+    pub(super) fn persistent(&self) -> Vec<Source> {
+        let now_ns = self.asked_ns;
+        let is_one =
+            |opener: &&Opener| !opener.is_held && opener.is_persistent(now_ns) && !self.was_here(opener.source);
+        let mut found: Vec<_> =
+            self.sources.values().filter(is_one).map(|opener| (opener.since(0).0, opener.source)).collect();
+        found.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.halves().cmp(&b.1.halves())));
+        found.into_iter().map(|(_, source)| source).collect()
+    }
+}
+
+/// The /24 or /48 of a source.
+const fn network(source: Source) -> (u64, Family) {
+    match source {
+        Source::V4(address) => ((address >> 8) as u64, Family::V4),
+        Source::V6(upper, _) => (upper >> 16, Family::V6),
+    }
+}
+
+fn name_of(source: Source) -> String {
+    match source {
+        Source::V4(address) => format!("{}/24", std::net::Ipv4Addr::from(address & !0xff)),
+        Source::V6(upper, _) => format!("{}/48", std::net::Ipv6Addr::from(u128::from(upper & !0xffff) << 64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use floodwall_common::signatures::Fragment;
+
+    use super::*;
+
+    fn packet(source: u32, port: u16, at_ns: u64, flags: u8) -> Observed {
+        Observed {
+            at_ns,
+            weight: 1,
+            source: Source::V4(source),
+            protocol: 6,
+            fragment: Fragment::None,
+            ports: Some((port, 443)),
+            flags: Some(flags),
+            layout: 1,
+            hops: 57,
+            length: 60,
+            beginning: None,
+            is_malformed: false,
+            is_known: Some(flags == 0x10),
+            is_to_service: false,
+            is_held: false,
+        }
+    }
+
+    /// Twelve quiet seconds with a client, and then what is asked about: so many connections a second for six, each tried so often.
+    fn after(source: u32, per_second: u64, tries: u64) -> (Openers, Vec<Source>) {
+        let mut following = Following::default();
+        for tick in 0..120 {
+            let now_ns = tick * SECOND_NS / 10;
+            following.expire(now_ns, true);
+            following.take(&packet(0x0a00_0001, 1_000 + tick as u16, now_ns, 0x02));
+            following.take(&packet(0x0a00_0001, 1_000 + tick as u16, now_ns, 0x10));
+        }
+        for tick in 120..180 {
+            let now_ns = tick * SECOND_NS / 10;
+            following.expire(now_ns, false);
+            for number in 0..per_second {
+                let port = 20_000 + ((tick / tries.max(1)) * per_second + number) as u16;
+                following.take(&packet(source, port, now_ns, 0x02));
+            }
+        }
+        let now_ns = 18 * SECOND_NS;
+        following.expire(now_ns, false);
+        (following.features(now_ns), following.persistent())
+    }
+
+    #[test]
+    fn a_newcomer_who_goes_on_and_on_is_told_from_one_who_tries_again() {
+        let (openers, sources) = after(0x1400_0001, 1, 1);
+        assert_eq!((openers.persistent_sources, sources), (1, vec![Source::V4(0x1400_0001)]), "{openers:?}");
+        assert!(openers.persistent.is_some_and(|share| share > 0.9), "{openers:?}");
+        let (openers, sources) = after(0x1400_0001, 1, 10);
+        assert_eq!(
+            (openers.persistent_sources, sources),
+            (0, Vec::new()),
+            "the same SYNs, ten times each: {openers:?}"
+        );
+    }
+
+    #[test]
+    fn who_was_here_before_is_no_newcomer_but_may_have_gone_wild() {
+        let (openers, sources) = after(0x0a00_0002, 4, 1);
+        assert_eq!((openers.persistent_sources, sources), (0, Vec::new()), "a neighbour of the client: {openers:?}");
+        let aggregate = openers.aggregate.unwrap_or_else(|| panic!("nothing is more than usual"));
+        assert_eq!(aggregate.networks, ["10.0.0.0/24"]);
+        assert!(aggregate.share > 0.9 && aggregate.times > 3.0, "{aggregate:?}");
+    }
+}
