@@ -273,6 +273,19 @@ fn acknowledgements_of_nothing() {
     });
 }
 
+/// Nothing in it is alike but that it is of no connection.
+#[test]
+fn segments_of_nothing() {
+    attack(&Expected::of(Vector::TcpFlood), |made| {
+        made.flood(BEGINS..ENDS, FLOOD, |random| {
+            let (ports, data) = ((random.port(), 443), usize::from(random.number(0..1_200)));
+            let flags = random.one_of(&[ACK, PSH | ACK]);
+            let segment = Segment { ports, flags, data, ..Segment::default() };
+            (to_host(random.address(), random.number(40..64)), TCP, 0, tcp(&segment))
+        });
+    });
+}
+
 #[test]
 fn data_of_nothing_from_bots() {
     let bots = pool(800);

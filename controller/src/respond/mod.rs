@@ -2,6 +2,7 @@
 
 mod denied;
 mod signature;
+mod stray;
 mod toll;
 mod unserved;
 
@@ -293,9 +294,13 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
                 // Nothing in common but that nobody here wants it.
                 None => measures.extend(unserved::find(window).map(Measure::Unserved)),
             },
-            Vector::TcpFlood | Vector::IcmpFlood | Vector::FragmentFlood | Vector::ProtocolFlood => {
-                measures.extend(signature(*vector))
-            }
+            // Beside cookies the latter rests: what they have in common goes first.
+            Vector::TcpFlood => match signature(*vector) {
+                Some(found) => measures.push(found),
+                None if stray::is_told_apart(window) => measures.push(Measure::Drop(Reason::OutOfState)),
+                None => {}
+            },
+            Vector::IcmpFlood | Vector::FragmentFlood | Vector::ProtocolFlood => measures.extend(signature(*vector)),
         }
     }
     measures
