@@ -21,8 +21,8 @@ use crate::api::{
     ServiceView, ServicesChange, ServicesView, SignatureView, SignaturesChange, SignaturesView,
 };
 use crate::dataplane::{
-    Clock, Dataplane, Device, Listed, NEED_MEMORY, PreparedLists, Service, Signature, Stack, check_limits, cookies_of,
-    known_amplifiers, limits_of,
+    Clock, Dataplane, Device, Listed, NEED_MEMORY, PreparedLists, Service, Signature, Stack, UNNAMED, check_limits,
+    cookies_of, known_amplifiers, limits_of,
 };
 use crate::exit::{Exit, Failure};
 use crate::prefixes::overlap;
@@ -263,6 +263,10 @@ pub fn change_services(dataplane: &mut Dataplane, change: &ServicesChange) -> an
     }
     for view in &change.add {
         let service = view.service().map_err(|text| Failure::new(Exit::Usage, text))?;
+        if service.name == UNNAMED {
+            let text = format!("'{UNNAMED}' is what detection calls UDP ports that have no service");
+            return Err(Failure::new(Exit::Usage, text).hint("choose another name").into());
+        }
         if !dataplane.check_cap(service.cap) {
             let text = format!("{}: a cap of {} is out of range", service.name, service.cap);
             let hint =
@@ -272,11 +276,21 @@ pub fn change_services(dataplane: &mut Dataplane, change: &ServicesChange) -> an
         wanted.retain(|other| other.name != service.name);
         wanted.push(service);
     }
+    give_way(&mut wanted);
     for (at, service) in wanted.iter().enumerate() {
         refuse_shared_ports(service, &wanted[at + 1..])?;
     }
     dataplane.set_services(&wanted, change.generation)?;
     services(dataplane)
+}
+
+/// What is a service by itself gives way to those that somebody names.
+fn give_way(services: &mut [Service]) {
+    let named: Vec<_> =
+        services.iter().filter(|service| service.name != UNNAMED).flat_map(|service| service.ports.clone()).collect();
+    for unnamed in services.iter_mut().filter(|service| service.name == UNNAMED) {
+        unnamed.ports.retain(|port| !named.contains(port));
+    }
 }
 
 fn no_service(services: &[Service], name: &str) -> Failure {

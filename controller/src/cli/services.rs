@@ -7,6 +7,7 @@ use super::args::{AddService, Global, Service, Switch, VerdictName};
 use super::backend::Backend;
 use super::{print, show};
 use crate::api::{PolicyEntry, RateView, ServiceView, ServicesChange, ServicesView};
+use crate::dataplane::UNNAMED;
 use crate::exit::{Exit, Failure};
 use crate::listeners;
 
@@ -27,9 +28,14 @@ pub(super) async fn run(global: &Global, verb: Service) -> anyhow::Result<()> {
     print(global, &view, show::services)
 }
 
+/// Whether nobody has named a service: what detection has made of ports by itself goes with a lockdown of everything.
+fn has_none(named: &ServicesView) -> bool {
+    named.services.iter().all(|view| view.name == UNNAMED)
+}
+
 /// Arms or disarms the reason for what no service expects.
 pub(super) async fn lockdown(global: &Global, state: Switch, force: bool) -> anyhow::Result<()> {
-    if state == Switch::On && !force && Backend::find(global).await?.services().await?.services.is_empty() {
+    if state == Switch::On && !force && has_none(&Backend::find(global).await?.services().await?) {
         let text = "no service is named: all that nobody here has asked for would be dropped, your next login too";
         let hint = "floodwall service add --listen takes what this host listens on; or add --force";
         return Err(Failure::new(Exit::Usage, text).hint(hint).into());
@@ -50,7 +56,8 @@ pub(super) async fn lockdown(global: &Global, state: Switch, force: bool) -> any
 fn services(add: &AddService, named: &ServicesView) -> anyhow::Result<Vec<ServiceView>> {
     let cap = add.cap_pps.map(|per_second| RateView::cap(per_second, add.cap_burst));
     let Some(name) = add.name.clone().filter(|_| !add.listen) else {
-        let known: Vec<_> = named.services.iter().filter_map(|view| view.service().ok()).collect();
+        let known = named.services.iter().filter(|view| view.name != UNNAMED);
+        let known: Vec<_> = known.filter_map(|view| view.service().ok()).collect();
         let is_known = |port: &(Transport, u16)| known.iter().any(|service| service.ports.contains(port));
         let listening = listeners::for_others()?;
         if listening.is_empty() {
