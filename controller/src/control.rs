@@ -563,3 +563,22 @@ impl ListPlan {
         Ok(self.changed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use floodwall_common::limits::Rate;
+    use floodwall_common::services::Transport;
+
+    #[test]
+    fn what_is_a_service_by_itself_gives_way() {
+        let service = |name: &str, ports: &[u16]| Service {
+            name: name.to_owned(),
+            ports: ports.iter().map(|port| (Transport::Udp, *port)).collect(),
+            cap: Rate::Off,
+        };
+        let mut services = [service(UNNAMED, &[53, 123]), service("dns", &[53])];
+        give_way(&mut services);
+        assert_eq!(services, [service(UNNAMED, &[123]), service("dns", &[53])]);
+    }
+}
