@@ -1,5 +1,6 @@
 //! The order of the decision: allow list, deny list, what is wrong with the packet, what nobody expects, a service that is
-//! past its cap, replies to nothing, TCP of no connection, first SYNs, signatures, limits of its source, subnet and network, the cap of its service.
+//! past its cap, replies to nothing, TCP of no connection, first SYNs, signatures, limits of its source, subnet and network,
+//! the cap of its service.
 //!
 //! One function, called by the kernel half on the packet, by the controller to explain, and by tests as the model that
 //! the loaded program is compared with.

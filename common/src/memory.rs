@@ -87,12 +87,7 @@ unsafe impl Sync for Line {}
 impl Line {
     /// A line with nothing in it.
     pub const fn empty() -> Self {
-        Self::from_words([0; 2])
-    }
-
-    /// A copy of a line, to be looked at.
-    const fn from_words(words: [u64; 2]) -> Self {
-        Self(UnsafeCell::new(words))
+        Self(UnsafeCell::new([0; 2]))
     }
 
     #[inline(always)]

@@ -22,7 +22,7 @@ use crate::api::{
 };
 use crate::dataplane::{
     Clock, Dataplane, Device, Listed, NEED_MEMORY, PreparedLists, Service, Signature, Stack, UNNAMED, check_limits,
-    cookies_of, known_amplifiers, limits_of,
+    cookies_of, give_way, known_amplifiers, limits_of,
 };
 use crate::exit::{Exit, Failure};
 use crate::prefixes::overlap;
@@ -282,15 +282,6 @@ pub fn change_services(dataplane: &mut Dataplane, change: &ServicesChange) -> an
     }
     dataplane.set_services(&wanted, change.generation)?;
     services(dataplane)
-}
-
-/// What is a service by itself gives way to those that somebody names.
-fn give_way(services: &mut [Service]) {
-    let named: Vec<_> =
-        services.iter().filter(|service| service.name != UNNAMED).flat_map(|service| service.ports.clone()).collect();
-    for unnamed in services.iter_mut().filter(|service| service.name == UNNAMED) {
-        unnamed.ports.retain(|port| !named.contains(port));
-    }
 }
 
 fn no_service(services: &[Service], name: &str) -> Failure {
@@ -561,24 +552,5 @@ impl ListPlan {
     pub fn install(self, dataplane: &mut Dataplane, prepared: &PreparedLists) -> anyhow::Result<ListChanged> {
         dataplane.install_lists(prepared, self.generation)?;
         Ok(self.changed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use floodwall_common::limits::Rate;
-    use floodwall_common::services::Transport;
-
-    #[test]
-    fn what_is_a_service_by_itself_gives_way() {
-        let service = |name: &str, ports: &[u16]| Service {
-            name: name.to_owned(),
-            ports: ports.iter().map(|port| (Transport::Udp, *port)).collect(),
-            cap: Rate::Off,
-        };
-        let mut services = [service(UNNAMED, &[53, 123]), service("dns", &[53])];
-        give_way(&mut services);
-        assert_eq!(services, [service(UNNAMED, &[123]), service("dns", &[53])]);
     }
 }

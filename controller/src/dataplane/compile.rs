@@ -55,7 +55,7 @@ pub(crate) fn ask_what_is_armed(config: &mut Config) {
     let has_lists = !config.lists.is_empty();
     let has_cookies = config.cookies.mode != CookieMode::Off as u32;
     let locks_udp = drops.has(Reason::NoService);
-    let locks_all = drops.has(Reason::NoService) && !services::is_of_udp_only(config);
+    let locks_all = locks_udp && !services::is_of_udp_only(config);
     let has_cap = config.caps.iter().any(Cap::is_armed);
     for kind in Kind::all_ip() {
         let index = kind.index() as usize;

@@ -62,6 +62,7 @@ pub use object::hash as object_hash;
 pub use samples::{Sample, SampleReader};
 pub use scratch::Scratch;
 pub use sent::SentReader;
+pub(crate) use services::give_way;
 pub use services::{Service, UNNAMED, caps_of, is_of_udp_only};
 pub use signatures::{CompiledSignatures, Signature};
 pub use sys::{TestRun, TestRunResult, test_run};

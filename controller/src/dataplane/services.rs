@@ -91,9 +91,9 @@ impl Dataplane {
         }
         let mut services = self.services()?;
         services.retain(|service| service.name != UNNAMED);
-        let has_service = |port| services.iter().any(|service| service.ports.contains(&(Transport::Udp, port)));
-        let ports = listening.iter().filter(|port| !has_service(**port)).map(|port| (Transport::Udp, *port)).collect();
+        let ports = listening.iter().map(|port| (Transport::Udp, *port)).collect();
         services.push(Service { name: UNNAMED.to_owned(), ports, cap: Rate::Off });
+        give_way(&mut services);
         // What listens is known before anything is dropped for not being listened for.
         self.set_services(&services, None)?;
         self.change(None, |config| {
@@ -149,6 +149,15 @@ pub fn is_of_udp_only(config: &Config) -> bool {
     config.services.iter().any(|record| record.name == padded(UNNAMED))
 }
 
+/// What is a service by itself gives way to those that somebody names.
+pub(crate) fn give_way(services: &mut [Service]) {
+    let named: Vec<_> =
+        services.iter().filter(|service| service.name != UNNAMED).flat_map(|service| service.ports.clone()).collect();
+    for unnamed in services.iter_mut().filter(|service| service.name == UNNAMED) {
+        unnamed.ports.retain(|port| !named.contains(port));
+    }
+}
+
 /// The services and their caps that lie in a configuration.
 pub fn caps_of(config: &Config) -> Vec<(String, Rate)> {
     config.services.iter().filter_map(|record| Some((name_of(record)?, record.cap.into()))).collect()
@@ -199,4 +208,21 @@ fn open_ports(pins: &Pins) -> Result<Array<MapData, PortTable>> {
 
 fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
     Error::system(format!("{what} the services"), io::Error::other(root_cause(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_a_service_by_itself_gives_way() {
+        let service = |name: &str, ports: &[u16]| Service {
+            name: name.to_owned(),
+            ports: ports.iter().map(|port| (Transport::Udp, *port)).collect(),
+            cap: Rate::Off,
+        };
+        let mut services = [service(UNNAMED, &[53, 123]), service("dns", &[53])];
+        give_way(&mut services);
+        assert_eq!(services, [service(UNNAMED, &[123]), service("dns", &[53])]);
+    }
 }

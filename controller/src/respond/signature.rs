@@ -100,7 +100,6 @@ pub(super) fn find(window: &Window, is_flood: impl Fn(Group, &Observed) -> bool)
     let mut left: Vec<_> = flood.iter().copied().filter(begins).collect();
     let good = good(window);
     let mut hurt: Vec<_> = good.iter().copied().filter(begins).collect();
-    let share = |part: usize, all: usize| part as f64 / all.max(1) as f64;
     // First what keeps good traffic out, then whatever nearly all of the flood has: it is as narrow as the flood is.
     for common in [COMMON, ALL] {
         loop {
@@ -142,6 +141,11 @@ pub(super) fn find(window: &Window, is_flood: impl Fn(Group, &Observed) -> bool)
 /// What a source is told apart by: of IPv6 its /64.
 pub(super) const fn is_of(source: Source) -> (u64, Family) {
     (source.key(), source.family())
+}
+
+/// A part of a number of packets; none of none.
+pub(super) fn share(part: usize, all: usize) -> f64 {
+    part as f64 / all.max(1) as f64
 }
 
 /// What came while nothing was going on, and now from whom this host speaks with.

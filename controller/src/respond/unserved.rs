@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use floodwall_common::signatures::Fragment;
 
-use super::signature::{COLLATERAL, COVERS, ENOUGH, FLOOD, UDP, good};
+use super::signature::{COLLATERAL, COVERS, ENOUGH, FLOOD, UDP, good, share};
 use crate::detect::{Group, Observed, Window};
 
 /// What dropping it would do.
@@ -32,7 +32,6 @@ pub(super) fn find(window: &Window) -> Option<Unserved> {
         flood.fold((0, 0), |(all, of), (_, packet)| (all + 1, of + usize::from(is_unserved(packet))));
     let good = good(window);
     let hurt = good.iter().filter(|packet| is_unserved(packet)).count();
-    let share = |part: usize, all: usize| part as f64 / all.max(1) as f64;
     let found =
         Unserved { covers: share(unserved, flood), collateral: share(hurt, good.len()), measured_on: good.len() };
     let is_told_apart = found.covers >= COVERS && found.collateral <= COLLATERAL;
