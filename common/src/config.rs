@@ -10,6 +10,7 @@ use core::mem::offset_of;
 use crate::class::{KIND_SLOTS, Kind};
 use crate::clock::Moment;
 use crate::cookie::Cookies;
+use crate::groups::{GROUP_SLOTS, GroupRecord};
 use crate::hash::HashKey;
 use crate::labelled_enum;
 use crate::limits::{LimitName, Per, RateSpec};
@@ -111,6 +112,8 @@ pub struct Config {
     pub meters: [Meters; KIND_SLOTS],
     /// Compiled limits of [`Per::WIDER`], by [`Kind`].
     pub wider: [[Meters; KIND_SLOTS]; Per::WIDER.len()],
+    /// Compiled limits of one source in a group, by group and [`Kind`]: where the group has none of its own, those of everybody.
+    pub groups: [[Meters; KIND_SLOTS]; GROUP_SLOTS],
     /// Compiled limit of sources on the allow list, all classes and families together.
     pub allowed: Meters,
     /// Compiled caps of services, by number; of zero, which is no service, there is none.
@@ -127,6 +130,8 @@ pub struct Config {
     pub cookie_spec: RateSpec,
     /// For people: the services, by number. The kernel half does not read it.
     pub services: [ServiceRecord; SERVICE_SLOTS],
+    /// For people: the groups, by number. The kernel half does not read it.
+    pub group_records: [GroupRecord; GROUP_SLOTS],
     /// For people: the limits as they were set, packets and bytes, by [`Per`] and [`LimitName`]. The kernel half does
     /// not read it.
     pub specs: [[[RateSpec; 2]; LIMIT_SLOTS]; Per::ALL.len()],
@@ -210,6 +215,15 @@ impl Config {
     #[inline(always)]
     pub const fn wider(&self, level: usize, kind: Kind) -> &Meters {
         &self.wider[level & 1][kind.index() as usize & (KIND_SLOTS - 1)]
+    }
+
+    /// The meters of a kind of packets, for a source in this group; zero is none.
+    #[inline(always)]
+    pub const fn meters_in(&self, group: u32, kind: Kind) -> &Meters {
+        if group == 0 {
+            return self.meters(kind);
+        }
+        &self.groups[group as usize & (GROUP_SLOTS - 1)][kind.index() as usize & (KIND_SLOTS - 1)]
     }
 
     /// The cap of a service.

@@ -1,6 +1,6 @@
 //! The order of the decision: allow list, deny list, what is wrong with the packet, what nobody expects, a service that is
-//! past its cap, replies to nothing, TCP of no connection, first SYNs, signatures, limits of its source, subnet and network,
-//! the cap of its service.
+//! past its cap, replies to nothing, TCP of no connection, first SYNs, signatures, limits of its source, which may be those of
+//! its group, of its subnet and network, the cap of its service.
 //!
 //! One function, called by the kernel half on the packet, by the controller to explain, and by tests as the model that
 //! the loaded program is compared with.
@@ -32,6 +32,8 @@ pub trait World<'w>: Memory {
     }
     /// Whether the source is on this list now, of those that were in force.
     fn is_listed(&mut self, list: List, source: Source, lists: ListState) -> bool;
+    /// The number of the group that the source is in, of those that were in force; zero for none.
+    fn group(&mut self, source: Source, lists: ListState) -> u32;
     /// Whether any list may hold the source: a quick answer, and where in doubt `true`.
     fn may_be_listed(&mut self, _source: Source) -> bool {
         true
@@ -140,7 +142,7 @@ pub fn decide_armed<'w, E: Exit>(
     } else if may_pass && meters.ask(Ask::SIGNATURES) && world.may_be_signed(&rest) {
         return None;
     } else {
-        match over_all_limits(key, frame.bytes(), kind, world) {
+        match over_all_limits(key, frame.bytes(), kind, meters, world) {
             None if !may_pass => Some(Reason::ServiceCap),
             None if meters.ask(Ask::CAP) => over_cap(service, key, world),
             over => over,
@@ -180,50 +182,57 @@ fn judge<'w>(packet: &Headers, frame: Frame<'_>, world: &mut impl World<'w>) -> 
         return found;
     }
     let meters = config.meters(found.kind());
-    let over = if meters.ask_more() {
+    let closer = if meters.ask(Ask::A_CLOSER_LOOK) {
         cold_path();
-        let closer = if meters.ask(Ask::A_CLOSER_LOOK) {
-            world.look_closer(frame, packet.key, found.kind())
-        } else {
-            Closer::NOTHING
-        };
-        let is_past_cap = closer.is_past_cap();
-        if !is_past_cap && let Some(reason) = closer.reason() {
+        world.look_closer(frame, packet.key, found.kind())
+    } else {
+        Closer::NOTHING
+    };
+    let is_past_cap = closer.is_past_cap();
+    if !is_past_cap {
+        if let Some(reason) = closer.reason() {
             return found.because(reason);
         }
-        if !is_past_cap && meters.ask(Ask::SIGNATURES) && world.is_signed(frame) {
+        if meters.ask(Ask::SIGNATURES) && world.is_signed(frame) {
             return found.because(Reason::Signature);
         }
-        let over = over_all_limits(packet.key, bytes, found.kind(), world);
-        if is_past_cap {
-            return found.because(over.unwrap_or(Reason::ServiceCap));
-        }
-        if over.is_none() && meters.ask(Ask::COOKIE) && world.has_cookie(frame) {
-            // Answered or not: it never gets to the service, so that its cap is not asked.
-            return found.because(answered(packet.key, world));
-        }
-        if over.is_none() && meters.ask(Ask::CAP) { over_cap(closer.service(), packet.key, world) } else { over }
-    } else if meters.ask(Ask::PACKETS) {
-        over_packet_limit(packet.key, meters, world)
-    } else {
-        None
-    };
-    match over {
-        Some(reason) => found.because(reason),
-        None => found,
     }
+    let group = if lists.has(List::Groups, packet.source().family()) { world.group(packet.source(), lists) } else { 0 };
+    let of_source = config.meters_in(group, found.kind());
+    if let Some(reason) = over_all_limits(packet.key, bytes, found.kind(), of_source, world) {
+        return found.because(reason);
+    }
+    if is_past_cap {
+        return found.because(Reason::ServiceCap);
+    }
+    if meters.ask(Ask::COOKIE) && world.has_cookie(frame) {
+        // Answered or not: it never gets to the service, so that its cap is not asked.
+        return found.because(answered(packet.key, world));
+    }
+    if meters.ask(Ask::CAP)
+        && let Some(reason) = over_cap(closer.service(), packet.key, world)
+    {
+        return found.because(reason);
+    }
+    found
 }
 
 /// The narrowest limit that the packet is over, if any: of its source, its subnet, its network. What a wider limit
 /// refuses has been charged to the narrower ones, as in any chain of meters.
 #[inline(always)]
-fn over_all_limits<'w>(key: u64, bytes: u32, kind: Kind, world: &mut impl World<'w>) -> Option<Reason> {
+fn over_all_limits<'w>(
+    key: u64,
+    bytes: u32,
+    kind: Kind,
+    of_source: &Meters,
+    world: &mut impl World<'w>,
+) -> Option<Reason> {
     const REASONS: [Reason; Per::WIDER.len()] = [Reason::SubnetLimit, Reason::NetworkLimit];
     let config = world.config();
-    let meters = config.meters(kind);
-    if let Some(reason) = over_limits(key, bytes, meters, world) {
+    if let Some(reason) = over_limits(key, bytes, of_source, world) {
         return Some(reason);
     }
+    let meters = config.meters(kind);
     let mut level = 0;
     while level < Per::WIDER.len() {
         let per = Per::WIDER[level];

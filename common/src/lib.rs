@@ -18,6 +18,7 @@ pub mod cookie;
 pub mod decide;
 pub mod first_syn;
 mod frame;
+pub mod groups;
 pub mod hash;
 pub mod limiter;
 pub mod limits;

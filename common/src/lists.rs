@@ -1,4 +1,4 @@
-//! The allow and deny lists: what an entry is, and the filter in front of their tries.
+//! The allow and deny lists, and who is in a group: what an entry is, and the filter in front of their tries.
 //!
 //! A list is a set of prefixes with an expiry each. In the kernel it is a longest-prefix trie, which sees only the
 //! most specific entry; so an entry carries, beside its own expiry, the latest expiry of all entries that cover it.
@@ -23,8 +23,13 @@ labelled_enum! {
         Allow = 0 => "allow",
         /// Drops.
         Deny = 1 => "deny",
+        /// Has limits of its own: the nearest entry says which group it is in. Its entries never end.
+        Groups = 2 => "groups",
     }
 }
+
+/// How many there are.
+pub const LISTS: usize = List::ALL.len();
 
 /// A key of an IPv4 trie: the address, padded so that the value behind it is aligned.
 pub type Key4 = [u8; 8];
@@ -39,8 +44,10 @@ pub struct ListEntry {
     pub covered_until_ns: u64,
     /// This entry's own expiry.
     pub until_ns: u64,
-    /// When it was added, in seconds of the Unix epoch.
-    pub added_unix_s: u64,
+    /// When it was added, in seconds of the Unix epoch: good until 2106.
+    pub added_unix_s: u32,
+    /// The number of the group, on [`List::Groups`]; else zero.
+    pub group: u32,
     /// Why, as UTF-8 padded with zeros.
     pub note: [u8; NOTE_BYTES],
 }
@@ -59,13 +66,13 @@ pub const PREFILTER_WORDS: usize = 1 << 10;
 /// Words of the bitmap that is asked next of IPv4.
 pub const NEAREST_WORDS: usize = 1 << 13;
 
-/// A bit per /16 (IPv4) or hashed /32 (IPv6) in which a list has anything, and for IPv4 then one per hashed /24 for both lists:
+/// A bit per /16 (IPv4) or hashed /32 (IPv6) in which a list has anything, and for IPv4 then one per hashed /24 for all lists:
 /// most packets end here, for a nanosecond or two instead of the 20 to 80 of a trie. A set bit too many costs time, never a
 /// verdict.
 #[repr(C)]
 pub struct Prefilter {
     /// Bitmaps by list, then by family.
-    pub bits: [[[u64; PREFILTER_WORDS]; 2]; 2],
+    pub bits: [[[u64; PREFILTER_WORDS]; 2]; LISTS],
     /// Of IPv4, more closely.
     pub nearest: [u64; NEAREST_WORDS],
 }

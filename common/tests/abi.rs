@@ -14,6 +14,7 @@ use floodwall_common::abi::{
 };
 use floodwall_common::class::Kind;
 use floodwall_common::config::{Config, Sampling};
+use floodwall_common::groups::GroupRecord;
 use floodwall_common::hash::HashKey;
 use floodwall_common::limiter::Bucket;
 use floodwall_common::limits::{LimitName, RateSpec};
@@ -46,9 +47,11 @@ fn layouts() -> String {
             key,
             meters,
             wider,
+            groups,
             allowed,
             signatures,
             trial_until_ns,
+            group_records,
             specs,
             generation,
             mode_since_unix_s
@@ -57,13 +60,14 @@ fn layouts() -> String {
     layout!(out, Sampling { budget });
     layout!(out, Meters { packets, bytes });
     layout!(out, Meter);
+    layout!(out, GroupRecord { name });
     layout!(out, RateSpec);
     layout!(out, HashKey);
     layout!(out, DropSet);
     layout!(out, ListState);
     layout!(out, Key4);
     layout!(out, Key6);
-    layout!(out, ListEntry { covered_until_ns, until_ns, added_unix_s, note });
+    layout!(out, ListEntry { covered_until_ns, until_ns, added_unix_s, group, note });
     layout!(out, Prefilter { bits });
     layout!(out, Bucket);
     layout!(out, CpuState { samplers, gate, counters, signatures });

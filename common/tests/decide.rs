@@ -8,6 +8,7 @@ use floodwall_common::closer::{Closer, Memory, look_closer};
 use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
 use floodwall_common::cookie::Cookies;
 use floodwall_common::decide::{World, decide};
+use floodwall_common::groups::{GROUP_SLOTS, GroupRecord};
 use floodwall_common::hash::HashKey;
 use floodwall_common::limits::{Limits, Per, Rate, RateSpec};
 use floodwall_common::lists::{List, ListState};
@@ -44,6 +45,7 @@ fn config(packets: Rate, bytes: Rate) -> Config {
         key: HashKey::new([1, 1]),
         meters: [meters(packets, bytes); KIND_SLOTS],
         wider: [[meters(Rate::Off, Rate::Off); KIND_SLOTS]; Per::WIDER.len()],
+        groups: [[meters(packets, bytes); KIND_SLOTS]; GROUP_SLOTS],
         allowed: meters(limit(10, 10), Rate::Off),
         caps: [Cap::default(); SERVICE_SLOTS],
         cookies: Cookies::default(),
@@ -52,6 +54,7 @@ fn config(packets: Rate, bytes: Rate) -> Config {
         trial_until_ns: 0,
         cookie_spec: RateSpec::OFF,
         services: [ServiceRecord { name: [0; 16], cap: RateSpec::OFF }; SERVICE_SLOTS],
+        group_records: [GroupRecord::NOBODY; GROUP_SLOTS],
         specs: [[[RateSpec::from(Rate::Off); 2]; LIMIT_SLOTS]; Per::ALL.len()],
         generation: 0,
         mode_since_unix_s: 0,
@@ -73,6 +76,8 @@ struct Model<'w> {
 const ALLOWED: [u8; 4] = [198, 51, 100, 1];
 const DENIED: [u8; 4] = [198, 51, 100, 2];
 const BOTH: [u8; 4] = [198, 51, 100, 3];
+const GROUPED: [u8; 4] = [198, 51, 100, 4];
+const GROUP: u32 = 3;
 
 impl<'w> World<'w> for Model<'w> {
     fn config(&self) -> &'w Config {
@@ -84,7 +89,12 @@ impl<'w> World<'w> for Model<'w> {
         match list {
             List::Allow => is(ALLOWED) || is(BOTH),
             List::Deny => is(DENIED) || is(BOTH),
+            List::Groups => is(GROUPED),
         }
+    }
+
+    fn group(&mut self, source: Source, lists: ListState) -> u32 {
+        u32::from(self.is_listed(List::Groups, source, lists)) * GROUP
     }
 
     fn is_signed(&mut self, frame: Frame<'_>) -> bool {
@@ -239,6 +249,47 @@ fn a_source_is_an_ipv6_64_and_a_limit_is_of_its_source() {
     assert_eq!(model.then(&V6::from(7 << 40, 1).frame(UDP, &udp(0))), Some(Reason::PacketLimit));
     assert_eq!(model.reason(&V6::from(7 << 40, 99).frame(UDP, &udp(0))), Reason::PacketLimit, "same /64");
     assert_eq!(model.reason(&V6::from(8 << 40, 1).frame(UDP, &udp(0))), Reason::Passed);
+}
+
+#[test]
+fn who_is_in_a_group_has_its_limits_and_everybody_else_those_of_all() {
+    let frame = |source| V4::from(source).frame(UDP, &udp(0));
+    let grouped = |of_all: Rate, of_group: Rate| {
+        let mut config = config(of_all, Rate::Off);
+        config.lists = config.lists.with(List::Groups, Family::V4);
+        let limits = Limits { packets: of_group, bytes: Rate::Off };
+        config.groups[GROUP as usize] = [Meters::new(limits, MACHINE, [3, 4]).unwrap(); KIND_SLOTS];
+        config
+    };
+    let passed = |config: &Config, source: [u8; 4]| {
+        let mut model = model(config);
+        (0..1_000).filter(|_| model.reason(&frame(source)) == Reason::Passed).count()
+    };
+    let stranger = [12, 0, 0, 1];
+    let lower = grouped(limit(100, 100), limit(10, 10));
+    assert!((10..14).contains(&passed(&lower, GROUPED)) && (100..130).contains(&passed(&lower, stranger)));
+    let higher = grouped(limit(10, 10), limit(1_000, 500));
+    assert!((500..630).contains(&passed(&higher, GROUPED)) && (10..14).contains(&passed(&higher, stranger)));
+    // Off for either of them, and blocked.
+    let only_group = grouped(Rate::Off, limit(10, 10));
+    assert!((10..14).contains(&passed(&only_group, GROUPED)) && passed(&only_group, stranger) == 1_000);
+    let only_others = grouped(limit(10, 10), Rate::Off);
+    assert!(passed(&only_others, GROUPED) == 1_000 && (10..14).contains(&passed(&only_others, stranger)));
+    let blocked = grouped(limit(10, 10), Rate::Block);
+    assert_eq!(model(&blocked).reason(&frame(GROUPED)), Reason::ClassBlocked);
+    // Lists come first, and limits of prefixes are of all.
+    assert_eq!(model(&blocked).reason(&frame(BOTH)), Reason::Allowed);
+    let mut ladder = ladder(limit(10, 10), limit(100, 50), Rate::Off);
+    ladder.lists = ladder.lists.with(List::Groups, Family::V4);
+    ladder.groups = only_others.groups;
+    assert_eq!(model(&ladder).then(&frame(GROUPED)), Some(Reason::SubnetLimit));
+}
+
+#[test]
+fn a_group_of_which_nothing_is_in_force_is_not_asked_for() {
+    let mut config = config(limit(1_000, 1_000), Rate::Off);
+    config.groups = [[meters(Rate::Block, Rate::Off); KIND_SLOTS]; GROUP_SLOTS];
+    assert_eq!(model(&config).reason(&V4::from(GROUPED).frame(UDP, &udp(0))), Reason::Passed);
 }
 
 /// All classes under limits at every level, each level with a secret of its own.

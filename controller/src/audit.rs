@@ -14,6 +14,7 @@ use crate::configuration::Configuration;
 use crate::dataplane::Listed;
 use crate::detect::Vector;
 use crate::doctor::{Diagnosis, Finding, Severity, finding};
+use crate::groups::Members;
 use crate::history::{DRILL, DRILL_RECEIVED, Entry};
 use crate::past::Past;
 use crate::respond::Policies;
@@ -42,6 +43,8 @@ pub struct Facts<'a> {
     pub limits: &'a [(LimitKey, floodwall_common::limits::Limits)],
     /// What sources have sent.
     pub past: &'a Past,
+    /// Which group sources are in.
+    pub members: &'a Members,
     /// The allow list and the deny list.
     pub lists: [&'a [Listed]; 2],
     /// The ports of the services.
@@ -63,7 +66,7 @@ pub struct Facts<'a> {
 /// Judges.
 pub fn audit(facts: &Facts) -> Diagnosis {
     let mut findings = vec![mode(facts), respond(facts), configuration(facts)];
-    findings.extend(facts.limits.iter().filter_map(|(key, limits)| limit(facts.past, *key, limits.packets)));
+    findings.extend(facts.limits.iter().filter_map(|(key, limits)| limit(facts, *key, limits.packets)));
     let [allow, deny] = facts.lists;
     findings.extend([wide(allow), stale(allow, facts.now), ended_badly(deny, facts.now)]);
     findings.extend([
@@ -136,11 +139,11 @@ fn configuration(facts: &Facts) -> Finding {
 }
 
 /// A limit against what ninety-nine of a hundred sources have sent at most; nothing where too few were seen.
-fn limit(past: &Past, key: LimitKey, rate: Rate) -> Option<Finding> {
+fn limit(facts: &Facts, key: LimitKey, rate: Rate) -> Option<Finding> {
     if key.per != Per::Source || key.name == LimitName::Allowed {
         return None;
     }
-    let peaks = past.peaks(key.name);
+    let peaks = facts.past.peaks(key.name, |source| facts.members.is_under(source, key.name, None));
     if peaks.len() < ENOUGH_SOURCES {
         return None;
     }
@@ -360,6 +363,7 @@ mod tests {
             respond: &ACT,
             limits,
             past,
+            members: &Members::default(),
             lists: [&allow, &[]],
             services: &[(Transport::Tcp, 443)],
             listening: &[(Transport::Tcp, 443)],
@@ -374,7 +378,7 @@ mod tests {
     }
 
     fn listed(prefix: &str, added: SystemTime) -> Listed {
-        Listed { prefix: prefix.parse().unwrap(), until: None, added, note: "by hand".to_owned() }
+        Listed { prefix: prefix.parse().unwrap(), until: None, added, note: "by hand".to_owned(), group: 0 }
     }
 
     fn severity(diagnosis: &Diagnosis, id: &str) -> Severity {

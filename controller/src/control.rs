@@ -9,7 +9,7 @@ use floodwall_common::cookie::CookieMode;
 use floodwall_common::limits::{
     LimitKey, LimitName, Limits, MAX_BURST_SECONDS, MAX_PACKETS_PER_SECOND, Per, Rate, RateError, Unit,
 };
-use floodwall_common::lists::List;
+use floodwall_common::lists::{LISTS, List};
 use floodwall_common::reason::{Reason, Verdict};
 use floodwall_common::replies::AMPLIFIERS;
 use floodwall_common::signatures::{Action, SIGNATURES, Shape};
@@ -21,10 +21,11 @@ use crate::api::{
     ServiceView, ServicesChange, ServicesView, SignatureView, SignaturesChange, SignaturesView,
 };
 use crate::dataplane::{
-    Clock, Dataplane, Device, Listed, NEED_MEMORY, PreparedLists, Service, Signature, Stack, UNNAMED, check_limits,
-    cookies_of, give_way, known_amplifiers, limits_of,
+    Clock, Dataplane, Device, Group, Listed, NEED_MEMORY, PreparedLists, Service, Signature, Stack, UNNAMED,
+    check_limits, cookies_of, give_way, group_limits_of, known_amplifiers, limits_of,
 };
 use crate::exit::{Exit, Failure};
+use crate::groups::{groups, names_of, no_group};
 use crate::prefixes::overlap;
 use crate::signatures::shape_of;
 
@@ -35,7 +36,10 @@ use crate::signatures::shape_of;
 pub fn limits(dataplane: &Dataplane) -> anyhow::Result<LimitsView> {
     let config = dataplane.config()?;
     let limits = LimitKey::all().map(|key| LimitView::new(key, limits_of(&config, key)));
-    Ok(LimitsView { schema_version: SCHEMA_VERSION, generation: config.generation, limits: limits.collect() })
+    let of_groups = group_limits_of(&config).into_iter();
+    let of_groups = of_groups.map(|(group, name, limits)| LimitView::new(name.into(), limits).of_group(&group));
+    let limits = limits.chain(of_groups).collect();
+    Ok(LimitsView { schema_version: SCHEMA_VERSION, generation: config.generation, limits })
 }
 
 /// Sets limits, all or none.
@@ -43,7 +47,7 @@ pub fn limits(dataplane: &Dataplane) -> anyhow::Result<LimitsView> {
 /// # Errors
 /// Where a name, a rate or the generation is wrong: nothing has changed then.
 pub fn change_limits(dataplane: &mut Dataplane, change: &LimitsChange) -> anyhow::Result<LimitsView> {
-    let mut changes = Vec::new();
+    let (mut changes, mut of_groups) = (Vec::new(), Vec::new());
     for limit in &change.limits {
         let (key, limits) = (limit_key(&limit.name, &limit.per)?, limit.limits());
         if key.per != Per::Source && [limits.packets, limits.bytes].contains(&Rate::Block) {
@@ -51,7 +55,24 @@ pub fn change_limits(dataplane: &mut Dataplane, change: &LimitsChange) -> anyhow
             return Err(Failure::new(Exit::Usage, text).into());
         }
         check_limits(limits).map_err(|(unit, error)| refuse_rate(key, limits, unit, error))?;
-        changes.push((key, limits));
+        match &limit.group {
+            None => changes.push((key, limits)),
+            Some(_) if key.name == LimitName::Allowed || key.per != Per::Source => {
+                let text = format!("'{key}' is no limit of a group: it has those of its sources, by class");
+                return Err(Failure::new(Exit::Usage, text).into());
+            }
+            Some(group) => of_groups.push((group.as_str(), key.name, limits)),
+        }
+    }
+    if !of_groups.is_empty() {
+        if !changes.is_empty() {
+            let text = "limits of groups and limits of everybody are set by requests of their own";
+            return Err(Failure::new(Exit::Usage, text).into());
+        }
+        if let Some(group) = dataplane.set_group_limits(&of_groups, change.generation)? {
+            return Err(no_group(names_of(&groups(dataplane)?.groups), group).into());
+        }
+        return limits(dataplane);
     }
     if changes.is_empty() {
         changes = LimitKey::all().map(|key| (key, key.default_limits())).collect();
@@ -305,7 +326,7 @@ pub(crate) fn refuse_shared_ports(service: &Service, others: &[Service]) -> Resu
 /// # Errors
 /// Where the configuration or the settings of the stack cannot be read.
 pub fn cookies(dataplane: &Dataplane) -> anyhow::Result<CookiesView> {
-    let (mode, answers) = cookies_of(&dataplane.config()?);
+    let (mode, answers) = cookies_of(&*dataplane.config()?);
     let stack = Stack::read()?;
     Ok(CookiesView {
         schema_version: SCHEMA_VERSION,
@@ -330,7 +351,7 @@ pub fn set_cookies(
         .ok_or_else(|| Failure::new(Exit::Usage, format!("no mode '{}' (have: off, auto, always)", change.mode)))?;
     let stack = Stack::read()?;
     check_stack(mode, stack)?;
-    let (_, present) = cookies_of(&dataplane.config()?);
+    let (_, present) = cookies_of(&*dataplane.config()?);
     let answers = change.answers.map_or(present, |answers| RateView::rate(Some(answers)));
     if answers == Rate::Block {
         let text = "a limit of 0 answers drops every new connection: `cookies off` leaves them to the stack";
@@ -444,7 +465,8 @@ pub(crate) fn too_wide(shape: &Shape, force: bool) -> Option<&'static str> {
 /// # Errors
 /// Where there is none.
 pub fn list_name(name: &str) -> Result<List, Failure> {
-    List::from_label(name).ok_or_else(|| Failure::new(Exit::Usage, format!("no list '{name}' (have: allow, deny)")))
+    let list = List::from_label(name).filter(|list| *list != List::Groups);
+    list.ok_or_else(|| Failure::new(Exit::Usage, format!("no list '{name}' (have: allow, deny)")))
 }
 
 /// What is on a list.
@@ -465,15 +487,17 @@ pub fn list(dataplane: &Dataplane, list: List) -> anyhow::Result<ListView> {
 
 /// A change of a list, worked out from what is on the lists now.
 pub struct ListPlan {
-    lists: [BTreeMap<IpNet, Listed>; 2],
+    lists: [BTreeMap<IpNet, Listed>; LISTS],
+    /// Where groups change too: all of them.
+    groups: Option<Vec<(u32, Group)>>,
     clock: Clock,
     generation: u64,
-    before: [usize; 2],
+    before: [usize; LISTS],
     changed: ListChanged,
 }
 
 impl ListPlan {
-    /// Works out a change: what is to be on both lists afterwards. Ended entries go.
+    /// Works out a change: what is to be on all lists afterwards. Ended entries go.
     ///
     /// # Errors
     /// Where the maps cannot be read.
@@ -511,9 +535,9 @@ impl ListPlan {
             let entries = dataplane.list(list)?.into_iter();
             Ok(entries.filter(live).map(|entry| (entry.prefix, entry)).collect())
         };
-        let lists = [read(List::Allow)?, read(List::Deny)?];
+        let lists = [read(List::Allow)?, read(List::Deny)?, read(List::Groups)?];
         let before = lists.each_ref().map(BTreeMap::len);
-        Ok(Self { lists, clock, generation, before, changed: ListChanged::default() })
+        Ok(Self { lists, groups: None, clock, generation, before, changed: ListChanged::default() })
     }
 
     /// Works in a change of a list.
@@ -524,10 +548,23 @@ impl ListPlan {
         for entry in &change.add {
             let prefix = entry.prefix.trunc();
             let until = entry.ttl_s.map(|seconds| self.clock.after(Duration::from_secs(seconds)));
-            let listed = Listed { prefix, until, added: SystemTime::now(), note: entry.reason.clone() };
+            let listed = Listed { prefix, until, added: SystemTime::now(), note: entry.reason.clone(), group: 0 };
             entries.insert(prefix, listed);
         }
         self.changed = ListChanged { missing, entries: entries.len() };
+    }
+
+    /// Has these groups, and no others. Who is in one has its name as the reason.
+    pub fn set_groups(&mut self, groups: Vec<(u32, Group)>) {
+        let member = |number: u32, prefix: &IpNet, name: &str| {
+            let note = name.to_owned();
+            Listed { prefix: *prefix, until: None, added: SystemTime::now(), note, group: number }
+        };
+        let members = groups.iter().flat_map(|(number, group)| {
+            group.prefixes.iter().map(|prefix| (*prefix, member(*number, prefix, &group.name)))
+        });
+        self.lists[List::Groups as usize] = members.collect();
+        self.groups = Some(groups);
     }
 
     /// The same, for whoever has seen to it that the lists have not changed since, though other things have.
@@ -541,8 +578,8 @@ impl ListPlan {
     /// # Errors
     /// Where they do not fit.
     pub fn prepare(&self) -> anyhow::Result<PreparedLists> {
-        let [allow, deny] = self.lists.each_ref().map(|list| list.values().cloned().collect::<Vec<_>>());
-        Ok(PreparedLists::new(&allow, &deny)?)
+        let lists = self.lists.each_ref().map(|list| list.values().cloned().collect::<Vec<_>>());
+        Ok(PreparedLists::new(lists.each_ref().map(Vec::as_slice))?)
     }
 
     /// Puts them in force.
@@ -550,7 +587,10 @@ impl ListPlan {
     /// # Errors
     /// Where something has changed since the plan was made, or they cannot be written: nothing has changed then.
     pub fn install(self, dataplane: &mut Dataplane, prepared: &PreparedLists) -> anyhow::Result<ListChanged> {
-        dataplane.install_lists(prepared, self.generation)?;
+        match &self.groups {
+            None => dataplane.install_lists(prepared, self.generation)?,
+            Some(groups) => dataplane.install_groups(groups, prepared, self.generation)?,
+        };
         Ok(self.changed)
     }
 }

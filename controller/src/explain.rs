@@ -13,7 +13,7 @@ use floodwall_common::packet::Source;
 use floodwall_common::reason::Verdict;
 
 use crate::api::{CoveringEntry, EntryView, ExplainView, LimitStanding, SCHEMA_VERSION, TalkerView};
-use crate::dataplane::{self, Dataplane, limits_of};
+use crate::dataplane::{self, Dataplane, Group, limits_of};
 use crate::talkers::source_name;
 
 /// Explains a source. `recent` is what was sampled of it.
@@ -31,10 +31,15 @@ pub fn explain(dataplane: &Dataplane, address: IpAddr, recent: Option<TalkerView
         (None, Some(_)) => Some(Verdict::Drop),
         (None, None) => None,
     };
+    let group = dataplane.groups()?.into_iter().find(|(_, group)| {
+        let nearest = entries.iter().filter(|entry| entry.list == List::Groups.label());
+        let nearest = nearest.max_by_key(|entry| entry.entry.prefix.prefix_len());
+        nearest.is_some_and(|nearest| group.prefixes.contains(&nearest.entry.prefix))
+    });
     // A denied source never gets as far as its limits.
     let limits = match list_verdict {
         Some(Verdict::Drop) => Vec::new(),
-        verdict => standings(dataplane, &config, source, now, verdict.is_some()),
+        verdict => standings(dataplane, &config, source, now, verdict.is_some(), group.as_ref()),
     };
     let summary = summary(config.mode_at(now), source, on(List::Allow), on(List::Deny), &limits);
     Ok(ExplainView {
@@ -42,6 +47,7 @@ pub fn explain(dataplane: &Dataplane, address: IpAddr, recent: Option<TalkerView
         source: source_name(source),
         list_verdict: list_verdict.map(|verdict| verdict.label().to_owned()),
         verified: dataplane.is_verified(source.key())?,
+        group: group.map(|(_, group)| group.name),
         summary,
         entries,
         limits,
@@ -61,6 +67,14 @@ pub fn source_of(address: IpAddr) -> Source {
     }
 }
 
+/// The address that a source has.
+pub fn address_of(source: Source) -> IpAddr {
+    match source {
+        Source::V4(address) => IpAddr::V4(address.into()),
+        Source::V6(upper, lower) => IpAddr::V6((u128::from(upper) << 64 | u128::from(lower)).into()),
+    }
+}
+
 fn covering(dataplane: &Dataplane, address: IpAddr, now: Moment) -> dataplane::Result<Vec<CoveringEntry>> {
     let mut covering = Vec::new();
     for list in List::ALL {
@@ -73,30 +87,54 @@ fn covering(dataplane: &Dataplane, address: IpAddr, now: Moment) -> dataplane::R
     Ok(covering)
 }
 
-fn standings(dataplane: &Dataplane, config: &Config, source: Source, now: Moment, allowed: bool) -> Vec<LimitStanding> {
-    let limits: Vec<(LimitKey, &Meters)> = if allowed {
-        vec![(LimitName::Allowed.into(), &config.allowed)]
-    } else {
-        let of = |class: &Class| meters(config, Kind::new(source.family(), *class), LimitName::of(*class));
-        Class::ALL.iter().flat_map(of).collect()
-    };
+fn standings(
+    dataplane: &Dataplane,
+    config: &Config,
+    source: Source,
+    now: Moment,
+    allowed: bool,
+    group: Option<&(u32, Group)>,
+) -> Vec<LimitStanding> {
     let mut standings = Vec::new();
-    for (key, meters) in limits {
-        let Limits { packets, bytes } = limits_of(config, key);
-        let rates = [(Unit::Packets, packets, &meters.packets), (Unit::Bytes, bytes, &meters.bytes)];
+    for Asked { key, limits, meters, group } in asked(config, source, allowed, group) {
+        let rates = [(Unit::Packets, limits.packets, &meters.packets), (Unit::Bytes, limits.bytes, &meters.bytes)];
         for (unit, rate, meter) in rates {
             let debt_ns = debt_ns(dataplane, config, key.per.key(source.key()), meter, now);
-            standings.extend(standing(key, unit, rate, meter, debt_ns));
+            let standing = standing(key, unit, rate, meter, debt_ns);
+            standings.extend(standing.map(|standing| LimitStanding { group: group.clone(), ..standing }));
         }
     }
     standings
 }
 
-/// The limits of a kind, from narrow to wide.
-fn meters(config: &Config, kind: Kind, name: LimitName) -> impl Iterator<Item = (LimitKey, &Meters)> {
-    let source = std::iter::once((LimitKey::from(name), config.meters(kind)));
-    let wider = Per::WIDER.into_iter().enumerate();
-    source.chain(wider.map(move |(level, per)| (LimitKey { name, per }, config.wider(level, kind))))
+/// A limit that packets of a source are asked.
+struct Asked<'c> {
+    key: LimitKey,
+    limits: Limits,
+    meters: &'c Meters,
+    /// The group whose own it is.
+    group: Option<String>,
+}
+
+/// The limits that a source is asked, of each kind from narrow to wide.
+fn asked<'c>(config: &'c Config, source: Source, allowed: bool, group: Option<&(u32, Group)>) -> Vec<Asked<'c>> {
+    let of_all = |key, meters| Asked { key, limits: limits_of(config, key), meters, group: None };
+    if allowed {
+        return vec![of_all(LimitName::Allowed.into(), &config.allowed)];
+    }
+    let mut asked = Vec::new();
+    for class in Class::ALL {
+        let (kind, name) = (Kind::new(source.family(), *class), LimitName::of(*class));
+        let own = group.and_then(|(number, group)| {
+            let limits = group.limits.iter().find(|(of, _)| *of == name)?.1;
+            let meters = config.meters_in(*number, kind);
+            Some(Asked { key: name.into(), limits, meters, group: Some(group.name.clone()) })
+        });
+        asked.push(own.unwrap_or_else(|| of_all(name.into(), config.meters(kind))));
+        let wider = Per::WIDER.into_iter().enumerate();
+        asked.extend(wider.map(|(level, per)| of_all(LimitKey { name, per }, config.wider(level, kind))));
+    }
+    asked
 }
 
 fn debt_ns(dataplane: &Dataplane, config: &Config, key: u64, meter: &Meter, now: Moment) -> u64 {
@@ -116,6 +154,7 @@ fn standing(key: LimitKey, unit: Unit, rate: Rate, meter: &Meter, debt_ns: u64) 
     Some(LimitStanding {
         name: key.name.label().to_owned(),
         per: key.per.label().to_owned(),
+        group: None,
         unit: unit.label().to_owned(),
         per_second,
         burst,
@@ -140,8 +179,9 @@ fn summary(
     };
     let over: Vec<_> = limits.iter().filter(|limit| limit.verdict == Verdict::Drop.label()).collect();
     let describe = |limit: &&LimitStanding| {
-        let LimitStanding { name, per, unit, per_second, .. } = limit;
-        format!("{name} {unit} per {per} ({per_second}/s)")
+        let LimitStanding { name, per, group, unit, per_second, .. } = limit;
+        let of_group = group.as_ref().map(|group| format!(" in group {group}")).unwrap_or_default();
+        format!("{name} {unit} per {per}{of_group} ({per_second}/s)")
     };
     let over_text = over.iter().map(describe).collect::<Vec<_>>().join(", ");
     match (allow, deny, over.is_empty()) {

@@ -19,6 +19,7 @@ pub mod doctor;
 pub mod exit;
 pub mod explain;
 mod files;
+pub mod groups;
 pub mod history;
 pub mod incident;
 pub mod listeners;

@@ -10,7 +10,7 @@ use floodwall_common::limits::LimitName;
 use floodwall_common::lists::List;
 use ipnet::IpNet;
 
-use crate::api::{EntryView, LimitsChange, ListChange};
+use crate::api::{EntryView, GroupsChange, LimitView, LimitsChange, ListChange};
 use crate::configuration::Source;
 use crate::exit::{Exit, Failure};
 use crate::peers::{Peer, Role, missed};
@@ -33,6 +33,7 @@ pub fn check_list(list: List, change: &ListChange, peers: &[Peer]) -> Result<(),
     change.add.iter().try_for_each(|entry| match list {
         List::Allow => check_allowed(entry, change.force),
         List::Deny => check_denied(entry, change.force, peers),
+        List::Groups => Ok(()),
     })
 }
 
@@ -78,16 +79,35 @@ fn how_many(prefix: IpNet) -> &'static str {
 /// # Errors
 /// The first such limit, whom it would hit, and how to insist.
 pub fn check_limits(change: &LimitsChange, peers: impl FnOnce() -> Vec<Peer>) -> Result<(), Failure> {
-    let is_zero = |rate: Option<crate::api::RateView>| rate.is_some_and(|rate| rate.per_second == 0);
-    let zero = || change.limits.iter().filter(|limit| is_zero(limit.packets) || is_zero(limit.bytes));
+    let zero = || change.limits.iter().filter(|limit| is_zero(limit));
     if zero().any(|limit| limit.name == LimitName::Allowed.label()) {
         let text = "the limit of allowed sources cannot be 0: it is what keeps you from being locked out";
         return Err(Failure::new(Exit::Usage, text));
     }
     let Some(limit) = zero().next().filter(|_| !change.force) else { return Ok(()) };
-    let text = format!("a limit of 0 blocks every {} packet of every source{}", limit.name, sessions(&peers()));
+    let text = match &limit.group {
+        None => format!("a limit of 0 blocks every {} packet of every source{}", limit.name, sessions(&peers())),
+        Some(group) => format!("a limit of 0 blocks every {} packet of the group '{group}'", limit.name),
+    };
     let hint = "`off` for no limit, or add --force (--yes-block-all) if that is meant";
     Err(Failure::new(Exit::Usage, text).hint(hint))
+}
+
+/// Refuses limits of zero for a group that are not insisted on. Peers that this host needs are on the allow list, which comes first.
+///
+/// # Errors
+/// The first such limit, and how to insist.
+pub fn check_groups(change: &GroupsChange) -> Result<(), Failure> {
+    let zero = change.add.iter().flat_map(|group| group.limits.iter().map(move |limit| (group, limit)));
+    let Some((group, limit)) = zero.into_iter().find(|(_, limit)| is_zero(limit) && !change.force) else {
+        return Ok(());
+    };
+    let text = format!("a limit of 0 blocks every {} packet of the group '{}'", limit.name, group.name);
+    Err(Failure::new(Exit::Usage, text).hint("`off` for no limit, or add --force (--yes-block-all) if that is meant"))
+}
+
+fn is_zero(limit: &LimitView) -> bool {
+    [limit.packets, limit.bytes].into_iter().flatten().any(|rate| rate.per_second == 0)
 }
 
 /// Those who are logged in, for whoever is about to block a class.
@@ -100,7 +120,7 @@ fn sessions(peers: &[Peer]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{LimitView, RateView};
+    use crate::api::RateView;
 
     fn peers() -> Vec<Peer> {
         let peer = |text: &str, role| Peer { prefix: text.parse().expect(text), role };
@@ -143,7 +163,8 @@ mod tests {
     fn a_limit_of_zero_is_insisted_on() {
         let zero = |name: &str, force| {
             let packets = Some(RateView { per_second: 0, burst: 0 });
-            let limit = LimitView { name: name.to_owned(), per: "source".to_owned(), packets, bytes: None };
+            let limit =
+                LimitView { name: name.to_owned(), per: "source".to_owned(), group: None, packets, bytes: None };
             let change = LimitsChange { generation: None, limits: vec![limit], force };
             check_limits(&change, peers).err().map(|failure| failure.to_string()).unwrap_or_default()
         };

@@ -93,15 +93,26 @@ fn limits(snapshot: &Snapshot) -> Collectors {
     for (key, limits) in &snapshot.limits {
         let labels = [key.name.label(), key.per.label()];
         for (rate, per_second, burst) in [(limits.packets, &pps, &packet_burst), (limits.bytes, &bps, &byte_burst)] {
-            let (rate, at_once) = match rate {
-                Rate::Off => (f64::INFINITY, f64::INFINITY),
-                Rate::Block => (0.0, 0.0),
-                Rate::Limit { per_second, burst } => (per_second as f64, burst as f64),
-            };
+            let (rate, at_once) = per_second_and_burst(rate);
             per_second.with_label_values(&labels).set(rate);
             burst.with_label_values(&labels).set(at_once);
         }
     }
+    let labels = ["group", "limit"];
+    let vec = |name: &str, help: &str| GaugeVec::new(Opts::new(name, help), &labels);
+    let of_group = [
+        vec(
+            "floodwall_group_limit_packets_per_second",
+            "Packets per second of a source in a group; +Inf for no limit.",
+        )?,
+        vec("floodwall_group_limit_bytes_per_second", "Bytes per second of a source in a group; +Inf for no limit.")?,
+    ];
+    for (group, name, limits) in &snapshot.group_limits {
+        for (gauge, rate) in of_group.iter().zip([limits.packets, limits.bytes]) {
+            gauge.with_label_values(&[group, name.label()]).set(per_second_and_burst(rate).0);
+        }
+    }
+    let [group_pps, group_bps] = of_group;
     let cap = GaugeVec::new(
         Opts::new("floodwall_service_cap_packets_per_second", "Packets per second to a service; +Inf for no cap."),
         &["service"],
@@ -110,7 +121,23 @@ fn limits(snapshot: &Snapshot) -> Collectors {
         let rate = if let Rate::Limit { per_second, .. } = rate { *per_second as f64 } else { f64::INFINITY };
         cap.with_label_values(&[name]).set(rate);
     }
-    Ok(vec![Box::new(pps), Box::new(packet_burst), Box::new(bps), Box::new(byte_burst), Box::new(cap)])
+    Ok(vec![
+        Box::new(pps),
+        Box::new(packet_burst),
+        Box::new(bps),
+        Box::new(byte_burst),
+        Box::new(group_pps),
+        Box::new(group_bps),
+        Box::new(cap),
+    ])
+}
+
+fn per_second_and_burst(rate: Rate) -> (f64, f64) {
+    match rate {
+        Rate::Off => (f64::INFINITY, f64::INFINITY),
+        Rate::Block => (0.0, 0.0),
+        Rate::Limit { per_second, burst } => (per_second as f64, burst as f64),
+    }
 }
 
 fn state(snapshot: &Snapshot) -> Collectors {

@@ -110,14 +110,15 @@ impl Past {
         since.min(SECONDS as u64)
     }
 
-    /// Of each source the most that it sent under a limit in a second, in ascending order.
-    pub fn peaks(&self, name: LimitName) -> Vec<u64> {
+    /// Of each source that counts the most that it sent under a limit in a second, in ascending order.
+    pub fn peaks(&self, name: LimitName, counts: impl Fn(Source) -> bool) -> Vec<u64> {
         let mut peaks: HashMap<Source, u64> = HashMap::new();
         for flow in self.seconds().flat_map(|second| &second.flows).filter(|flow| flow.name == name) {
             let peak = peaks.entry(flow.source).or_default();
             *peak = (*peak).max(flow.packets);
         }
-        let mut peaks: Vec<_> = peaks.into_values().collect();
+        let peaks = peaks.into_iter().filter(|(source, _)| counts(*source));
+        let mut peaks: Vec<_> = peaks.map(|(_, peak)| peak).collect();
         peaks.sort_unstable();
         peaks
     }
@@ -205,8 +206,8 @@ pub(crate) mod tests {
         past.pass(800 * 1_000_000_000);
         assert_eq!((past.seconds().count(), past.window_s()), (SECONDS - 1, 600));
         assert!(past.seconds().all(|second| second.flows.len() == 1 && second.flows[0].packets == 30));
-        assert_eq!(past.peaks(LimitName::Udp), [30], "what is denied is not asked for its limits");
-        assert!(past.peaks(LimitName::Tcp).is_empty());
+        assert_eq!(past.peaks(LimitName::Udp, |_| true), [30], "what is denied is not asked for its limits");
+        assert!(past.peaks(LimitName::Tcp, |_| true).is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use floodwall_common::reason::Reason;
 
 use crate::api::{ListChange, ServiceView};
 use crate::configuration::{Change, service_in_words, signature_in_words};
-use crate::dataplane::{self, Dataplane, cookies_of, limits_of};
+use crate::dataplane::{self, Dataplane, cookies_of, group_limits_of, limits_of};
 
 /// What is said of something that is not there.
 const NONE: &str = "none";
@@ -33,6 +33,10 @@ impl Picture {
         for key in LimitKey::all() {
             let limits = limits_of(&config, key);
             all.insert(format!("limit {key}"), format!("{}, {} bytes", limits.packets, limits.bytes));
+        }
+        for (group, name, limits) in group_limits_of(&config) {
+            let text = format!("{}, {} bytes", limits.packets, limits.bytes);
+            all.insert(format!("limit {} of group {group}", name.label()), text);
         }
         for (reason, _) in Reason::chosen() {
             all.insert(format!("policy {}", reason.label()), reason.verdict(config.drops).label().to_owned());

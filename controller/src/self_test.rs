@@ -96,6 +96,7 @@ fn is_listed(list: List, source: Source) -> bool {
     match list {
         List::Allow => address == u32::from_be_bytes(ALLOWED),
         List::Deny => address & 0xffff_ff00 == u32::from_be_bytes(DENIED) & 0xffff_ff00,
+        List::Groups => false,
     }
 }
 
@@ -143,9 +144,9 @@ fn prepare(scratch: &mut Dataplane) -> anyhow::Result<()> {
     scratch.set_mode(Mode::Enforce)?;
     let entry = |address: [u8; 4], length| -> anyhow::Result<Listed> {
         let prefix = ipnet::Ipv4Net::new(address.into(), length)?.trunc().into();
-        Ok(Listed { prefix, until: None, added: SystemTime::UNIX_EPOCH, note: String::new() })
+        Ok(Listed { prefix, until: None, added: SystemTime::UNIX_EPOCH, note: String::new(), group: 0 })
     };
-    let lists = PreparedLists::new(&[entry(ALLOWED, 32)?], &[entry(DENIED, 24)?])?;
+    let lists = PreparedLists::new([&[entry(ALLOWED, 32)?], &[entry(DENIED, 24)?], &[]])?;
     let generation = scratch.config()?.generation;
     scratch.install_lists(&lists, generation)?;
     Ok(())

@@ -6,11 +6,11 @@ use floodwall_common::abi::SAMPLE_STREAMS;
 use floodwall_common::class::{Class, Family};
 use floodwall_common::clock::Moment;
 use floodwall_common::config::{Config, Mode};
-use floodwall_common::limits::{LimitKey, Limits, Rate};
+use floodwall_common::limits::{LimitKey, LimitName, Limits, Rate};
 use floodwall_common::lists::{List, MAX_ENTRIES};
 use floodwall_common::reason::{DropSet, Reason, Verdict};
 
-use crate::dataplane::{self, Cell, Dataplane, Device, Protected, caps_of, limits_of, monotonic_ns};
+use crate::dataplane::{self, Cell, Dataplane, Device, Protected, caps_of, group_limits_of, limits_of, monotonic_ns};
 use crate::detect::{self, Vector};
 use crate::history::Origin;
 use serde::{Deserialize, Serialize};
@@ -117,6 +117,8 @@ pub struct Snapshot {
     pub drops: DropSet,
     /// Limits as they were set.
     pub limits: Vec<(LimitKey, Limits)>,
+    /// Limits that groups of sources have of their own.
+    pub group_limits: Vec<(String, LimitName, Limits)>,
     /// Services and their caps.
     pub caps: Vec<(String, Rate)>,
     /// Interfaces that are meant to be protected.
@@ -164,6 +166,7 @@ impl Snapshot {
             generation: config.generation,
             drops: config.drops,
             limits: LimitKey::all().map(|key| (key, limits_of(&config, key))).collect(),
+            group_limits: group_limits_of(&config),
             caps: caps_of(&config),
             interfaces: interfaces.collect(),
             lists: lists.sizes,

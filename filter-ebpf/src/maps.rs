@@ -11,7 +11,7 @@ use floodwall_common::abi::{CpuState, INTERFACE_SLOTS, InterfaceRecord, SAMPLE_R
 use floodwall_common::config::Config;
 use floodwall_common::hash::Place;
 use floodwall_common::limiter::{BUCKETS, Bucket};
-use floodwall_common::lists::{Key4, Key6, List, ListEntry, ListState, MAX_ENTRIES, Prefilter};
+use floodwall_common::lists::{Key4, Key6, LISTS, List, ListEntry, ListState, MAX_ENTRIES, Prefilter};
 use floodwall_common::memory::{Line, Trace};
 use floodwall_common::packet::Source;
 use floodwall_common::replies::PortSet;
@@ -25,7 +25,7 @@ const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 /// Set when loading, to the number of possible CPUs.
 const CPU_COUNT: usize = 1;
 /// Banks times lists.
-const TRIES: usize = 4;
+const TRIES: usize = 2 * LISTS;
 
 /// A data section and not an array, so that reading it takes no look-up: two instructions a word instead of twelve.
 #[unsafe(link_section = ".data.config")]
@@ -228,7 +228,7 @@ fn prefilter(bank: u32) -> &'static Prefilter {
 /// The slow half: two look-ups in the kernel, for sources near a listed prefix.
 #[inline(always)]
 fn look_up(list: List, source: Source, bank: u32) -> Option<&'static ListEntry> {
-    let trie = bank * 2 + list as u32;
+    let trie = bank * LISTS as u32 + list as u32;
     match source {
         Source::V4(address) => {
             let key = AlignedKey { hole: 0, prefix_length: 32, data: u64::from(address.to_be()) };

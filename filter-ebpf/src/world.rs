@@ -109,6 +109,11 @@ impl<H: How> World<'static> for Kernel<H> {
     }
 
     #[inline(always)]
+    fn group(&mut self, source: Source, lists: ListState) -> u32 {
+        maps::listed(List::Groups, source, lists).map_or(0, |entry| entry.group)
+    }
+
+    #[inline(always)]
     fn may_be_listed(&mut self, source: Source) -> bool {
         maps::may_be_listed(source, self.lists())
     }
@@ -173,7 +178,7 @@ pub extern "C" fn floodwall_is_listed(upper: u64, lower: u64, family: u32) -> u3
     // SAFETY: a live word; volatile, so that it is read once.
     let state = unsafe { (&raw const maps::config().lists).read_volatile() };
     let is_on = |list| maps::listed(list, source, state).is_some();
-    u32::from(is_on(List::Allow) || is_on(List::Deny))
+    u32::from(is_on(List::Allow) || is_on(List::Deny) || is_on(List::Groups))
 }
 
 /// Asks the meter at this place in the configuration. A global function too.

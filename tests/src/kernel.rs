@@ -9,13 +9,13 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Map, MapData, RingBuf};
-use floodwall::dataplane::{Cell, Dataplane, Listed, Pins, PreparedLists, Signature, TestRun, test_run};
+use floodwall::dataplane::{Cell, Dataplane, Group, Listed, Pins, PreparedLists, Signature, TestRun, test_run};
 use floodwall_common::abi::{Counter, Sample, map};
 use floodwall_common::class::Kind;
 use floodwall_common::clock::Moment;
 use floodwall_common::config::Sampling;
 use floodwall_common::limits::{LimitKey, Limits, Rate};
-use floodwall_common::lists::List;
+use floodwall_common::lists::{LISTS, List};
 use floodwall_common::reason::{Reason, Verdict};
 use floodwall_common::signatures::{Action, Shape};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -180,24 +180,45 @@ impl Kernel {
         Ok(())
     }
 
-    /// Replaces a list as a whole; the other stays.
+    /// Replaces a list as a whole; the others stay.
     ///
     /// # Errors
     /// Where the lists cannot be read or written.
     pub fn replace_list(&mut self, list: List, entries: &[Listed]) -> Result<()> {
-        match list {
-            List::Allow => self.replace_lists(entries, &self.dataplane.list(List::Deny)?),
-            List::Deny => self.replace_lists(&self.dataplane.list(List::Allow)?, entries),
-        }
+        let present: Vec<_> = List::ALL.iter().map(|list| self.dataplane.list(*list)).collect::<Result<_, _>>()?;
+        let mut wanted: [&[Listed]; LISTS] = std::array::from_fn(|at| present[at].as_slice());
+        wanted[list as usize] = entries;
+        self.install_lists(wanted)
     }
 
-    /// Replaces both lists at once.
+    /// Replaces allow and deny list at once; nobody is in a group then.
     ///
     /// # Errors
     /// Where the lists cannot be written.
     pub fn replace_lists(&mut self, allow: &[Listed], deny: &[Listed]) -> Result<()> {
+        self.install_lists([allow, deny, &[]])
+    }
+
+    /// Replaces all groups at once, numbered from one; the lists stay.
+    ///
+    /// # Errors
+    /// Where they cannot be kept or written.
+    pub fn replace_groups(&mut self, groups: &[Group]) -> Result<()> {
+        let groups: Vec<_> = (1..).zip(groups.iter().cloned()).collect();
+        let [allow, deny] = [self.dataplane.list(List::Allow)?, self.dataplane.list(List::Deny)?];
+        let member =
+            |number: u32, prefix: &ipnet::IpNet| Ok(Listed { group: number, ..listed(&prefix.to_string(), None)? });
+        let members =
+            groups.iter().flat_map(|(number, group)| group.prefixes.iter().map(|prefix| member(*number, prefix)));
+        let members = members.collect::<Result<Vec<_>>>()?;
         let generation = self.dataplane.config()?.generation;
-        self.dataplane.install_lists(&PreparedLists::new(allow, deny)?, generation)?;
+        self.dataplane.install_groups(&groups, &PreparedLists::new([&allow, &deny, &members])?, generation)?;
+        Ok(())
+    }
+
+    fn install_lists(&mut self, lists: [&[Listed]; LISTS]) -> Result<()> {
+        let generation = self.dataplane.config()?.generation;
+        self.dataplane.install_lists(&PreparedLists::new(lists)?, generation)?;
         Ok(())
     }
 
@@ -304,7 +325,13 @@ pub fn one(verdict: Verdict, kind: Kind, reason: Reason, bytes: usize) -> Vec<Ce
 /// Where that is no prefix.
 pub fn listed(prefix: &str, until: Option<Moment>) -> Result<Listed> {
     let prefix = prefix.parse().with_context(|| format!("prefix {prefix}"))?;
-    Ok(Listed { prefix, until, added: SystemTime::UNIX_EPOCH + Duration::from_secs(1), note: "a test".into() })
+    Ok(Listed {
+        prefix,
+        until,
+        added: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+        note: "a test".into(),
+        group: 0,
+    })
 }
 
 /// A signature that is to be added.

@@ -3,16 +3,17 @@
 //!
 //! The seed is printed; `FLOODWALL_SEED` repeats a run, `FLOODWALL_PACKETS` makes it longer.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use floodwall::dataplane::{CompiledSignatures, Listed, Service, Signature};
+use floodwall::dataplane::{CompiledSignatures, Group, Listed, Service, Signature};
 use floodwall::replay::Tables;
 use floodwall_common::abi::{Counter, CounterBank};
 use floodwall_common::class::{KIND_SLOTS, Kind};
 use floodwall_common::clock::Moment;
 use floodwall_common::config::{Config, Mode};
-use floodwall_common::limits::{LimitKey, Limits, Per, Rate, Unit};
+use floodwall_common::limits::{LimitKey, LimitName, Limits, Per, Rate, Unit};
 use floodwall_common::lists::List;
 use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{REASON_SLOTS, Reason, Verdict};
@@ -20,6 +21,7 @@ use floodwall_common::services::{PortTable, Transport};
 use floodwall_common::signatures::{Action, Range, SIGNATURES, Shape, TcpOption, lay};
 use floodwall_tests::frames::{classes_v4, classes_v6, udp_v4, udp_v6};
 use floodwall_tests::kernel::{Kernel, Time, Variant, listed, pin_to_cpu, signature};
+use ipnet::IpNet;
 use support::cases;
 use support::limiter::Random;
 
@@ -296,7 +298,7 @@ impl Chance {
     fn entries(&mut self, now_ns: u64) -> Vec<Entry> {
         (0..self.below(24))
             .map(|_| {
-                let list = self.of(List::ALL);
+                let list = self.of(&[List::Allow, List::Deny]);
                 let is_v4 = self.below(2) == 0;
                 let (bits, lengths) = if is_v4 {
                     (u128::from(u32::from_be_bytes(self.v4())) << 96, [7, 15, 16, 24, 30, 31, 32, 32])
@@ -309,10 +311,37 @@ impl Chance {
             })
             .collect()
     }
+
+    /// Groups around the sources, some in others, each with limits of its own for some classes.
+    fn groups(&mut self) -> Vec<Group> {
+        let mut prefixes = std::collections::BTreeSet::new();
+        let count = self.of(&[0, 0, 1, 2, 5, 15]);
+        (0..count)
+            .map(|number| {
+                let of = self.below(4);
+                let mut drawn = |chance: &mut Self| {
+                    let (address, lengths): (IpAddr, _) = match chance.below(2) {
+                        0 => (IpAddr::from(chance.v4()), [8, 24, 29, 30, 31, 32, 32, 32]),
+                        _ => (IpAddr::from(chance.v6()), [16, 32, 47, 48, 63, 64, 127, 128]),
+                    };
+                    IpNet::new(address, chance.of(&lengths))
+                        .ok()
+                        .map(|prefix| prefix.trunc())
+                        .filter(|prefix| prefixes.insert(*prefix))
+                };
+                let prefixes = (0..of).filter_map(|_| drawn(self)).collect();
+                let limits = self.limits().into_iter();
+                let limits = limits.filter(|(key, _)| key.per == Per::Source && key.name != LimitName::Allowed);
+                let own: Vec<_> =
+                    limits.map(|(key, limits)| (key.name, limits)).filter(|_| self.below(2) == 0).collect();
+                Group { name: format!("g{number}"), prefixes, limits: own }
+            })
+            .collect()
+    }
 }
 
 fn to_listed(entry: &Entry) -> Result<Listed> {
-    let address: std::net::IpAddr = match entry.is_v4 {
+    let address: IpAddr = match entry.is_v4 {
         true => std::net::Ipv4Addr::from_bits((entry.bits >> 96) as u32).into(),
         false => std::net::Ipv6Addr::from_bits(entry.bits).into(),
     };
@@ -335,10 +364,15 @@ fn reconfigure(chance: &mut Chance, kernel: &mut Kernel, state: &mut State) -> R
             state.entries.push(*entry);
         }
     }
-    for list in List::ALL {
+    for list in &[List::Allow, List::Deny] {
         let of_list: Result<Vec<_>> = state.entries.iter().filter(|entry| entry.list == *list).map(to_listed).collect();
         kernel.replace_list(*list, &of_list?)?;
     }
+    let groups = chance.groups();
+    kernel.replace_groups(&groups)?;
+    let members =
+        (1..).zip(&groups).flat_map(|(number, group)| group.prefixes.iter().map(move |prefix| (*prefix, number)));
+    state.tables.groups = members.collect();
     kernel.replace_signatures(&chance.signatures(state.tables.now.ns()))?;
     let bank = kernel.dataplane.config()?.signatures.bank();
     state.tables.signatures = CompiledSignatures::of(&kernel.dataplane.signatures()?, bank)?;

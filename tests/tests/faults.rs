@@ -377,9 +377,10 @@ fn f53_a_list_that_is_too_long_is_refused_whole() {
         until: None,
         added: std::time::UNIX_EPOCH,
         note: String::new(),
+        group: 0,
     };
     let all: Vec<_> = (0..=MAX_ENTRIES).map(listed).collect();
-    let said = PreparedLists::new(&[], &all).err().unwrap().to_string();
+    let said = PreparedLists::new([&[], &all, &[]]).err().unwrap().to_string();
     assert!(said.contains(&MAX_ENTRIES.to_string()) && said.contains(&all.len().to_string()), "{said}");
 }
 

@@ -12,7 +12,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use floodwall_common::limits::Per;
 use ipnet::IpNet;
 
-pub(super) use self::armed::{AddService, AddSignature, Service, Signature};
+pub(super) use self::armed::{AddGroup, AddService, AddSignature, Group, Service, Signature};
 pub(super) use self::incidents::{Drill, Incident, Replay, Text};
 use crate::api::DEFAULT_SOCKET;
 use crate::configuration::Quantity;
@@ -88,6 +88,9 @@ pub(super) enum Verb {
     /// Name what this host serves, and cap it
     #[command(subcommand)]
     Service(Service),
+    /// Name sources that have limits of their own
+    #[command(subcommand)]
+    Group(Group),
     /// Choose what becomes of fragments whose ports cannot be known
     Fragments {
         /// limit: by the limit `fragment`, back at its default; drop: all of them; pass: all of them
@@ -284,6 +287,9 @@ pub(super) enum Limits {
     Reset {
         /// Only these
         names: Vec<String>,
+        /// Those that this group of sources has of its own: they are as for everybody again
+        #[arg(long, value_name = "NAME")]
+        group: Option<String>,
     },
 }
 
@@ -294,6 +300,9 @@ pub(super) struct PreviewLimit {
     /// Who would share the limit: one source, or all of an IPv4 /24 or IPv6 /56 (subnet), or of a /16 or /48 (network)
     #[arg(long, value_name = "WHO", default_value = "source", value_parser = who_shares())]
     pub(super) per: String,
+    /// Only of sources in this group; without it, of those that are in no group with such a limit of its own
+    #[arg(long, value_name = "NAME", conflicts_with = "per")]
+    pub(super) group: Option<String>,
     /// Packets per second
     #[arg(long, value_name = "PACKETS", value_parser = whole_number)]
     pub(super) pps: u64,
@@ -310,6 +319,9 @@ pub(super) struct SetLimit {
     /// Who shares the limit: one source, or all of an IPv4 /24 or IPv6 /56 (subnet), or of a /16 or /48 (network)
     #[arg(long, value_name = "WHO", default_value = "source", value_parser = who_shares())]
     pub(super) per: String,
+    /// Only for sources in this group, in place of what holds for everybody
+    #[arg(long, value_name = "NAME", conflicts_with = "per")]
+    pub(super) group: Option<String>,
     /// Packets per second, or `off`
     #[arg(long, value_name = "PACKETS", value_parser = quantity)]
     pub(super) pps: Option<Quantity>,

@@ -10,14 +10,15 @@ use serde::de::DeserializeOwned;
 use super::args::Global;
 use super::client::Client;
 use crate::api::{
-    AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, HistoryView, LimitsChange, LimitsView,
-    ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION, ServicesChange,
-    ServicesView, SignaturesChange, SignaturesView, Status,
+    AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, GroupsChange, GroupsView, HistoryView,
+    LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, SCHEMA_VERSION,
+    ServicesChange, ServicesView, SignaturesChange, SignaturesView, Status,
 };
 use crate::configuration::Change;
 use crate::control::{self, ListPlan};
 use crate::dataplane::{self, Access, Dataplane, Pins};
 use crate::exit::{Exit, Failure};
+use crate::groups;
 use crate::history;
 use crate::picture::Picture;
 use crate::snapshot::{ListSizes, Snapshot};
@@ -193,6 +194,23 @@ impl Backend {
                 let plan = ListPlan::new(&dataplane, list, change)?;
                 let prepared = plan.prepare()?;
                 plan.install(&mut dataplane, &prepared)
+            }
+        }
+    }
+
+    pub(super) async fn groups(self) -> anyhow::Result<GroupsView> {
+        self.read("/api/v1/groups", groups::groups).await
+    }
+
+    pub(super) async fn change_groups(self, change: &GroupsChange) -> anyhow::Result<GroupsView> {
+        match self {
+            Self::Daemon(client) => client.post("/api/v1/groups", change).await,
+            Self::Pins(bpffs) => {
+                let mut dataplane = open(bpffs, Access::Write)?;
+                let (plan, _) = groups::plan(&dataplane, change)?;
+                let prepared = plan.prepare()?;
+                plan.install(&mut dataplane, &prepared)?;
+                groups::groups(&dataplane)
             }
         }
     }

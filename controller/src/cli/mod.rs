@@ -4,6 +4,7 @@ mod args;
 mod backend;
 mod client;
 mod config;
+mod groups;
 mod incident;
 mod lists;
 mod preview;
@@ -126,6 +127,7 @@ async fn once(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Policy(verb) => policy(global, verb).await?,
         Verb::Amplifiers(verb) => amplifiers(global, verb).await?,
         Verb::Service(verb) => services::run(global, verb).await?,
+        Verb::Group(verb) => groups::run(global, verb).await?,
         Verb::Fragments { policy } => fragments(global, policy).await?,
         Verb::Cookies(verb) => cookies(global, verb).await?,
         Verb::Lockdown { state, force } => services::lockdown(global, state, force).await?,
@@ -357,8 +359,11 @@ async fn limits(global: &Global, verb: Limits) -> anyhow::Result<()> {
         Limits::Show => Backend::find(global).await?.limits().await?,
         Limits::Set(set) => set_limit(global, &set).await?,
         Limits::Preview(limit) => return preview::run(global, &limit).await,
-        Limits::Reset { names } => {
+        Limits::Reset { names, group } => {
             let names: Vec<_> = names.iter().map(|name| limit_name(name)).collect::<Result<_, _>>()?;
+            if let Some(group) = group {
+                return print(global, &groups::reset(global, &group, &names).await?, groups::show);
+            }
             let named = LimitKey::all().filter(|key| names.contains(&key.name));
             let limits = named.map(|key| LimitView::new(key, key.default_limits())).collect();
             let change = LimitsChange { generation: None, limits, force: false };
@@ -384,21 +389,41 @@ async fn fragments(global: &Global, policy: FragmentPolicy) -> anyhow::Result<()
 /// Reads the limit, changes what was named, and writes it back: the generation says whether somebody was faster.
 async fn set_limit(global: &Global, set: &SetLimit) -> anyhow::Result<crate::api::LimitsView> {
     let key = limit_key(&set.name, &set.per)?;
+    if let Some(group) = set.group.as_deref().filter(|_| set.save) {
+        check_in_file(global, group)?;
+    }
     let view = Backend::find(global).await?.limits().await?;
-    let present = view.limits.iter().find(|limit| limit.is(key));
+    let of_group = view.limits.iter().find(|limit| limit.group == set.group && limit.name == set.name);
+    // A group that has none of its own begins with what holds for everybody.
+    let of_all = || view.limits.iter().find(|limit| limit.is(key));
+    let present = of_group.filter(|_| set.group.is_some()).or_else(of_all);
     let present = present.map_or_else(|| key.default_limits(), LimitView::limits);
     let packets = changed(present.packets, set.pps, set.burst, "--pps", "--burst")?;
     let bytes = changed(present.bytes, set.bps, set.byte_burst, "--bps", "--byte-burst")?;
-    let change = LimitView::new(key, floodwall_common::limits::Limits { packets, bytes });
+    let change = LimitView {
+        group: set.group.clone(),
+        ..LimitView::new(key, floodwall_common::limits::Limits { packets, bytes })
+    };
     let change = LimitsChange { generation: Some(view.generation), limits: vec![change], force: set.force };
     lockout::check_limits(&change, || around(global))?;
     let view = Backend::find(global).await?.change_limits(&change).await?;
     if set.save {
         let path = global.config.clone().unwrap_or_else(|| DEFAULT_PATH.into());
-        save_limit(&path, key, floodwall_common::limits::Limits { packets, bytes })?;
+        save_limit(&path, key, set.group.as_deref(), floodwall_common::limits::Limits { packets, bytes })?;
         eprintln!("floodwall: written to {}", path.display());
     }
     Ok(view)
+}
+
+/// A group that the files do not have would be there without its prefixes after the next reload.
+fn check_in_file(global: &Global, group: &str) -> anyhow::Result<()> {
+    let source = Source::find(global.config.as_deref())?.unwrap_or_default();
+    if source.configuration.groups.iter().flatten().any(|(name, _)| name == group) {
+        return Ok(());
+    }
+    let text = format!("the files have no group '{group}', so that a limit of it cannot be saved. Nothing was changed");
+    let hint = format!("write [groups.{group}] with its prefixes into the file first, or leave out --save");
+    Err(Failure::new(Exit::Configuration, text).hint(hint).into())
 }
 
 /// Peers that somebody would miss, seen from here: this process knows who types.

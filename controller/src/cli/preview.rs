@@ -3,19 +3,21 @@
 use super::args::{Global, PreviewLimit};
 use super::backend::Backend;
 use super::print;
-use super::show::{Table, short};
+use super::show::{Table, short, who_shares};
 use crate::preview::PreviewView;
 
 pub(super) async fn run(global: &Global, limit: &PreviewLimit) -> anyhow::Result<()> {
-    let PreviewLimit { name, per, pps, burst } = limit;
+    let PreviewLimit { name, per, group, pps, burst } = limit;
+    let group = group.as_ref().map(|group| format!("&group={group}")).unwrap_or_default();
     let burst = burst.map(|burst| format!("&burst={burst}")).unwrap_or_default();
-    let path = format!("/api/v1/limits/preview?name={name}&per={per}&pps={pps}{burst}");
+    let path = format!("/api/v1/limits/preview?name={name}&per={per}{group}&pps={pps}{burst}");
     let view: PreviewView = Backend::daemon(global).await?.get(&path).await?;
     print(global, &view, show)
 }
 
 fn show(view: &PreviewView) -> String {
-    let PreviewView { name, per, packets, window_s, samples, .. } = view;
+    let PreviewView { name, packets, window_s, samples, .. } = view;
+    let per = who_shares(&view.per, view.group.as_deref());
     if *samples == 0 {
         return format!("no {name} packet that came as far as limits was sampled in the last {window_s} s\n");
     }

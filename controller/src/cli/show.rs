@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 use floodwall_common::limits::Per;
+use floodwall_common::lists::List;
 
 use crate::api::{
     AmplifiersView, CookiesView, CoveringEntry, EntryView, ExplainView, Flow, HistoryView, InterfaceStatus, LimitView,
@@ -201,12 +202,17 @@ pub(super) fn limits(view: &LimitsView) -> String {
     for limit in view.limits.iter().filter(is_set) {
         let [pps, packets] = rate_cells(limit.packets);
         let [bps, bytes] = rate_cells(limit.bytes);
-        table.row([limit.name.clone(), limit.per.clone(), pps, packets, bps, bytes]);
+        table.row([limit.name.clone(), who_shares(&limit.per, limit.group.as_deref()), pps, packets, bps, bytes]);
     }
     table.render()
 }
 
-fn rate_cells(rate: Option<RateView>) -> [String; 2] {
+/// A source, a subnet or a network; a source in a group.
+pub(super) fn who_shares(per: &str, group: Option<&str>) -> String {
+    group.map_or_else(|| per.to_owned(), |group| format!("{per} in {group}"))
+}
+
+pub(super) fn rate_cells(rate: Option<RateView>) -> [String; 2] {
     match rate {
         None => ["-".to_owned(), String::new()],
         Some(RateView { per_second: 0, .. }) => ["0 (blocked)".to_owned(), String::new()],
@@ -347,13 +353,14 @@ pub(super) fn explain(view: &ExplainView) -> String {
     for covering in &view.entries {
         let CoveringEntry { list, entry } = covering;
         let reason = if entry.reason.is_empty() { String::new() } else { format!(", \"{}\"", entry.reason) };
-        let _ = writeln!(text, "  {list} list: {} (ends: {}{reason})", entry.prefix, ends_in(entry));
+        let list = if list == List::Groups.label() { "group".to_owned() } else { format!("{list} list") };
+        let _ = writeln!(text, "  {list}: {} (ends: {}{reason})", entry.prefix, ends_in(entry));
     }
     let mut table = Table::new(&["limit", "per", "of", "per second", "burst", "used", "next packet", "allowed in"]);
     for limit in &view.limits {
         table.row([
             limit.name.clone(),
-            limit.per.clone(),
+            who_shares(&limit.per, limit.group.as_deref()),
             limit.unit.clone(),
             limit.per_second.to_string(),
             limit.burst.to_string(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::args::{Amplifiers, Cli, Config, Cookies, Incident, Limits, List, Policy, Service, Signature, Verb};
+use super::args::{Amplifiers, Cli, Config, Cookies, Group, Incident, Limits, List, Policy, Service, Signature, Verb};
 use super::{ReaderGone, once, write_out};
 use crate::exit::{Exit, Failure, describe};
 
@@ -52,6 +52,7 @@ fn only_looks(verb: &Verb) -> bool {
         Verb::Policy(verb) => matches!(verb, Policy::Show),
         Verb::Amplifiers(verb) => matches!(verb, Amplifiers::List),
         Verb::Service(verb) => matches!(verb, Service::List),
+        Verb::Group(verb) => matches!(verb, Group::List),
         Verb::Cookies(verb) => matches!(verb, Cookies::Show),
         Verb::Signature(verb) => matches!(verb, Signature::List),
         Verb::Allow(verb) | Verb::Deny(verb) => matches!(verb, List::Show),

@@ -12,7 +12,7 @@ use floodwall_common::replies::PortSet;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Configuration, ModeName, Source, VerdictName, signatures};
+use super::{Configuration, ModeName, Source, VerdictName, groups, signatures};
 use crate::api::{
     CookiesChange, EntryView, ListChange, PolicyEntry, RateView, ServiceView, ServicesChange, SignaturesChange,
 };
@@ -86,7 +86,7 @@ impl Plan {
         plan.settings.signatures = signatures::plan(dataplane, source, &mut plan.changes)?;
         plan.settings.amplifiers = signatures::plan_amplifiers(dataplane, configuration, &mut plan.changes)?;
         plan.cookies(&present, configuration);
-        plan.lists(dataplane, configuration, automatic)?;
+        plan.lists(dataplane, source, automatic)?;
         plan.mode(&present, configuration);
         Ok(plan)
     }
@@ -159,12 +159,8 @@ impl Plan {
         self.settings.cookies = Some(CookiesChange { mode: wanted.mode.0.label().to_owned(), answers });
     }
 
-    fn lists(
-        &mut self,
-        dataplane: &Dataplane,
-        configuration: &Configuration,
-        automatic: Option<&[Peer]>,
-    ) -> anyhow::Result<()> {
+    fn lists(&mut self, dataplane: &Dataplane, source: &Source, automatic: Option<&[Peer]>) -> anyhow::Result<()> {
+        let configuration = &source.configuration;
         let mut plan = ListPlan::present(dataplane)?;
         let before = self.changes.len();
         // What is denied first: what is allowed by itself gives way to it.
@@ -187,6 +183,7 @@ impl Plan {
                 plan.change(List::Allow, &change);
             }
         }
+        groups::plan(dataplane, source, &mut plan, &mut self.changes)?;
         self.lists = (self.changes.len() > before).then_some(plan);
         Ok(())
     }
@@ -310,7 +307,7 @@ impl Settings {
     /// Makes it what is in force again: services that it does not have go.
     fn take_back(mut self, dataplane: &mut Dataplane, devices: &[Device]) -> anyhow::Result<()> {
         // What has not changed needs no check again.
-        let (mode, answers) = cookies_of(&dataplane.config()?);
+        let (mode, answers) = cookies_of(&*dataplane.config()?);
         let present = CookiesChange { mode: mode.label().to_owned(), answers: RateView::of(answers) };
         self.cookies = self.cookies.filter(|before| *before != present);
         if let Some(change) = &mut self.services {

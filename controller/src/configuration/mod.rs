@@ -4,6 +4,7 @@
 //! has leaves what is in force alone; of a section that one has, all is as the files say, or the default.
 
 mod apply;
+mod groups;
 mod last_good;
 mod read;
 mod save;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use apply::service_in_words;
 pub use apply::{Change, Plan, PreparedPlan};
+pub use groups::SourceGroup;
 pub use last_good::LastGood;
 pub use read::{DEFAULT_PATH, Origins, Source};
 pub use save::save_limit;
@@ -94,6 +96,9 @@ pub struct Configuration {
     /// What this host serves, by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub services: Option<BTreeMap<String, Service>>,
+    /// Sources that have limits of their own, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups: Option<BTreeMap<String, SourceGroup>>,
     /// What floods are known by beside their sources, by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signatures: Option<BTreeMap<String, Signature>>,
@@ -285,16 +290,16 @@ pub struct Limit {
     pub byte_burst: Option<u64>,
     /// The same for all of an IPv4 /24 or IPv6 /56 together.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub subnet: Option<Box<Wider>>,
+    pub subnet: Option<Box<Rates>>,
     /// The same for all of an IPv4 /16 or IPv6 /48 together.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub network: Option<Box<Wider>>,
+    pub network: Option<Box<Rates>>,
 }
 
-/// A limit of a prefix.
+/// Packets and bytes: what is not named is the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Wider {
+pub struct Rates {
     /// Packets per second, or `off`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pps: Option<Quantity>,
@@ -376,7 +381,7 @@ impl Configuration {
     /// What holds where nobody says anything.
     pub fn defaults() -> Self {
         let limit = |name: LimitName| {
-            let Wider { pps, burst, bps, byte_burst } = Wider::of(name.default_limits());
+            let Rates { pps, burst, bps, byte_burst } = Rates::of(name.default_limits());
             (LimitLabel(name), Limit { pps, burst, bps, byte_burst, subnet: None, network: None })
         };
         let verdict = |verdict| if verdict == Verdict::Drop { VerdictName::Drop } else { VerdictName::Pass };
@@ -400,14 +405,15 @@ impl Configuration {
     pub fn with_defaults(&self) -> Self {
         let mut all = Self::defaults();
         all.take(self.clone());
+        all.groups_with_defaults();
         let Some(wanted) = all.wanted_limits() else { return all };
         for (key, limits) in wanted {
             let Ok(limits) = limits else { continue };
             let limit = all.limits.get_or_insert_default().entry(LimitLabel(key.name)).or_default();
-            let rates = Wider::of(limits);
+            let rates = Rates::of(limits);
             match key.per {
                 Per::Source => {
-                    Wider { pps: limit.pps, burst: limit.burst, bps: limit.bps, byte_burst: limit.byte_burst } = rates;
+                    Rates { pps: limit.pps, burst: limit.burst, bps: limit.bps, byte_burst: limit.byte_burst } = rates;
                 }
                 Per::Subnet if limit.subnet.is_some() => limit.subnet = Some(Box::new(rates)),
                 Per::Network if limit.network.is_some() => limit.network = Some(Box::new(rates)),
@@ -467,12 +473,12 @@ impl Service {
 
 impl Limit {
     /// Its rates, without those of the prefixes.
-    const fn rates(&self) -> Wider {
-        Wider { pps: self.pps, burst: self.burst, bps: self.bps, byte_burst: self.byte_burst }
+    const fn rates(&self) -> Rates {
+        Rates { pps: self.pps, burst: self.burst, bps: self.bps, byte_burst: self.byte_burst }
     }
 }
 
-impl Wider {
+impl Rates {
     const fn of(limits: Limits) -> Self {
         let ((pps, burst), (bps, byte_burst)) = (in_file(limits.packets), in_file(limits.bytes));
         Self { pps, burst, bps, byte_burst }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use floodwall_common::limits::{Limits, Rate};
 
-use super::{Configuration, Limit, List, Quantity};
+use super::{Configuration, Limit, List, Quantity, Rates, SourceGroup};
 use crate::exit::{Exit, Failure};
 use crate::prefixes;
 
@@ -120,6 +120,7 @@ impl Source {
             crate::control::refuse_shared_ports(&service, &known).map_err(|failure| self.wrong(&of, &failure.error))?;
             known.push(service);
         }
+        super::groups::check(self)?;
         super::signatures::check(self)?;
         if let Some(answers) = self.configuration.cookies.and_then(|cookies| cookies.answers_pps) {
             let answers = Rate::Limit { per_second: answers, burst: answers };
@@ -213,6 +214,7 @@ impl Configuration {
         map(&mut self.policy, later.policy, |of, later| *of = later);
         // A service is named whole: its ports have to be.
         map(&mut self.services, later.services, |of, later| *of = later);
+        map(&mut self.groups, later.groups, SourceGroup::take);
         // So is a signature: its fields belong together.
         map(&mut self.signatures, later.signatures, |of, later| *of = later);
         match (&mut self.amplifiers, later.amplifiers) {
@@ -240,6 +242,12 @@ fn take_rate(of: (&mut Option<Quantity>, &mut Option<u64>), later: (Option<Quant
     }
 }
 
+/// What a later file says of rates.
+pub(super) fn take_rates(of: &mut Rates, later: Rates) {
+    take_rate((&mut of.pps, &mut of.burst), (later.pps, later.burst));
+    take_rate((&mut of.bps, &mut of.byte_burst), (later.bps, later.byte_burst));
+}
+
 impl Limit {
     /// Takes what a later file says of it.
     fn take(&mut self, later: Self) {
@@ -247,9 +255,7 @@ impl Limit {
         take_rate((&mut self.bps, &mut self.byte_burst), (later.bps, later.byte_burst));
         for (of, later) in [(&mut self.subnet, later.subnet), (&mut self.network, later.network)] {
             if let Some(later) = later {
-                let of = of.get_or_insert_default();
-                take_rate((&mut of.pps, &mut of.burst), (later.pps, later.burst));
-                take_rate((&mut of.bps, &mut of.byte_burst), (later.bps, later.byte_burst));
+                take_rates(of.get_or_insert_default(), *later);
             }
         }
     }

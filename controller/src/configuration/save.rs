@@ -10,11 +10,11 @@ use toml_edit::{DocumentMut, Item, Table, Value};
 use super::Source;
 use crate::exit::{Exit, Failure};
 
-/// Puts a limit into the file, which is made where there is none. All else in it stays as it is.
+/// Puts a limit, of everybody or of a group, into the file, which is made where there is none. All else in it stays as it is.
 ///
 /// # Errors
 /// Where the file is wrong already, would be, or cannot be written: it is as before then.
-pub fn save_limit(path: &Path, key: LimitKey, limits: Limits) -> anyhow::Result<()> {
+pub fn save_limit(path: &Path, key: LimitKey, group: Option<&str>, limits: Limits) -> anyhow::Result<()> {
     let text = match std::fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         read => read.with_context(|| format!("cannot read {}", path.display()))?,
@@ -22,7 +22,11 @@ pub fn save_limit(path: &Path, key: LimitKey, limits: Limits) -> anyhow::Result<
     let mut document: DocumentMut = text.parse().map_err(|error| {
         Failure::new(Exit::Configuration, format!("{}: {error}", path.display())).hint("floodwall config check")
     })?;
-    let all = table(document.as_table_mut(), "limits", true)?;
+    let mut above: &mut dyn toml_edit::TableLike = document.as_table_mut();
+    if let Some(group) = group {
+        above = table(table(above, "groups", true)?, group, true)?;
+    }
+    let all = table(above, "limits", true)?;
     let mut of = table(all, key.name.label(), false)?;
     if key.per != Per::Source {
         of = table(of, key.per.label(), false)?;
@@ -98,15 +102,18 @@ mod tests {
         std::fs::write(&path, before).unwrap();
         let key = LimitKey::from(LimitName::Udp);
         let limits = Limits { packets: Rate::Limit { per_second: 2_000, burst: 4_000 }, bytes: Rate::Off };
-        save_limit(&path, key, limits).unwrap();
+        save_limit(&path, key, None, limits).unwrap();
         let expected = before.replace("pps = 5", "pps = 2000").replace("burst = 7\n", "burst = 4000\nbps = \"off\"\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
-        save_limit(&path, LimitKey { per: Per::Subnet, ..key }, limits).unwrap();
+        save_limit(&path, LimitKey { per: Per::Subnet, ..key }, None, limits).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with(&expected) && text.contains("[limits.udp.subnet]\npps = 2000"), "{text}");
+        save_limit(&path, key, Some("partners"), limits).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with(&expected) && text.contains("[groups.partners.limits.udp]\npps = 2000"), "{text}");
         // A file that is wrong stays as it is.
         std::fs::write(&path, "mod = 1\n").unwrap();
-        assert!(save_limit(&path, key, limits).is_err());
+        assert!(save_limit(&path, key, None, limits).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mod = 1\n");
         std::fs::remove_dir_all(directory).unwrap();
     }

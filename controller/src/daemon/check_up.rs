@@ -14,6 +14,7 @@ use crate::configuration::{Plan, Source};
 use crate::dataplane::monotonic_ns;
 use crate::doctor::{Diagnosis, Severity};
 use crate::exit::{Exit, Failure, describe};
+use crate::groups::Members;
 use crate::history::{DRILL, DRILL_RECEIVED, Origin};
 use crate::incident::Incident;
 use crate::listeners;
@@ -109,6 +110,7 @@ impl Daemon {
             None => 0,
         };
         let lists = [plane.list(List::Allow)?, plane.list(List::Deny)?];
+        let members = Members::read(&plane)?;
         let services: Vec<_> = plane.services()?.into_iter().flat_map(|service| service.ports).collect();
         drop(plane);
         let now = self.view().now;
@@ -118,6 +120,7 @@ impl Daemon {
             respond: &self.options.respond,
             limits: &now.limits,
             past: &self.past(),
+            members: &members,
             lists: [&lists[0], &lists[1]],
             services: &services,
             listening: &listening,

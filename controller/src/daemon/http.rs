@@ -18,14 +18,15 @@ use super::access::{Token, check_token};
 use super::server::Caller;
 use crate::api::{
     AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, DrillRequest, ExplainView,
-    HistoryView, LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView,
-    ReloadRequest, Reloaded, SCHEMA_VERSION, ServicesChange, ServicesView, SignaturesChange, SignaturesView, Status,
-    TopView, VERSION_HEADER,
+    GroupsChange, GroupsView, HistoryView, LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange,
+    PolicyEntry, PolicyView, ReloadRequest, Reloaded, SCHEMA_VERSION, ServicesChange, ServicesView, SignaturesChange,
+    SignaturesView, Status, TopView, VERSION_HEADER,
 };
 use crate::configuration::Change;
 use crate::dataplane::{self, monotonic_ns};
 use crate::doctor::Diagnosis;
 use crate::exit::{Exit, Failure, describe, exit_of};
+use crate::groups::{self, Members};
 use crate::incident::{self, Incident, IncidentChange};
 use crate::picture::list_change;
 use crate::preview::{PreviewView, preview};
@@ -71,7 +72,10 @@ pub(super) fn control(daemon: Arc<Daemon>) -> Router {
         .route("/api/v1/drill", post(drill))
         .route("/api/v1/reload", post(reload))
         .route("/api/v1/detach", post(detach));
-    let lists = Router::new().route("/api/v1/lists/{list}", post(change_list)).layer(list_body);
+    let lists = Router::new()
+        .route("/api/v1/lists/{list}", post(change_list))
+        .route("/api/v1/groups", post(change_groups))
+        .layer(list_body);
     of_members()
         .route("/api/v1/incidents", post(change_incident))
         .merge(writes.layer(DefaultBodyLimit::max(BODY_BYTES)))
@@ -103,6 +107,7 @@ fn reads() -> Router<Arc<Daemon>> {
         .route("/api/v1/cookies", get(cookies))
         .route("/api/v1/signatures", get(signatures))
         .route("/api/v1/lists/{list}", get(list))
+        .route("/api/v1/groups", get(groups_of))
         .route("/api/v1/top", get(top))
         .route("/api/v1/explain", get(explain))
 }
@@ -213,6 +218,7 @@ async fn change_limits(
 struct PreviewQuery {
     name: String,
     per: Option<String>,
+    group: Option<String>,
     pps: u64,
     burst: Option<u64>,
 }
@@ -220,7 +226,14 @@ struct PreviewQuery {
 async fn preview_limit(State(daemon): Shared, Query(query): Query<PreviewQuery>) -> Answer<PreviewView> {
     let key = control::limit_key(&query.name, query.per.as_deref().unwrap_or("source"))?;
     let limit = control::rate_to_preview(key, query.pps, query.burst)?;
-    Ok(Json(blocking(daemon, move |daemon| Ok(preview(&daemon.past(), key, limit))).await?))
+    let work = move |daemon: &Daemon| {
+        let members = Members::read(&daemon.dataplane())?;
+        let group = query.group.as_deref();
+        members.check(group)?;
+        let view = preview(&daemon.past(), key, limit, |source| members.is_under(source, key.name, group));
+        Ok(PreviewView { group: query.group, ..view })
+    };
+    Ok(Json(blocking(daemon, work).await?))
 }
 
 async fn set_mode(State(daemon): Shared, axum::Extension(who): Who, Json(change): Json<ModeChange>) -> Answer<Status> {
@@ -363,6 +376,31 @@ async fn change_list(
     daemon.forget_list_sizes();
     changed(&daemon, &who, what, vec![details], why.as_deref()).await?;
     Ok(Json(result))
+}
+
+async fn groups_of(State(daemon): Shared) -> Answer<GroupsView> {
+    Ok(Json(blocking(daemon, |daemon| groups::groups(&daemon.dataplane())).await?))
+}
+
+async fn change_groups(
+    State(daemon): Shared,
+    axum::Extension(who): Who,
+    Json(change): Json<GroupsChange>,
+) -> Answer<GroupsView> {
+    let names: Vec<_> = change.add.iter().map(|group| group.name.as_str()).collect();
+    let what = format!("groups +{names:?} -{:?}", change.remove);
+    let work = move |daemon: &Daemon| {
+        lockout::check_groups(&change)?;
+        let (plan, details) = groups::plan(&daemon.dataplane(), &change)?;
+        let prepared = plan.prepare()?;
+        let mut dataplane = daemon.dataplane();
+        plan.install(&mut dataplane, &prepared)?;
+        Ok((groups::groups(&dataplane)?, details))
+    };
+    let (view, details) = blocking(Arc::clone(&daemon), work).await?;
+    daemon.forget_list_sizes();
+    changed(&daemon, &who, what, details, None).await?;
+    Ok(Json(view))
 }
 
 #[derive(Deserialize)]

@@ -45,7 +45,7 @@ pub(super) fn arm(daemon: &Daemon, measure: &Measure, listening: &BTreeSet<u16>)
             dataplane.set_policy(*reason, Fate::Drop)?;
         }
         Measure::Cookies => {
-            if cookies_of(&dataplane.config()?).0 != CookieMode::Off {
+            if cookies_of(&*dataplane.config()?).0 != CookieMode::Off {
                 return Ok(false);
             }
             let change = CookiesChange { mode: CookieMode::Auto.label().to_owned(), answers: None };
@@ -139,7 +139,7 @@ pub(super) fn disarm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<()> {
             dataplane.set_policy(*reason, Fate::Pass)?;
         }
         // Whoever has chosen another mode meanwhile wants that.
-        Measure::Cookies if cookies_of(&dataplane.config()?).0 != CookieMode::Auto => {}
+        Measure::Cookies if cookies_of(&*dataplane.config()?).0 != CookieMode::Auto => {}
         Measure::Cookies => {
             let change = CookiesChange { mode: CookieMode::Off.label().to_owned(), answers: None };
             control::set_cookies(&mut dataplane, &change, &daemon.devices())?;

@@ -5,6 +5,7 @@ use std::io;
 use floodwall_common::class::{Class, KIND_SLOTS, Kind};
 use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
 use floodwall_common::cookie::{CookieMode, Cookies};
+use floodwall_common::groups::{GROUP_SLOTS, GroupRecord};
 use floodwall_common::hash::HashKey;
 use floodwall_common::limits::{LimitKey, LimitName, Limits, Per, RateError, RateSpec, Unit};
 use floodwall_common::lists::ListState;
@@ -15,7 +16,7 @@ use floodwall_common::signatures::SignatureState;
 
 use super::cookies::DEFAULT_ANSWERS;
 use super::error::{Error, Result};
-use super::{egress, services, unix_s};
+use super::{egress, groups, services, unix_s};
 
 /// How often headers are sampled where nobody has said: by stream, one in so many.
 const DEFAULT_SAMPLING: Sampling = Sampling::new([64, 64], 1_000);
@@ -77,6 +78,7 @@ pub(crate) fn ask_what_is_armed(config: &mut Config) {
         ];
         armed.into_iter().for_each(|(what, ask)| config.meters[index].set_ask(what, ask));
     }
+    groups::inherit(config);
 }
 
 /// The configuration of a first start: monitor mode, default limits, empty lists, secrets drawn anew.
@@ -99,6 +101,7 @@ pub(crate) fn first_config(machine: Machine) -> Result<Config> {
         key: HashKey::new([random()?, random()?]),
         meters: [Meters::default(); KIND_SLOTS],
         wider: [[Meters::default(); KIND_SLOTS]; Per::WIDER.len()],
+        groups: [[Meters::default(); KIND_SLOTS]; GROUP_SLOTS],
         allowed: unlimited()?,
         caps: [Cap::default(); SERVICE_SLOTS],
         cookies: Cookies::default(),
@@ -107,6 +110,7 @@ pub(crate) fn first_config(machine: Machine) -> Result<Config> {
         trial_until_ns: 0,
         cookie_spec: DEFAULT_ANSWERS.into(),
         services: [services::NOBODY; SERVICE_SLOTS],
+        group_records: [GroupRecord::NOBODY; GROUP_SLOTS],
         specs: [[[off; 2]; LIMIT_SLOTS]; Per::ALL.len()],
         generation: 1,
         mode_since_unix_s: unix_s(),

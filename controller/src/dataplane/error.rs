@@ -174,6 +174,12 @@ pub enum Error {
         /// How many there can be.
         most: usize,
     },
+    /// More groups than there is room for.
+    #[error("there is room for {most} groups. Nothing was changed")]
+    TooManyGroups {
+        /// How many there can be.
+        most: usize,
+    },
     /// More entries than a list can hold.
     #[error("{list} list: {entries} entries, and room for {room}. Nothing was changed")]
     ListFull {
@@ -231,7 +237,8 @@ impl Error {
             Self::ListFull { .. }
             | Self::LimitOutOfRange { .. }
             | Self::CapOutOfRange { .. }
-            | Self::TooManyServices { .. } => Exit::Configuration,
+            | Self::TooManyServices { .. }
+            | Self::TooManyGroups { .. } => Exit::Configuration,
             Self::System { .. } => Exit::Failed,
         }
     }

@@ -152,7 +152,7 @@ impl Dataplane {
 
     pub(super) fn load(&self, slot: u32) -> Result<aya::Ebpf> {
         let constants = Constants {
-            config: &self.config()?,
+            config: &*self.config()?,
             slot,
             tick_ns: self.machine.tick_ns,
             cpus: self.possible_cpus,

@@ -1,4 +1,4 @@
-//! The allow and deny lists in the kernel: built beside the ones in force, then put in force by one word.
+//! The allow and deny lists and who is in a group, in the kernel: built beside the ones in force, then put in force by one word.
 
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
@@ -11,7 +11,7 @@ use floodwall_common::abi::map;
 use floodwall_common::class::Family;
 use floodwall_common::clock::Moment;
 use floodwall_common::lists::{
-    FOREVER, Key4, Key6, List, ListEntry, ListState, MAX_ENTRIES, NEAREST_WORDS, PREFILTER_WORDS, Prefilter,
+    FOREVER, Key4, Key6, LISTS, List, ListEntry, ListState, MAX_ENTRIES, NEAREST_WORDS, PREFILTER_WORDS, Prefilter,
     nearest_bit, prefilter_bit_v4, prefilter_bit_v6,
 };
 use ipnet::IpNet;
@@ -25,7 +25,7 @@ use crate::peers::AUTOMATIC;
 /// The kernel wants this flag of every trie: nodes are allocated as they come.
 const BPF_F_NO_PREALLOC: u32 = 1;
 /// Banks times lists.
-const SLOTS: u32 = 4;
+pub(super) const SLOTS: u32 = 2 * LISTS as u32;
 
 /// A prefix on a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Listed {
     pub added: SystemTime,
     /// Why.
     pub note: String,
+    /// The number of the group, on [`List::Groups`]; else zero.
+    pub group: u32,
 }
 
 impl Listed {
@@ -59,7 +61,9 @@ pub(super) struct Tries {
 #[repr(transparent)]
 pub(super) struct PrefilterWords([u64; WORDS]);
 
-const WORDS: usize = PREFILTER_WORDS * 4 + NEAREST_WORDS;
+/// Words of the bitmaps in front of the one that is asked next.
+const NEAR_WORDS: usize = PREFILTER_WORDS * 2 * LISTS;
+const WORDS: usize = NEAR_WORDS + NEAREST_WORDS;
 
 const _: () = assert!(size_of::<PrefilterWords>() == size_of::<Prefilter>());
 
@@ -126,10 +130,10 @@ impl Tries {
     }
 }
 
-/// Both lists in tries of their own, that nothing looks at yet. Making them takes seconds for a million entries, and needs
+/// All lists in tries of their own, that nothing looks at yet. Making them takes seconds for a million entries, and needs
 /// no lock.
 pub struct PreparedLists {
-    tries: [PreparedTries; 2],
+    tries: Vec<PreparedTries>,
     words: Box<PrefilterWords>,
     holds: Vec<(List, Family)>,
 }
@@ -140,11 +144,11 @@ struct PreparedTries {
 }
 
 impl PreparedLists {
-    /// Builds the tries.
+    /// Builds the tries, of all lists in the order of their numbers.
     ///
     /// # Errors
     /// Where a list is too long, or the kernel has no memory for it.
-    pub fn new(allow: &[Listed], deny: &[Listed]) -> Result<Self> {
+    pub fn new(lists: [&[Listed]; LISTS]) -> Result<Self> {
         let mut words = Box::new(PrefilterWords([0; WORDS]));
         let mut holds = Vec::new();
         let mut build = |list: List, entries: &[Listed]| -> Result<PreparedTries> {
@@ -157,7 +161,7 @@ impl PreparedLists {
             holds.extend(Family::ALL.iter().filter(|family| has(**family)).map(|family| (list, *family)));
             Ok(tries)
         };
-        let tries = [build(List::Allow, allow)?, build(List::Deny, deny)?];
+        let tries = List::ALL.iter().zip(lists).map(|(list, entries)| build(*list, entries)).collect::<Result<_>>()?;
         Ok(Self { tries, words, holds })
     }
 }
@@ -216,7 +220,7 @@ const fn family_of(prefix: IpNet) -> Family {
 }
 
 const fn slot(bank: u32, list: List) -> u32 {
-    bank * 2 + list as u32
+    bank * LISTS as u32 + list as u32
 }
 
 /// A slot that no trie was ever put into is an empty list.
@@ -240,15 +244,17 @@ fn listed(address: IpAddr, length: u32, entry: &ListEntry) -> Option<Listed> {
     Some(Listed {
         prefix: IpNet::new(address, u8::try_from(length).ok()?).ok()?,
         until: (entry.until_ns != FOREVER).then(|| Moment::from_ns(entry.until_ns)),
-        added: UNIX_EPOCH + Duration::from_secs(entry.added_unix_s),
+        added: UNIX_EPOCH + Duration::from_secs(entry.added_unix_s.into()),
         note: unpadded(&entry.note),
+        group: entry.group,
     })
 }
 
 fn value(entry: &Listed, covered_until_ns: u64) -> ListEntry {
     let added = entry.added.duration_since(UNIX_EPOCH).unwrap_or_default();
     let note = padded(&entry.note);
-    ListEntry { covered_until_ns, until_ns: until_ns(entry), added_unix_s: added.as_secs(), note }
+    let added_unix_s = u32::try_from(added.as_secs()).unwrap_or(u32::MAX);
+    ListEntry { covered_until_ns, until_ns: until_ns(entry), added_unix_s, group: entry.group, note }
 }
 
 fn until_ns(entry: &Listed) -> u64 {
@@ -295,7 +301,7 @@ impl PrefilterWords {
     }
 
     fn set_nearest(&mut self, bit: u32) {
-        self.0[PREFILTER_WORDS * 4 + (bit >> 6) as usize] |= 1 << (bit & 63);
+        self.0[NEAR_WORDS + (bit >> 6) as usize] |= 1 << (bit & 63);
     }
 
     fn set(&mut self, list: List, family: Family, bit: u32) {
@@ -335,6 +341,7 @@ mod tests {
             until: until.map(Moment::from_ns),
             added: UNIX_EPOCH,
             note: String::new(),
+            group: 0,
         }
     }
 
@@ -383,7 +390,7 @@ mod tests {
         let mut words = PrefilterWords([0; WORDS]);
         words.mark(List::Deny, "10.0.0.0/15".parse().expect("a prefix"));
         let set = |words: &[u64]| words.iter().map(|word| word.count_ones()).sum::<u32>();
-        let (bits, nearest) = words.0.split_at(PREFILTER_WORDS * 4);
+        let (bits, nearest) = words.0.split_at(NEAR_WORDS);
         assert_eq!(set(bits), 2);
         assert!((0x0a00_0000..0x0a02_0000_u32).step_by(256).all(|address| {
             let bit = nearest_bit(address);
@@ -392,7 +399,7 @@ mod tests {
         assert!((200..=512).contains(&set(nearest)), "{}", set(nearest));
         words.mark(List::Deny, "0.0.0.0/0".parse().expect("a prefix"));
         words.mark(List::Allow, "2000::/3".parse().expect("a prefix"));
-        let (bits, nearest) = words.0.split_at(PREFILTER_WORDS * 4);
+        let (bits, nearest) = words.0.split_at(NEAR_WORDS);
         assert_eq!((set(bits), set(nearest)), (2 * 65_536, NEAREST_WORDS as u32 * 64));
     }
 }

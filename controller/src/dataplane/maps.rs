@@ -23,6 +23,7 @@ use floodwall_common::signatures::table::Table;
 use floodwall_common::{first_syn, replies, verified};
 
 use super::error::{Error, Result};
+use super::lists;
 use super::sys;
 
 /// What the object calls a map. Those that are data sections have pins of another name: bpffs takes no dots.
@@ -137,7 +138,7 @@ pub(super) fn shapes(cpus: u32) -> [Shape; map::ALL.len()] {
         value_bytes: value_bytes as u32,
         entries: entries as u32,
     };
-    let tries = |name| Shape { name, kind: MapType::ArrayOfMaps, key_bytes: 4, value_bytes: 4, entries: 4 };
+    let tries = |name| Shape { name, kind: MapType::ArrayOfMaps, key_bytes: 4, value_bytes: 4, entries: lists::SLOTS };
     [
         array(map::CONFIG, size_of::<Config>(), 1),
         array(map::CPUS, size_of::<CpuState>(), cpus as usize),
@@ -253,6 +254,28 @@ pub(super) fn write_bank<T: aya::Pod>(section: BorrowedFd<'_>, bank: u32, value:
     let idle = banks.entry(bank as usize).ok_or_else(none)?;
     // SAFETY: inside the mapping, which may be written; no packet reads a bank that is not in force, and there is one writer.
     unsafe { idle.cast_mut().copy_from_nonoverlapping(value, 1) };
+    Ok(())
+}
+
+/// What a section holds. On the heap from the beginning: it may be larger than a thread's stack can bear a few times over.
+pub(super) fn read_section<T: aya::Pod>(section: BorrowedFd<'_>) -> Result<Box<T>> {
+    let section = Mapped::<T>::map(section, 1, libc::PROT_READ)?;
+    let none = || Error::system("read a section", std::io::Error::from(std::io::ErrorKind::InvalidInput));
+    let mut value = Box::<T>::new_uninit();
+    // SAFETY: both are of this type, which any bytes are a value of, and of its size.
+    unsafe {
+        value.as_mut_ptr().copy_from_nonoverlapping(section.entry(0).ok_or_else(none)?, 1);
+        Ok(value.assume_init())
+    }
+}
+
+/// Replaces what a section holds, word by word: packets see some of each meanwhile.
+pub(super) fn write_section<T: aya::Pod>(section: BorrowedFd<'_>, value: &T) -> Result<()> {
+    let section = Mapped::<T>::map(section, 1, libc::PROT_READ | libc::PROT_WRITE)?;
+    let none = || Error::system("write a section", std::io::Error::from(std::io::ErrorKind::InvalidInput));
+    let whole = section.entry(0).ok_or_else(none)?;
+    // SAFETY: inside the mapping, which may be written; there is one writer.
+    unsafe { whole.cast_mut().copy_from_nonoverlapping(value, 1) };
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod device;
 mod egress;
 mod error;
 mod ethtool;
+mod groups;
 mod interfaces;
 mod lists;
 mod maps;
@@ -54,6 +55,8 @@ pub use device::{AttachMode, Device, DeviceXdp, MadeOf, carriers, devices, find}
 pub use egress::{EgressHook, NEED_MEMORY, known_amplifiers};
 pub use error::{Error, Result};
 pub use ethtool::active_features;
+pub(crate) use groups::numbered;
+pub use groups::{Group, group_limits_of};
 pub use interfaces::{Outcome, Protected};
 pub use lists::{Listed, PreparedLists};
 pub use maps::{Mapped, Pins};
@@ -167,6 +170,7 @@ impl Dataplane {
                 // They were kept before; where they cannot be now, the old meters stay.
                 let _ = apply(config, key, limits, machine);
             }
+            groups::recompile(config, machine);
             config.generation -= 1;
         })
         .map(drop)
@@ -254,9 +258,10 @@ impl Dataplane {
     ///
     /// # Errors
     /// Where the map cannot be read.
-    pub fn config(&self) -> Result<Config> {
+    pub fn config(&self) -> Result<Box<Config>> {
         self.config
             .get(&0, 0)
+            .map(Box::new)
             .map_err(|error| Error::system("read the configuration", io::Error::other(root_cause(&error))))
     }
 
@@ -270,8 +275,9 @@ impl Dataplane {
         change(&mut config);
         ask_what_is_armed(&mut config);
         config.generation += 1;
+        let whole: &Config = &config;
         self.config
-            .set(0, config, 0)
+            .set(0, whole, 0)
             .map_err(|error| Error::system("write the configuration", io::Error::other(root_cause(&error))))?;
         Ok(config.generation)
     }
@@ -347,12 +353,20 @@ impl Dataplane {
     /// # Errors
     /// Where the configuration has changed since the lists were read, or they cannot be written: nothing has changed then.
     pub fn install_lists(&mut self, prepared: &PreparedLists, expected: u64) -> Result<u64> {
+        self.install(prepared, expected, |_| {})
+    }
+
+    /// The same, with another change by the same write.
+    fn install(&mut self, prepared: &PreparedLists, expected: u64, change: impl FnOnce(&mut Config)) -> Result<u64> {
         let config = self.config()?;
         if config.generation != expected {
             return Err(Error::Changed { expected, found: config.generation });
         }
         let state = self.tries.install(config.lists.bank() ^ 1, prepared)?;
-        self.change(Some(expected), |config| config.lists = state)
+        self.change(Some(expected), |config| {
+            config.lists = state;
+            change(config);
+        })
     }
 
     /// Loads the filter as it would be attached, for test runs: at the moment that the test clock says where

@@ -1,9 +1,8 @@
 //! What this host serves: names, ports and caps, kept in the maps alone.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use aya::maps::{Array, Map, MapData};
 use floodwall_common::abi::map;
 use floodwall_common::config::Config;
 use floodwall_common::limits::{Rate, RateSpec};
@@ -12,9 +11,9 @@ use floodwall_common::services::{Cap, NAME_BYTES, PortTable, SERVICE_SLOTS, Serv
 use floodwall_common::verified;
 
 use super::error::{Error, Result};
-use super::maps::Mapped;
+use super::maps::{Mapped, read_section, write_section};
 use super::text::{padded, unpadded};
-use super::{Dataplane, Pins, root_cause, typed};
+use super::{Dataplane, Pins, sys};
 
 /// The service of what listens on UDP and has no other, while it is UDP alone that is locked down: as long as it is there, the
 /// lockdown is of UDP only, and where it goes the lockdown ends with it.
@@ -55,7 +54,7 @@ impl Dataplane {
     pub fn set_services(&mut self, services: &[Service], expected: Option<u64>) -> Result<u64> {
         let config = self.config()?;
         let numbers = numbers(&config, services)?;
-        let mut wanted = config;
+        let mut wanted = config.clone();
         wanted.services = [NOBODY; SERVICE_SLOTS];
         for (number, cap) in wanted.caps.iter_mut().enumerate() {
             *cap = self.cap(Rate::Off, config.caps[number].secret())?;
@@ -75,7 +74,7 @@ impl Dataplane {
             config.services = wanted.services;
             config.caps = wanted.caps;
         })?;
-        open_ports(&self.pins)?.set(0, *table, 0).map_err(|error| failed("write", &error))?;
+        write_section(open_ports(&self.pins)?.as_fd(), &*table)?;
         Ok(generation)
     }
 
@@ -198,16 +197,11 @@ fn name_of(record: &ServiceRecord) -> Option<String> {
 }
 
 fn read_ports(pins: &Pins) -> Result<Box<PortTable>> {
-    open_ports(pins)?.get(&0, 0).map(Box::new).map_err(|error| failed("read", &error))
+    read_section(open_ports(pins)?.as_fd())
 }
 
-fn open_ports(pins: &Pins) -> Result<Array<MapData, PortTable>> {
-    let data = MapData::from_pin(pins.map(map::SERVICES)).map_err(|error| failed("open", &error))?;
-    typed(data, Map::Array, Array::try_from)
-}
-
-fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
-    Error::system(format!("{what} the services"), io::Error::other(root_cause(error)))
+fn open_ports(pins: &Pins) -> Result<OwnedFd> {
+    sys::open_pinned(&pins.map(map::SERVICES)).map_err(|error| Error::system("open the services", error))
 }
 
 #[cfg(test)]

@@ -20,10 +20,12 @@ use floodwall_common::replies::{self, Conversation, PortSet};
 use floodwall_common::services::{PortTable, SERVICE_SLOTS, Transport};
 use floodwall_common::signatures::SIGNATURES;
 use floodwall_common::{first_syn, verified};
+use ipnet::IpNet;
 
 use crate::dataplane::{
     CompiledSignatures, NOBODY, Signature, ask_what_is_armed, first_config, known_amplifiers, record_of_unnamed,
 };
+use crate::explain::address_of;
 
 /// The service of what listens on UDP: the last one, since others have the first.
 const UNNAMED_SERVICE: usize = SERVICE_SLOTS - 1;
@@ -73,6 +75,8 @@ pub struct Tables {
     pub services: Box<PortTable>,
     /// The signatures in force.
     pub signatures: CompiledSignatures,
+    /// The prefixes of groups, and the number of each group.
+    pub groups: Vec<(IpNet, u32)>,
     /// What suited each of them, by its number.
     pub hits: Vec<Counter>,
     /// The moment at which packets are judged.
@@ -93,6 +97,7 @@ impl Tables {
             first_syns: (0..first_syn::LINES).map(|_| first_syn::Line::empty()).collect(),
             amplifiers: known_amplifiers(),
             services: Box::new(PortTable::empty()),
+            groups: Vec::new(),
             signatures: CompiledSignatures::of(&[], 0)?,
             hits: vec![Counter::default(); SIGNATURES],
             now: Moment::from_ns(0),
@@ -232,6 +237,12 @@ impl<'c, L: FnMut(List, Source) -> bool> World<'c> for Judge<'c, '_, L> {
 
     fn is_listed(&mut self, list: List, source: Source, _: ListState) -> bool {
         (self.is_listed)(list, source)
+    }
+
+    fn group(&mut self, source: Source, _: ListState) -> u32 {
+        let address = address_of(source);
+        let holding = self.tables.groups.iter().filter(|(prefix, _)| prefix.contains(&address));
+        holding.max_by_key(|(prefix, _)| prefix.prefix_len()).map_or(0, |(_, group)| *group)
     }
 
     fn is_signed(&mut self, frame: Frame<'_>) -> bool {

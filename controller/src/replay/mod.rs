@@ -20,6 +20,7 @@ pub use maps::{Maps, Tables};
 
 use crate::detect::{Assessment, Detector, Host, Observed, Verdict};
 use crate::exit::{Exit, Failure};
+use crate::explain::{address_of, source_of};
 use crate::respond::{InForce, Measure, STAYS_NS, apply, missing, respond, surplus};
 
 /// How often it is asked what goes on.
@@ -362,22 +363,5 @@ fn is_group(destination: Source) -> bool {
     match address_of(destination) {
         IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
         IpAddr::V6(address) => address.is_multicast(),
-    }
-}
-
-fn source_of(address: IpAddr) -> Source {
-    match address {
-        IpAddr::V4(address) => Source::V4(address.into()),
-        IpAddr::V6(address) => {
-            let bits = u128::from(address);
-            Source::V6((bits >> 64) as u64, bits as u64)
-        }
-    }
-}
-
-fn address_of(source: Source) -> IpAddr {
-    match source {
-        Source::V4(address) => IpAddr::V4(address.into()),
-        Source::V6(upper, lower) => IpAddr::V6((u128::from(upper) << 64 | u128::from(lower)).into()),
     }
 }

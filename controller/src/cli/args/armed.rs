@@ -1,10 +1,11 @@
-//! What may be typed of services and signatures.
+//! What may be typed of services, groups and signatures.
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use ipnet::IpNet;
 
-use super::{at_once, duration};
+use super::{Prefixes, at_once, duration, prefix};
 
 #[derive(Clone, Debug, Subcommand)]
 pub(in crate::cli) enum Service {
@@ -46,6 +47,30 @@ pub(in crate::cli) struct AddService {
     /// Take every port that this host listens on for others, each as a service of its own
     #[arg(long)]
     pub(in crate::cli) listen: bool,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(in crate::cli) enum Group {
+    /// Show the groups and their limits
+    List,
+    /// Add a group, or prefixes to it. Limits: floodwall limits set udp --group NAME --pps 500
+    Add(AddGroup),
+    /// Remove prefixes from a group; without any, the group and its limits
+    Remove {
+        /// Its name
+        name: String,
+        /// Addresses or prefixes
+        #[arg(value_parser = prefix)]
+        prefixes: Vec<IpNet>,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+pub(in crate::cli) struct AddGroup {
+    /// What to call it: up to 16 letters, digits, dots, dashes and underscores
+    pub(in crate::cli) name: String,
+    #[command(flatten)]
+    pub(in crate::cli) prefixes: Prefixes,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

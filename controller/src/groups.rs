@@ -1,0 +1,278 @@
+//! Groups of sources with limits of their own: what may be said of them, and what a change of them comes to.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use floodwall_common::groups::NAME_BYTES;
+use floodwall_common::limits::{LimitName, Per};
+use floodwall_common::packet::Source;
+use ipnet::IpNet;
+
+use crate::api::{GroupView, GroupsChange, GroupsView, LimitView, SCHEMA_VERSION};
+use crate::configuration::Change;
+use crate::control::{self, ListPlan};
+use crate::dataplane::{self, Dataplane, Group, check_limits, numbered};
+use crate::exit::{Exit, Failure};
+use crate::explain::address_of;
+
+/// How many prefixes of a group are named.
+const NAMED: usize = 4;
+
+/// The groups.
+///
+/// # Errors
+/// Where the maps cannot be read.
+pub fn groups(dataplane: &Dataplane) -> anyhow::Result<GroupsView> {
+    let groups = dataplane.groups()?.iter().map(|(_, group)| GroupView::new(group)).collect();
+    Ok(GroupsView { schema_version: SCHEMA_VERSION, generation: dataplane.config()?.generation, groups })
+}
+
+/// A change of groups, worked out from what they are now: what is to be prepared and put in force, and what it comes to in words.
+///
+/// # Errors
+/// Where a name, a prefix or a limit is wrong, two groups have a prefix, there are too many groups, or something has changed since.
+pub fn plan(dataplane: &Dataplane, change: &GroupsChange) -> anyhow::Result<(ListPlan, Vec<Change>)> {
+    let mut plan = ListPlan::present(dataplane)?;
+    let present = groups(dataplane)?;
+    if change.generation.is_some_and(|expected| expected != present.generation) {
+        let text = "something was changed since the groups were read. Nothing was changed";
+        return Err(Failure::new(Exit::Conflict, text).hint("floodwall group list, then do it again").into());
+    }
+    let mut wanted = present.groups.clone();
+    for name in &change.remove {
+        let at = wanted.iter().position(|view| view.name == *name).ok_or_else(|| no_group(names_of(&wanted), name))?;
+        wanted.remove(at);
+    }
+    for view in &change.add {
+        match wanted.iter_mut().find(|other| other.name == view.name) {
+            Some(other) => other.clone_from(view),
+            None => wanted.push(view.clone()),
+        }
+    }
+    let refuse = |text| Failure::new(Exit::Usage, text);
+    refuse_shared_prefixes(&wanted).map_err(refuse)?;
+    let all: Result<Vec<Group>, _> = wanted.iter().map(GroupView::group).collect();
+    plan.set_groups(numbered(&*dataplane.config()?, all.map_err(refuse)?)?);
+    let words = |all: &[GroupView], name: &str| {
+        all.iter().find(|view| view.name == *name).map_or_else(|| "none".to_owned(), group_in_words)
+    };
+    let named = change.remove.iter().chain(change.add.iter().map(|view| &view.name));
+    let change =
+        |name: &String| Change::new(format!("group {name}"), words(&present.groups, name), words(&wanted, name));
+    Ok((plan, named.map(change).collect()))
+}
+
+/// Which group sources are in.
+#[derive(Default)]
+pub struct Members {
+    groups: Vec<Group>,
+    by_prefix: HashMap<IpNet, usize>,
+    /// Their lengths, the longest first.
+    lengths: Vec<u8>,
+}
+
+impl Members {
+    /// Who is in these groups.
+    pub fn of(groups: impl IntoIterator<Item = Group>) -> Self {
+        let groups: Vec<_> = groups.into_iter().collect();
+        let numbered = groups.iter().enumerate();
+        let by_prefix: HashMap<_, _> =
+            numbered.flat_map(|(at, group)| group.prefixes.iter().map(move |prefix| (*prefix, at))).collect();
+        let lengths: BTreeSet<_> = by_prefix.keys().map(|prefix| Reverse(prefix.prefix_len())).collect();
+        Self { groups, by_prefix, lengths: lengths.into_iter().map(|length| length.0).collect() }
+    }
+
+    /// Who is in the groups of a dataplane.
+    ///
+    /// # Errors
+    /// Where the maps cannot be read.
+    pub fn read(dataplane: &Dataplane) -> dataplane::Result<Self> {
+        Ok(Self::of(dataplane.groups()?.into_iter().map(|(_, group)| group)))
+    }
+
+    /// The group that an address is in.
+    pub fn group_of(&self, address: IpAddr) -> Option<&Group> {
+        let prefix = |length: &u8| IpNet::new(address, *length).ok().map(|prefix| prefix.trunc());
+        let at = self.lengths.iter().filter_map(prefix).find_map(|prefix| self.by_prefix.get(&prefix))?;
+        self.groups.get(*at)
+    }
+
+    /// Whether a source would be under this limit of a group; with none, whether it is under that of everybody. An IPv6 source is
+    /// its /64 here.
+    pub fn is_under(&self, source: Source, name: LimitName, group: Option<&str>) -> bool {
+        let nearest = self.group_of(address_of(source));
+        match group {
+            Some(group) => nearest.is_some_and(|nearest| nearest.name == group),
+            None => !nearest.is_some_and(|nearest| nearest.limits.iter().any(|(of, _)| *of == name)),
+        }
+    }
+
+    /// Refuses a group that there is not.
+    ///
+    /// # Errors
+    /// Which there are.
+    pub fn check(&self, group: Option<&str>) -> Result<(), Failure> {
+        let names = || self.groups.iter().map(|group| group.name.as_str());
+        match group.filter(|group| !names().any(|name| name == *group)) {
+            Some(group) => Err(no_group(names(), group)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What they are called.
+pub(crate) fn names_of(groups: &[GroupView]) -> impl Iterator<Item = &str> {
+    groups.iter().map(|group| group.name.as_str())
+}
+
+/// Says which groups there are, where one is asked for that is none of them.
+pub(crate) fn no_group<'g>(names: impl IntoIterator<Item = &'g str>, name: &str) -> Failure {
+    let names: Vec<_> = names.into_iter().collect();
+    let have = if names.is_empty() { "there are none".to_owned() } else { format!("have: {}", names.join(", ")) };
+    Failure::new(Exit::Usage, format!("no group '{name}' ({have})")).hint("floodwall group add NAME PREFIX")
+}
+
+/// Refuses a prefix that two groups have: nobody could say whose it is.
+pub(crate) fn refuse_shared_prefixes(groups: &[GroupView]) -> Result<(), String> {
+    let mut known: HashMap<IpNet, &str> = HashMap::new();
+    for group in groups {
+        for prefix in &group.prefixes {
+            if let Some(other) = known.insert(prefix.trunc(), &group.name).filter(|other| *other != group.name) {
+                return Err(format!("{} would be of both '{other}' and '{}'", prefix.trunc(), group.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Who is in a group; of many the first.
+pub(crate) fn prefixes_in_words(view: &GroupView) -> String {
+    let mut named: Vec<_> = view.prefixes.iter().take(NAMED).map(ToString::to_string).collect();
+    if view.prefixes.len() > NAMED {
+        named.push(format!("and {} more", view.prefixes.len() - NAMED));
+    }
+    if named.is_empty() { "no prefix".to_owned() } else { named.join(" ") }
+}
+
+/// Who is in a group, and what it has of its own.
+pub(crate) fn group_in_words(view: &GroupView) -> String {
+    let limits = view.limits.iter().map(|limit| {
+        let limits = limit.limits();
+        format!("; {} {}, {} bytes", limit.name, limits.packets, limits.bytes)
+    });
+    std::iter::once(prefixes_in_words(view)).chain(limits).collect()
+}
+
+impl GroupView {
+    /// A group as it crosses the socket.
+    pub fn new(group: &Group) -> Self {
+        let limits = group.limits.iter().map(|(name, limits)| LimitView::new((*name).into(), *limits));
+        Self { name: group.name.clone(), prefixes: group.prefixes.clone(), limits: limits.collect() }
+    }
+
+    /// The group that crossed it.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn group(&self) -> Result<Group, String> {
+        let Self { name, prefixes, limits } = self;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        if !(1..=NAME_BYTES).contains(&name.len()) || !name.bytes().all(plain) {
+            return Err(format!(
+                "'{name}' is no name for a group: 1 to {NAME_BYTES} letters, digits, dots, dashes and underscores"
+            ));
+        }
+        let limit = |view: &LimitView| {
+            let wrong = |text: String| format!("group '{name}': {text}");
+            let key = control::limit_key(&view.name, &view.per).map_err(|failure| wrong(failure.error))?;
+            if key.name == LimitName::Allowed || key.per != Per::Source {
+                return Err(wrong(format!("'{key}' is no limit of a group: it has those of its sources, by class")));
+            }
+            check_limits(view.limits())
+                .map_err(|(unit, error)| wrong(control::refuse_rate(key, view.limits(), unit, error).error))?;
+            Ok((key.name, view.limits()))
+        };
+        let limits: Vec<(LimitName, _)> = limits.iter().map(limit).collect::<Result<_, String>>()?;
+        if let Some((twice, _)) =
+            limits.iter().enumerate().find_map(|(at, limit)| limits[..at].iter().find(|other| other.0 == limit.0))
+        {
+            return Err(format!("group '{name}': two limits '{}'", twice.label()));
+        }
+        let prefixes = prefixes.iter().map(IpNet::trunc).collect();
+        Ok(Group { name: name.clone(), prefixes, limits })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::RateView;
+
+    fn view(name: &str, prefixes: &[&str], limits: &[(&str, &str)]) -> GroupView {
+        let limit = |(name, per): &(&str, &str)| LimitView {
+            name: (*name).to_owned(),
+            per: (*per).to_owned(),
+            group: None,
+            packets: Some(RateView { per_second: 7, burst: 9 }),
+            bytes: None,
+        };
+        GroupView {
+            name: name.to_owned(),
+            prefixes: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+            limits: limits.iter().map(limit).collect(),
+        }
+    }
+
+    #[test]
+    fn a_group_is_what_its_view_says_or_it_is_said_what_is_wrong() {
+        let good = view("partners", &["192.0.2.0/24", "2001:db8::/32"], &[("udp", "source"), ("tcp", "source")]);
+        assert_eq!(
+            group_in_words(&good),
+            "192.0.2.0/24 2001:db8::/32; udp 7 per second with a burst of 9, off bytes; \
+                                           tcp 7 per second with a burst of 9, off bytes"
+        );
+        assert_eq!(GroupView::new(&good.group().unwrap()), good);
+        for (wrong, said) in [
+            (view("", &[], &[]), "no name for a group"),
+            (view("seventeen-letters", &[], &[]), "no name for a group"),
+            (view("a b", &[], &[]), "no name for a group"),
+            (view("a", &[], &[("udpp", "source")]), "no limit 'udpp'"),
+            (view("a", &[], &[("allowed", "source")]), "no limit of a group"),
+            (view("a", &[], &[("udp", "subnet")]), "no limit of a group"),
+            (view("a", &[], &[("udp", "source"), ("udp", "source")]), "two limits 'udp'"),
+        ] {
+            let error = wrong.group().unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_under_the_limit_of_its_nearest_group_or_that_of_everybody() {
+        let wide = view("wide", &["10.0.0.0/8", "2001:db8::/32"], &[("udp", "source")]);
+        let near = view("near", &["10.1.0.0/16"], &[("tcp", "source")]);
+        let members = Members::of([wide, near].map(|view| view.group().unwrap()));
+        let under = |address: &str, name| {
+            let source = crate::explain::source_of(address.parse().unwrap());
+            let of = [Some("wide"), Some("near"), None].into_iter().filter(|of| members.is_under(source, name, *of));
+            of.collect::<Vec<_>>()
+        };
+        assert_eq!(under("10.2.0.1", LimitName::Udp), [Some("wide")]);
+        assert_eq!(under("10.2.0.1", LimitName::Tcp), [Some("wide"), None], "it could have one, and has none");
+        assert_eq!(under("10.1.0.1", LimitName::Tcp), [Some("near")]);
+        assert_eq!(under("10.1.0.1", LimitName::Udp), [Some("near"), None], "nearer, and without one of its own");
+        assert_eq!(under("2001:db8:7::1", LimitName::Udp), [Some("wide")]);
+        assert_eq!(under("192.0.2.1", LimitName::Udp), [None]);
+        assert!(Members::default().is_under(Source::V4(7), LimitName::Udp, None));
+        assert!(members.check(Some("near")).is_ok() && members.check(None).is_ok());
+        assert_eq!(members.check(Some("far")).unwrap_err().error, "no group 'far' (have: wide, near)");
+    }
+
+    #[test]
+    fn a_prefix_is_of_one_group() {
+        let (a, b) = (view("a", &["192.0.2.0/24", "192.0.2.0/24"], &[]), view("b", &["192.0.2.0/25"], &[]));
+        assert_eq!(refuse_shared_prefixes(&[a.clone(), b]), Ok(()), "the longer one has it");
+        let error = refuse_shared_prefixes(&[a, view("c", &["192.0.2.7/24"], &[])]).unwrap_err();
+        assert_eq!(error, "192.0.2.0/24 would be of both 'a' and 'c'");
+    }
+}
