@@ -166,6 +166,7 @@ pub fn decide<'w>(frame: Frame<'_>, world: &mut impl World<'w>) -> (Reason, Kind
 fn judge<'w>(packet: &Headers, frame: Frame<'_>, world: &mut impl World<'w>) -> Outcome {
     let config = world.config();
     let (found, bytes, lists) = (packet.outcome, frame.bytes(), world.lists());
+    let mut group = 0;
     if !lists.is_empty() {
         cold_path();
         if world.is_listed(List::Allow, packet.source(), lists) {
@@ -177,6 +178,7 @@ fn judge<'w>(packet: &Headers, frame: Frame<'_>, world: &mut impl World<'w>) -> 
         if world.is_listed(List::Deny, packet.source(), lists) {
             return found.because(Reason::Denied);
         }
+        group = world.group(packet.source(), lists);
     }
     if !found.is(Reason::Passed) && config.drops.has(found.reason()) {
         return found;
@@ -197,7 +199,6 @@ fn judge<'w>(packet: &Headers, frame: Frame<'_>, world: &mut impl World<'w>) -> 
             return found.because(Reason::Signature);
         }
     }
-    let group = if lists.has(List::Groups, packet.source().family()) { world.group(packet.source(), lists) } else { 0 };
     let of_source = config.meters_in(group, found.kind());
     if let Some(reason) = over_all_limits(packet.key, bytes, found.kind(), of_source, world) {
         return found.because(reason);

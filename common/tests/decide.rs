@@ -94,7 +94,8 @@ impl<'w> World<'w> for Model<'w> {
     }
 
     fn group(&mut self, source: Source, lists: ListState) -> u32 {
-        u32::from(self.is_listed(List::Groups, source, lists)) * GROUP
+        let has_any = lists.has(List::Groups, source.family());
+        u32::from(has_any && self.is_listed(List::Groups, source, lists)) * GROUP
     }
 
     fn is_signed(&mut self, frame: Frame<'_>) -> bool {
