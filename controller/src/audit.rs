@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use floodwall_common::config::Mode;
-use floodwall_common::limits::{LimitKey, LimitName, Per, Rate};
+use floodwall_common::limits::{LimitKey, LimitName, Limits, Per, Rate};
 use floodwall_common::services::Transport;
 use ipnet::IpNet;
 
@@ -40,9 +40,13 @@ pub struct Facts<'a> {
     /// What is done about an attack.
     pub respond: &'a Policies,
     /// The limits in force.
-    pub limits: &'a [(LimitKey, floodwall_common::limits::Limits)],
+    pub limits: &'a [(LimitKey, Limits)],
     /// What sources have sent.
     pub past: &'a Past,
+    /// Entries of all lists, with those of groups.
+    pub entries: usize,
+    /// The limits that groups have of their own.
+    pub group_limits: &'a [(String, LimitName, Limits)],
     /// Which group sources are in.
     pub members: &'a Members,
     /// The allow list and the deny list.
@@ -63,12 +67,18 @@ pub struct Facts<'a> {
     pub now: SystemTime,
 }
 
+/// Entries of all lists with which they are still built anew in a flood.
+pub(crate) const LONG_LISTS: usize = 50_000;
+
 /// Judges.
 pub fn audit(facts: &Facts) -> Diagnosis {
     let mut findings = vec![mode(facts), respond(facts), configuration(facts)];
-    findings.extend(facts.limits.iter().filter_map(|(key, limits)| limit(facts, *key, limits.packets)));
+    findings.extend(facts.limits.iter().filter_map(|(key, limits)| limit(facts, *key, None, limits.packets)));
+    let of_group =
+        |(group, name, limits): &(String, LimitName, Limits)| limit(facts, (*name).into(), Some(group), limits.packets);
+    findings.extend(facts.group_limits.iter().filter_map(of_group));
     let [allow, deny] = facts.lists;
-    findings.extend([wide(allow), stale(allow, facts.now), ended_badly(deny, facts.now)]);
+    findings.extend([long(facts.entries), wide(allow), stale(allow, facts.now), ended_badly(deny, facts.now)]);
     findings.extend([
         monitors(facts),
         services(facts),
@@ -139,16 +149,19 @@ fn configuration(facts: &Facts) -> Finding {
 }
 
 /// A limit against what ninety-nine of a hundred sources have sent at most; nothing where too few were seen.
-fn limit(facts: &Facts, key: LimitKey, rate: Rate) -> Option<Finding> {
+fn limit(facts: &Facts, key: LimitKey, group: Option<&str>, rate: Rate) -> Option<Finding> {
     if key.per != Per::Source || key.name == LimitName::Allowed {
         return None;
     }
-    let peaks = facts.past.peaks(key.name, |source| facts.members.is_under(source, key.name, None));
+    let peaks = facts.past.peaks(key.name, |source| facts.members.is_under(source, key.name, group));
     if peaks.len() < ENOUGH_SOURCES {
         return None;
     }
     let p99 = peaks[peaks.len() * 99 / 100];
-    let (id, name) = (format!("limit-{}", key.name.label()), key.name.label());
+    let (id, name) = match group {
+        None => (format!("limit-{}", key.name.label()), key.name.label().to_owned()),
+        Some(group) => (format!("limit-{}-{group}", key.name.label()), format!("{} --group {group}", key.name.label())),
+    };
     let seen = format!("99 % of {} sources stayed below {p99} packets/s", peaks.len());
     Some(match rate {
         Rate::Off => finding(
@@ -191,6 +204,17 @@ fn named(entries: &[&Listed]) -> String {
         names.push(format!("{} more", entries.len() - names.len()));
     }
     names.join(", ")
+}
+
+/// Lists that are too long to be built anew in a flood.
+fn long(entries: usize) -> Finding {
+    let id = "lists-long";
+    if entries <= LONG_LISTS {
+        return finding(id, Severity::Good, format!("{entries} entries on all lists"), None);
+    }
+    let what =
+        format!("{entries} entries on all lists: with more than {LONG_LISTS}, detection denies no single sources");
+    finding(id, Severity::Warning, what, Some("join prefixes, or leave it to limits and signatures"))
 }
 
 fn wide(allow: &[Listed]) -> Finding {
@@ -339,7 +363,6 @@ mod tests {
 
     use crate::past::tests::sample;
     use crate::respond::Policy;
-    use floodwall_common::limits::Limits;
     use floodwall_common::reason::Reason;
 
     /// A host on which all is well, changed as a test wants.
@@ -363,6 +386,8 @@ mod tests {
             respond: &ACT,
             limits,
             past,
+            entries: 0,
+            group_limits: &[],
             members: &Members::default(),
             lists: [&allow, &[]],
             services: &[(Transport::Tcp, 443)],
@@ -383,6 +408,31 @@ mod tests {
 
     fn severity(diagnosis: &Diagnosis, id: &str) -> Severity {
         diagnosis.findings.iter().find(|finding| finding.id == id).unwrap().severity
+    }
+
+    #[test]
+    fn lists_that_are_too_long_for_detection_are_said_and_groups_are_judged_too() {
+        assert_eq!(severity(&judged(|facts| facts.entries = LONG_LISTS), "lists-long"), Severity::Good);
+        assert_eq!(severity(&judged(|facts| facts.entries = LONG_LISTS + 1), "lists-long"), Severity::Warning);
+        let mut past = Past::default();
+        (0..150).for_each(|source| past.push(&sample(5, source, 400, Reason::Passed)));
+        past.pass(6_000_000_000);
+        let limits = |per_second| Limits { packets: Rate::Limit { per_second, burst: 1 }, bytes: Rate::Off };
+        let group = crate::dataplane::Group {
+            name: "few".to_owned(),
+            prefixes: vec!["0.0.0.0/25".parse().unwrap()],
+            limits: vec![(LimitName::Udp, limits(300))],
+        };
+        let members: &'static Members = Box::leak(Box::new(Members::of([group])));
+        let own: &'static [_] = Box::leak(Box::new([("few".to_owned(), LimitName::Udp, limits(300))]));
+        let all = [(LimitKey::from(LimitName::Udp), limits(1_200))];
+        let found = judged_of(&past, &all, |facts| {
+            facts.members = members;
+            facts.group_limits = own;
+        });
+        assert_eq!(severity(&found, "limit-udp-few"), Severity::Problem);
+        // Of the others there are too few to say anything.
+        assert!(!found.findings.iter().any(|finding| finding.id == "limit-udp"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What each verb does to the dataplane: called by the daemon's handlers, and by the command line where no daemon runs.
 
-use std::collections::BTreeMap;
+mod lists;
+
 use std::time::{Duration, SystemTime};
 
 use floodwall_common::abi::Counter;
@@ -9,25 +10,24 @@ use floodwall_common::cookie::CookieMode;
 use floodwall_common::limits::{
     LimitKey, LimitName, Limits, MAX_BURST_SECONDS, MAX_PACKETS_PER_SECOND, Per, Rate, RateError, Unit,
 };
-use floodwall_common::lists::{LISTS, List};
 use floodwall_common::reason::{Reason, Verdict};
 use floodwall_common::replies::AMPLIFIERS;
 use floodwall_common::signatures::{Action, SIGNATURES, Shape};
-use ipnet::IpNet;
 
 use crate::api::{
-    AmplifierView, AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, EntryView, LimitView, LimitsChange,
-    LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView, RateView, SCHEMA_VERSION,
-    ServiceView, ServicesChange, ServicesView, SignatureView, SignaturesChange, SignaturesView,
+    AmplifierView, AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, LimitView, LimitsChange, LimitsView,
+    ModeChange, PolicyEntry, PolicyView, RateView, SCHEMA_VERSION, ServiceView, ServicesChange, ServicesView,
+    SignatureView, SignaturesChange, SignaturesView,
 };
 use crate::dataplane::{
-    Clock, Dataplane, Device, Group, Listed, NEED_MEMORY, PreparedLists, Service, Signature, Stack, UNNAMED,
-    check_limits, cookies_of, give_way, group_limits_of, known_amplifiers, limits_of,
+    Clock, Dataplane, Device, NEED_MEMORY, Service, Signature, Stack, UNNAMED, check_limits, cookies_of, give_way,
+    group_limits_of, known_amplifiers, limits_of,
 };
 use crate::exit::{Exit, Failure};
-use crate::groups::{groups, names_of, no_group};
-use crate::prefixes::overlap;
+use crate::groups::{group_limit_name, groups, names_of, no_group};
 use crate::signatures::shape_of;
+
+pub use lists::{ListPlan, list, list_name};
 
 /// All limits.
 ///
@@ -57,11 +57,7 @@ pub fn change_limits(dataplane: &mut Dataplane, change: &LimitsChange) -> anyhow
         check_limits(limits).map_err(|(unit, error)| refuse_rate(key, limits, unit, error))?;
         match &limit.group {
             None => changes.push((key, limits)),
-            Some(_) if key.name == LimitName::Allowed || key.per != Per::Source => {
-                let text = format!("'{key}' is no limit of a group: it has those of its sources, by class");
-                return Err(Failure::new(Exit::Usage, text).into());
-            }
-            Some(group) => of_groups.push((group.as_str(), key.name, limits)),
+            Some(group) => of_groups.push((group.as_str(), group_limit_name(&limit.name, &limit.per)?, limits)),
         }
     }
     if !of_groups.is_empty() {
@@ -268,8 +264,9 @@ pub fn change_amplifiers(dataplane: &mut Dataplane, change: &AmplifiersChange) -
 /// # Errors
 /// Where the maps cannot be read.
 pub fn services(dataplane: &Dataplane) -> anyhow::Result<ServicesView> {
+    let generation = dataplane.config()?.generation;
     let services = dataplane.services()?.iter().map(ServiceView::new).collect();
-    Ok(ServicesView { schema_version: SCHEMA_VERSION, generation: dataplane.config()?.generation, services })
+    Ok(ServicesView { schema_version: SCHEMA_VERSION, generation, services })
 }
 
 /// Changes what this host serves: all of it or nothing.
@@ -457,140 +454,5 @@ pub(crate) fn too_wide(shape: &Shape, force: bool) -> Option<&'static str> {
         (true, _) => Some("it would suit every packet"),
         (_, true) => Some("it would suit all of a protocol"),
         _ => None,
-    }
-}
-
-/// The list with this name.
-///
-/// # Errors
-/// Where there is none.
-pub fn list_name(name: &str) -> Result<List, Failure> {
-    let list = List::from_label(name).filter(|list| *list != List::Groups);
-    list.ok_or_else(|| Failure::new(Exit::Usage, format!("no list '{name}' (have: allow, deny)")))
-}
-
-/// What is on a list.
-///
-/// # Errors
-/// Where the maps cannot be read.
-pub fn list(dataplane: &Dataplane, list: List) -> anyhow::Result<ListView> {
-    let now = dataplane.clock()?.now();
-    let live = |entry: &&Listed| entry.until.is_none_or(|until| until > now);
-    let entries = dataplane.list(list)?;
-    Ok(ListView {
-        schema_version: SCHEMA_VERSION,
-        list: list.label().to_owned(),
-        generation: dataplane.config()?.generation,
-        entries: entries.iter().filter(live).map(|entry| EntryView::new(entry, now)).collect(),
-    })
-}
-
-/// A change of a list, worked out from what is on the lists now.
-pub struct ListPlan {
-    lists: [BTreeMap<IpNet, Listed>; LISTS],
-    /// Where groups change too: all of them.
-    groups: Option<Vec<(u32, Group)>>,
-    clock: Clock,
-    generation: u64,
-    before: [usize; LISTS],
-    changed: ListChanged,
-}
-
-impl ListPlan {
-    /// Works out a change: what is to be on all lists afterwards. Ended entries go.
-    ///
-    /// # Errors
-    /// Where the maps cannot be read.
-    pub fn new(dataplane: &Dataplane, list: List, change: &ListChange) -> anyhow::Result<Self> {
-        let mut plan = Self::present(dataplane)?;
-        if list == List::Deny {
-            // The allow list wins; what is on it by itself gives way to what somebody denies.
-            let gives_way = |allowed: IpNet| change.add.iter().any(|denied| overlap(denied.prefix, allowed));
-            plan.lists[List::Allow as usize].retain(|prefix, entry| !(entry.is_automatic() && gives_way(*prefix)));
-        }
-        plan.change(list, change);
-        Ok(plan)
-    }
-
-    /// What is to be on a list.
-    pub fn entries(&self, list: List) -> impl Iterator<Item = &Listed> {
-        self.lists[list as usize].values()
-    }
-
-    /// How many entries a list had before.
-    pub const fn entries_before(&self, list: List) -> usize {
-        self.before[list as usize]
-    }
-
-    /// What is on the lists now. Ended entries go.
-    ///
-    /// # Errors
-    /// Where the maps cannot be read.
-    pub fn present(dataplane: &Dataplane) -> anyhow::Result<Self> {
-        let clock = dataplane.clock()?;
-        let now = clock.now();
-        let generation = dataplane.config()?.generation;
-        let read = |list| -> anyhow::Result<BTreeMap<IpNet, Listed>> {
-            let live = |entry: &Listed| entry.until.is_none_or(|until| until > now);
-            let entries = dataplane.list(list)?.into_iter();
-            Ok(entries.filter(live).map(|entry| (entry.prefix, entry)).collect())
-        };
-        let lists = [read(List::Allow)?, read(List::Deny)?, read(List::Groups)?];
-        let before = lists.each_ref().map(BTreeMap::len);
-        Ok(Self { lists, groups: None, clock, generation, before, changed: ListChanged::default() })
-    }
-
-    /// Works in a change of a list.
-    pub fn change(&mut self, list: List, change: &ListChange) {
-        let entries = &mut self.lists[list as usize];
-        let prefixes = change.remove.iter().map(IpNet::trunc);
-        let missing = prefixes.filter(|prefix| entries.remove(prefix).is_none()).collect();
-        for entry in &change.add {
-            let prefix = entry.prefix.trunc();
-            let until = entry.ttl_s.map(|seconds| self.clock.after(Duration::from_secs(seconds)));
-            let listed = Listed { prefix, until, added: SystemTime::now(), note: entry.reason.clone(), group: 0 };
-            entries.insert(prefix, listed);
-        }
-        self.changed = ListChanged { missing, entries: entries.len() };
-    }
-
-    /// Has these groups, and no others. Who is in one has its name as the reason.
-    pub fn set_groups(&mut self, groups: Vec<(u32, Group)>) {
-        let member = |number: u32, prefix: &IpNet, name: &str| {
-            let note = name.to_owned();
-            Listed { prefix: *prefix, until: None, added: SystemTime::now(), note, group: number }
-        };
-        let members = groups.iter().flat_map(|(number, group)| {
-            group.prefixes.iter().map(|prefix| (*prefix, member(*number, prefix, &group.name)))
-        });
-        self.lists[List::Groups as usize] = members.collect();
-        self.groups = Some(groups);
-    }
-
-    /// The same, for whoever has seen to it that the lists have not changed since, though other things have.
-    #[must_use]
-    pub fn from_now(self, generation: u64) -> Self {
-        Self { generation, ..self }
-    }
-
-    /// Builds the lists beside those in force. Takes seconds for a million entries, and no lock.
-    ///
-    /// # Errors
-    /// Where they do not fit.
-    pub fn prepare(&self) -> anyhow::Result<PreparedLists> {
-        let lists = self.lists.each_ref().map(|list| list.values().cloned().collect::<Vec<_>>());
-        Ok(PreparedLists::new(lists.each_ref().map(Vec::as_slice))?)
-    }
-
-    /// Puts them in force.
-    ///
-    /// # Errors
-    /// Where something has changed since the plan was made, or they cannot be written: nothing has changed then.
-    pub fn install(self, dataplane: &mut Dataplane, prepared: &PreparedLists) -> anyhow::Result<ListChanged> {
-        match &self.groups {
-            None => dataplane.install_lists(prepared, self.generation)?,
-            Some(groups) => dataplane.install_groups(groups, prepared, self.generation)?,
-        };
-        Ok(self.changed)
     }
 }

@@ -15,6 +15,11 @@ use crate::control::{self, ListPlan};
 use crate::dataplane::{self, Dataplane, Group, check_limits, numbered};
 use crate::exit::{Exit, Failure};
 use crate::explain::address_of;
+use crate::lockout;
+use crate::peers::Peer;
+
+/// What there is and how it is changed.
+const HINT: &str = "floodwall group list; floodwall group add NAME PREFIX";
 
 /// How many prefixes of a group are named.
 const NAMED: usize = 4;
@@ -24,43 +29,87 @@ const NAMED: usize = 4;
 /// # Errors
 /// Where the maps cannot be read.
 pub fn groups(dataplane: &Dataplane) -> anyhow::Result<GroupsView> {
+    // The generation first: what changes while the groups are read makes a change that is based on them fail.
+    let generation = dataplane.config()?.generation;
     let groups = dataplane.groups()?.iter().map(|(_, group)| GroupView::new(group)).collect();
-    Ok(GroupsView { schema_version: SCHEMA_VERSION, generation: dataplane.config()?.generation, groups })
+    Ok(GroupsView { schema_version: SCHEMA_VERSION, generation, groups })
 }
 
 /// A change of groups, worked out from what they are now: what is to be prepared and put in force, and what it comes to in words.
+/// `peers` are those whom somebody would miss.
 ///
 /// # Errors
-/// Where a name, a prefix or a limit is wrong, two groups have a prefix, there are too many groups, or something has changed since.
-pub fn plan(dataplane: &Dataplane, change: &GroupsChange) -> anyhow::Result<(ListPlan, Vec<Change>)> {
+/// Where a name, a prefix or a limit is wrong, two groups have a prefix, there are too many groups, somebody would be locked out, or
+/// something has changed since.
+pub fn plan(dataplane: &Dataplane, change: &GroupsChange, peers: &[Peer]) -> anyhow::Result<(ListPlan, Vec<Change>)> {
     let mut plan = ListPlan::present(dataplane)?;
     let present = groups(dataplane)?;
     if change.generation.is_some_and(|expected| expected != present.generation) {
         let text = "something was changed since the groups were read. Nothing was changed";
         return Err(Failure::new(Exit::Conflict, text).hint("floodwall group list, then do it again").into());
     }
-    let mut wanted = present.groups.clone();
+    let wanted = wanted(&present.groups, change)?;
+    lockout::check_groups(&present.groups, &wanted, change.force, peers)?;
+    let refuse = |text| Failure::new(Exit::Usage, format!("{text}. Nothing was changed")).hint(HINT);
+    let all: Result<Vec<Group>, _> = wanted.iter().map(GroupView::group).collect();
+    plan.set_groups(numbered(&*dataplane.config()?, all.map_err(refuse)?)?);
+    Ok((plan, changes(&present.groups, &wanted)))
+}
+
+/// What the groups are to be.
+fn wanted(present: &[GroupView], change: &GroupsChange) -> Result<Vec<GroupView>, Failure> {
+    let refuse = |text| Failure::new(Exit::Usage, format!("{text}. Nothing was changed")).hint(HINT);
+    let mut wanted = present.to_vec();
     for name in &change.remove {
         let at = wanted.iter().position(|view| view.name == *name).ok_or_else(|| no_group(names_of(&wanted), name))?;
         wanted.remove(at);
     }
-    for view in &change.add {
+    for (at, view) in change.add.iter().enumerate() {
+        if change.add[..at].iter().any(|earlier| earlier.name == view.name) {
+            return Err(refuse(format!("the group '{}' is added twice", view.name)));
+        }
         match wanted.iter_mut().find(|other| other.name == view.name) {
             Some(other) => other.clone_from(view),
             None => wanted.push(view.clone()),
         }
     }
-    let refuse = |text| Failure::new(Exit::Usage, text);
-    refuse_shared_prefixes(&wanted).map_err(refuse)?;
-    let all: Result<Vec<Group>, _> = wanted.iter().map(GroupView::group).collect();
-    plan.set_groups(numbered(&*dataplane.config()?, all.map_err(refuse)?)?);
-    let words = |all: &[GroupView], name: &str| {
-        all.iter().find(|view| view.name == *name).map_or_else(|| "none".to_owned(), group_in_words)
-    };
-    let named = change.remove.iter().chain(change.add.iter().map(|view| &view.name));
-    let change =
-        |name: &String| Change::new(format!("group {name}"), words(&present.groups, name), words(&wanted, name));
-    Ok((plan, named.map(change).collect()))
+    match shared_prefix(&wanted) {
+        Some((prefix, other, name)) => Err(refuse(format!("{prefix} would be of both '{other}' and '{name}'"))),
+        None => Ok(wanted),
+    }
+}
+
+/// What is otherwise, in words; of each group with the prefixes that come and go.
+pub(crate) fn changes(present: &[GroupView], wanted: &[GroupView]) -> Vec<Change> {
+    let of = |all: &[GroupView], name: &str| all.iter().find(|view| view.name == name).cloned();
+    let new = wanted.iter().filter(|view| of(present, &view.name).is_none());
+    let mut changes = Vec::new();
+    for name in present.iter().chain(new).map(|view| &view.name) {
+        let (from, to) = (of(present, name), of(wanted, name));
+        if from == to {
+            continue;
+        }
+        let words = |view: &Option<GroupView>| view.as_ref().map_or_else(|| "none".to_owned(), group_in_words);
+        let moved = match (&from, &to) {
+            (Some(from), Some(to)) => moved(&from.prefixes, &to.prefixes),
+            _ => String::new(),
+        };
+        changes.push(Change::new(format!("group {name}"), words(&from), words(&to) + &moved));
+    }
+    changes
+}
+
+/// The prefixes that come and go, the first of them.
+fn moved(from: &[IpNet], to: &[IpNet]) -> String {
+    let [from, to] = [from, to].map(|prefixes| prefixes.iter().collect::<BTreeSet<_>>());
+    let come = to.difference(&from).map(|prefix| format!("+{prefix}"));
+    let all: Vec<_> = come.chain(from.difference(&to).map(|prefix| format!("-{prefix}"))).collect();
+    let more = all.len().saturating_sub(NAMED);
+    match all.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(" ") {
+        none if none.is_empty() => none,
+        named if more == 0 => format!(" ({named})"),
+        named => format!(" ({named} and {more} more)"),
+    }
 }
 
 /// Which group sources are in.
@@ -133,17 +182,40 @@ pub(crate) fn no_group<'g>(names: impl IntoIterator<Item = &'g str>, name: &str)
     Failure::new(Exit::Usage, format!("no group '{name}' ({have})")).hint("floodwall group add NAME PREFIX")
 }
 
-/// Refuses a prefix that two groups have: nobody could say whose it is.
-pub(crate) fn refuse_shared_prefixes(groups: &[GroupView]) -> Result<(), String> {
+/// A prefix that two groups have, and both of them: nobody could say whose it is.
+pub(crate) fn shared_prefix(groups: &[GroupView]) -> Option<(IpNet, &str, &str)> {
     let mut known: HashMap<IpNet, &str> = HashMap::new();
+    let of = |group: &'_ GroupView| group.prefixes.iter().map(IpNet::trunc).collect::<Vec<_>>();
     for group in groups {
-        for prefix in &group.prefixes {
-            if let Some(other) = known.insert(prefix.trunc(), &group.name).filter(|other| *other != group.name) {
-                return Err(format!("{} would be of both '{other}' and '{}'", prefix.trunc(), group.name));
+        for prefix in of(group) {
+            if let Some(other) = known.insert(prefix, &group.name).filter(|other| *other != group.name) {
+                return Some((prefix, other, &group.name));
             }
         }
     }
-    Ok(())
+    None
+}
+
+/// Refuses what cannot be the name of a group.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    if (1..=NAME_BYTES).contains(&name.len()) && name.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(format!("'{name}' is no name for a group: 1 to {NAME_BYTES} letters, digits, dots, dashes and underscores"))
+}
+
+/// The limit with this name that a group can have.
+///
+/// # Errors
+/// Where there is none.
+pub(crate) fn group_limit_name(name: &str, per: &str) -> Result<LimitName, Failure> {
+    let key = control::limit_key(name, per)?;
+    if key.name == LimitName::Allowed || key.per != Per::Source {
+        let text = format!("'{key}' is no limit of a group: it has those of its sources, by class");
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    Ok(key.name)
 }
 
 /// Who is in a group; of many the first.
@@ -177,21 +249,16 @@ impl GroupView {
     /// What is wrong with it, in words.
     pub fn group(&self) -> Result<Group, String> {
         let Self { name, prefixes, limits } = self;
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-        if !(1..=NAME_BYTES).contains(&name.len()) || !name.bytes().all(plain) {
-            return Err(format!(
-                "'{name}' is no name for a group: 1 to {NAME_BYTES} letters, digits, dots, dashes and underscores"
-            ));
-        }
+        check_name(name)?;
         let limit = |view: &LimitView| {
             let wrong = |text: String| format!("group '{name}': {text}");
-            let key = control::limit_key(&view.name, &view.per).map_err(|failure| wrong(failure.error))?;
-            if key.name == LimitName::Allowed || key.per != Per::Source {
-                return Err(wrong(format!("'{key}' is no limit of a group: it has those of its sources, by class")));
+            if let Some(other) = view.group.as_ref().filter(|other| *other != name) {
+                return Err(wrong(format!("a limit of '{other}'")));
             }
+            let of = group_limit_name(&view.name, &view.per).map_err(|failure| wrong(failure.error))?;
             check_limits(view.limits())
-                .map_err(|(unit, error)| wrong(control::refuse_rate(key, view.limits(), unit, error).error))?;
-            Ok((key.name, view.limits()))
+                .map_err(|(unit, error)| wrong(control::refuse_rate(of.into(), view.limits(), unit, error).error))?;
+            Ok((of, view.limits()))
         };
         let limits: Vec<(LimitName, _)> = limits.iter().map(limit).collect::<Result<_, String>>()?;
         if let Some((twice, _)) =
@@ -241,6 +308,7 @@ mod tests {
             (view("a", &[], &[("allowed", "source")]), "no limit of a group"),
             (view("a", &[], &[("udp", "subnet")]), "no limit of a group"),
             (view("a", &[], &[("udp", "source"), ("udp", "source")]), "two limits 'udp'"),
+            (GroupView { limits: vec![good.limits[0].clone().of_group("b")], ..view("a", &[], &[]) }, "a limit of 'b'"),
         ] {
             let error = wrong.group().unwrap_err();
             assert!(error.contains(said), "{error}");
@@ -269,10 +337,21 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_and_goes_of_a_long_group_is_named() {
+        let all: Vec<_> = (0..9).map(|n| format!("192.0.2.{n}/32")).collect();
+        let all: Vec<_> = all.iter().map(String::as_str).collect();
+        let (before, after) = ([view("long", &all[1..], &[])], [view("long", &all[..8], &[]), view("new", &[], &[])]);
+        let told: Vec<_> = changes(&before, &after).iter().map(ToString::to_string).collect();
+        assert!(told[0].ends_with("and 4 more (+192.0.2.0/32 -192.0.2.8/32)"), "{told:?}");
+        assert_eq!(told[1..], ["group new: none -> no prefix"]);
+        assert!(changes(&before, &before).is_empty());
+    }
+
+    #[test]
     fn a_prefix_is_of_one_group() {
         let (a, b) = (view("a", &["192.0.2.0/24", "192.0.2.0/24"], &[]), view("b", &["192.0.2.0/25"], &[]));
-        assert_eq!(refuse_shared_prefixes(&[a.clone(), b]), Ok(()), "the longer one has it");
-        let error = refuse_shared_prefixes(&[a, view("c", &["192.0.2.7/24"], &[])]).unwrap_err();
-        assert_eq!(error, "192.0.2.0/24 would be of both 'a' and 'c'");
+        assert_eq!(shared_prefix(&[a.clone(), b]), None, "the longer one has it");
+        let shared = [a, view("c", &["192.0.2.7/24"], &[])];
+        assert_eq!(shared_prefix(&shared), Some(("192.0.2.0/24".parse().unwrap(), "a", "c")));
     }
 }

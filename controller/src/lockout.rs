@@ -10,9 +10,10 @@ use floodwall_common::limits::LimitName;
 use floodwall_common::lists::List;
 use ipnet::IpNet;
 
-use crate::api::{EntryView, GroupsChange, LimitView, LimitsChange, ListChange};
+use crate::api::{EntryView, GroupView, LimitView, LimitsChange, ListChange};
 use crate::configuration::Source;
 use crate::exit::{Exit, Failure};
+use crate::groups::Members;
 use crate::peers::{Peer, Role, missed};
 use crate::prefixes::overlap;
 
@@ -93,17 +94,51 @@ pub fn check_limits(change: &LimitsChange, peers: impl FnOnce() -> Vec<Peer>) ->
     Err(Failure::new(Exit::Usage, text).hint(hint))
 }
 
-/// Refuses limits of zero for a group that are not insisted on. Peers that this host needs are on the allow list, which comes first.
+/// Refuses what would be blocked by its group, where that is new and not insisted on: a limit of zero, nearly everybody in such a group,
+/// peers that this host needs.
 ///
 /// # Errors
-/// The first such limit, and how to insist.
-pub fn check_groups(change: &GroupsChange) -> Result<(), Failure> {
-    let zero = change.add.iter().flat_map(|group| group.limits.iter().map(move |limit| (group, limit)));
-    let Some((group, limit)) = zero.into_iter().find(|(_, limit)| is_zero(limit) && !change.force) else {
+/// The first such group, whom it would hit, and how to insist.
+pub fn check_groups(present: &[GroupView], wanted: &[GroupView], force: bool, peers: &[Peer]) -> Result<(), Failure> {
+    if force {
         return Ok(());
+    }
+    let hint = "`off` for no limit, or add --force (--yes-block-all) if that is meant";
+    let before = |name: &str| present.iter().find(|group| group.name == name);
+    for group in wanted {
+        let had = |limit: &LimitView| before(&group.name).is_some_and(|before| before.limits.contains(limit));
+        if let Some(limit) = group.limits.iter().find(|limit| is_zero(limit) && !had(limit)) {
+            let text = format!("a limit of 0 blocks every {} packet of the group '{}'", limit.name, group.name);
+            return Err(Failure::new(Exit::Usage, text).hint(hint));
+        }
+        let is_new = |prefix: &IpNet| !before(&group.name).is_some_and(|before| before.prefixes.contains(prefix));
+        let wide = group.prefixes.iter().find(|prefix| prefix.prefix_len() <= TOO_WIDE && is_new(prefix));
+        if let Some(prefix) = wide.filter(|_| blocks(group)) {
+            let text = format!("{prefix} in the group '{}' blocks {}", group.name, how_many(*prefix));
+            return Err(Failure::new(Exit::Usage, text).hint("add --force if that is meant"));
+        }
+    }
+    let [before, after] = [present, wanted].map(|groups| blocked(groups, peers));
+    let hit: Vec<_> = after.into_iter().filter(|peer| !before.contains(peer)).map(|peer| peer.to_string()).collect();
+    if hit.is_empty() {
+        return Ok(());
+    }
+    let text = format!("a group that blocks would hold {}", hit.join(", "));
+    Err(Failure::new(Exit::Usage, text).hint("allow them first, or add --force if that is meant"))
+}
+
+/// Those who are in a group that blocks anything.
+fn blocked<'p>(groups: &[GroupView], peers: &'p [Peer]) -> Vec<&'p Peer> {
+    let members = Members::of(groups.iter().filter_map(|view| view.group().ok()));
+    let is_blocked = |peer: &&Peer| {
+        let group = members.group_of(peer.prefix.addr());
+        group.is_some_and(|group| groups.iter().any(|view| view.name == group.name && blocks(view)))
     };
-    let text = format!("a limit of 0 blocks every {} packet of the group '{}'", limit.name, group.name);
-    Err(Failure::new(Exit::Usage, text).hint("`off` for no limit, or add --force (--yes-block-all) if that is meant"))
+    peers.iter().filter(is_blocked).collect()
+}
+
+fn blocks(group: &GroupView) -> bool {
+    group.limits.iter().any(is_zero)
 }
 
 fn is_zero(limit: &LimitView) -> bool {
@@ -157,6 +192,40 @@ mod tests {
         assert!(said("0.0.0.0/0", true, None).contains("--confirm") && said("::/0", true, Some(9)).is_empty());
         assert!(said("11.0.0.0/8", false, None).contains("a large part") && said("11.0.0.0/8", true, None).is_empty());
         assert_eq!(said("11.0.0.0/9", false, None), "");
+    }
+
+    #[test]
+    fn a_group_that_blocks_takes_in_nobody_who_is_needed() {
+        let zero = LimitView {
+            name: "tcp".to_owned(),
+            per: "source".to_owned(),
+            group: None,
+            packets: Some(RateView { per_second: 0, burst: 0 }),
+            bytes: None,
+        };
+        let group = |name: &str, prefixes: &[&str], limits: &[&LimitView]| GroupView {
+            name: name.to_owned(),
+            prefixes: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+            limits: limits.iter().map(|limit| (*limit).clone()).collect(),
+        };
+        let check = |present: &[GroupView], wanted: &[GroupView], force| {
+            check_groups(present, wanted, force, &peers()).err().map(|failure| failure.error).unwrap_or_default()
+        };
+        let (none, blocking) = ([], [group("bad", &["203.0.113.128/25"], &[&zero])]);
+        assert!(check(&none, &blocking, false).contains("every tcp packet of the group 'bad'"));
+        assert_eq!(check(&none, &blocking, true), "");
+        assert_eq!(check(&blocking, &blocking, false), "", "it does so already");
+        let wide = [group("bad", &["203.0.113.128/25", "0.0.0.0/0"], &[&zero])];
+        assert!(check(&blocking, &wide, false).contains("blocks nearly everybody"));
+        let with_caller = [group("bad", &["203.0.113.128/25", "192.0.2.0/24"], &[&zero])];
+        assert!(check(&blocking, &with_caller, false).contains("192.0.2.7"));
+        assert_eq!(check(&blocking, &with_caller, true), "");
+        // Whoever was kept from it by a nearer group falls into it when that one goes.
+        let near = [with_caller[0].clone(), group("near", &["192.0.2.7/32"], &[])];
+        assert_eq!(check(&blocking, &near, false), "");
+        assert!(check(&near, &with_caller, false).contains("192.0.2.7"));
+        // One that blocks nothing may have anybody.
+        assert_eq!(check(&none, &[group("all", &["0.0.0.0/0"], &[])], false), "");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct PreviewView {
     pub window_s: u64,
     /// Sampled headers that it is estimated from.
     pub samples: u64,
-    /// Packets under this limit, estimated.
+    /// Packets under this limit, estimated; of a group those of its sources that sent enough to be kept apart.
     pub seen_packets: u64,
     /// Share of them that would have been dropped.
     pub dropped_share: f64,
@@ -82,14 +82,24 @@ struct Credit {
     second: u64,
 }
 
-/// Works it out, of the sources that count: those that are under this limit.
-pub fn preview(past: &Past, key: LimitKey, limit: RateView, counts: impl Fn(Source) -> bool) -> PreviewView {
+/// Works it out, of the sources that count: those that are under this limit, of a group or of everybody.
+pub fn preview(
+    past: &Past,
+    key: LimitKey,
+    group: Option<&str>,
+    limit: RateView,
+    counts: impl Fn(Source) -> bool,
+) -> PreviewView {
     let simulate = |packets: &dyn Fn(&Flow) -> f64| simulate(past, key, limit, &counts, packets);
     let exact = simulate(&|flow| flow.packets as f64);
     let error = |flow: &Flow| 1.0 / f64::from(flow.samples.max(1)).sqrt();
     let low = simulate(&|flow| flow.packets as f64 * (1.0 - error(flow)));
     let high = simulate(&|flow| flow.packets as f64 * (1.0 + error(flow)));
-    let rest: u64 = past.seconds().map(|second| second.rest[key.name as usize]).sum();
+    // Whose packets these are nobody knows: of a group they say nothing.
+    let rest: u64 = match group {
+        None => past.seconds().map(|second| second.rest[key.name as usize]).sum(),
+        Some(_) => 0,
+    };
     // Where the rates were higher the share is not always: a second of few samples, in which little was dropped, weighs more then.
     let shares = [&exact, &low, &high].map(|tallies| share(tallies, rest));
     let mut dropped: Vec<_> = exact.iter().filter(|(_, tally)| tally.dropped >= 0.5).collect();
@@ -101,7 +111,7 @@ pub fn preview(past: &Past, key: LimitKey, limit: RateView, counts: impl Fn(Sour
         schema_version: SCHEMA_VERSION,
         name: key.name.label().to_owned(),
         per: key.per.label().to_owned(),
-        group: None,
+        group: group.map(str::to_owned),
         packets: limit,
         window_s: past.window_s(),
         samples: exact.values().map(|tally| tally.samples).sum(),
@@ -212,13 +222,14 @@ mod tests {
 
     #[test]
     fn it_drops_what_is_over_the_rate_once_the_burst_is_spent() {
-        let view = preview(&past(), UDP, RateView { per_second: 500, burst: 1_000 }, |_| true);
+        let view = preview(&past(), UDP, None, RateView { per_second: 500, burst: 1_000 }, |_| true);
         // Of 10,000 packets of the first source 500 in each second pass, and a burst of 1,000.
         assert_eq!((view.seen_packets, view.samples, view.sources, view.sources_dropped), (19_000, 1_900, 10, 1));
         assert!((view.dropped_share - 4_000.0 / 19_000.0).abs() < 1e-9, "{view:?}");
         assert!(view.dropped_share_low < view.dropped_share && view.dropped_share < view.dropped_share_high);
-        let others =
-            preview(&past(), UDP, RateView { per_second: 500, burst: 1_000 }, |source| source.key() != 0x0a00_0001);
+        let others = preview(&past(), UDP, Some("few"), RateView { per_second: 500, burst: 1_000 }, |source| {
+            source.key() != 0x0a00_0001
+        });
         assert_eq!((others.seen_packets, others.sources, others.sources_dropped), (9_000, 9, 0), "who is not under it");
         let first = &view.dropped[0];
         assert_eq!((first.source.as_str(), first.peak_packets_per_second, first.samples), ("10.0.0.1", 1_000, 1_000));
@@ -227,13 +238,13 @@ mod tests {
 
     #[test]
     fn nobody_loses_under_a_wide_limit_and_who_shares_one_loses_together() {
-        let wide = preview(&past(), UDP, RateView { per_second: 2_000, burst: 2_000 }, |_| true);
+        let wide = preview(&past(), UDP, None, RateView { per_second: 2_000, burst: 2_000 }, |_| true);
         assert_eq!((wide.dropped_share, wide.dropped_share_high, wide.dropped.len()), (0.0, 0.0, 0));
         let subnet = LimitKey { per: Per::Subnet, ..UDP };
-        let shared = preview(&past(), subnet, RateView { per_second: 900, burst: 1 }, |_| true);
+        let shared = preview(&past(), subnet, None, RateView { per_second: 900, burst: 1 }, |_| true);
         assert_eq!((shared.sources, shared.dropped[0].source.as_str()), (1, "10.0.0.0/24"));
         assert!((shared.dropped_share - (19_000.0 - 9_001.0) / 19_000.0).abs() < 1e-9, "{shared:?}");
-        let nothing = preview(&Past::default(), UDP, RateView { per_second: 1, burst: 1 }, |_| true);
+        let nothing = preview(&Past::default(), UDP, None, RateView { per_second: 1, burst: 1 }, |_| true);
         assert_eq!((nothing.seen_packets, nothing.dropped_share), (0, 0.0));
     }
 }

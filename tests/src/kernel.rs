@@ -212,7 +212,8 @@ impl Kernel {
             groups.iter().flat_map(|(number, group)| group.prefixes.iter().map(|prefix| member(*number, prefix)));
         let members = members.collect::<Result<Vec<_>>>()?;
         let generation = self.dataplane.config()?.generation;
-        self.dataplane.install_groups(&groups, &PreparedLists::new([&allow, &deny, &members])?, generation)?;
+        let prepared = PreparedLists::new([&allow, &deny, &members])?;
+        self.dataplane.install(&prepared, Some(&groups), &[], generation)?;
         Ok(())
     }
 

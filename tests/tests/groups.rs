@@ -181,6 +181,8 @@ fn what_is_typed_wrong_is_said_and_changes_nothing() {
         ("limits reset --group nobody", 2, "no group 'nobody'"),
         ("limits preview udp --group nobody --pps 5", 2, "no group 'nobody'"),
         ("group add partners 10.0.0.0/33", 2, "10.0.0.0/33"),
+        ("group add many 0.0.0.0/0 --force=yes", 2, "unexpected value"),
+        ("limits preview udp --group a&pps=1 --pps 5", 2, "no name for a group"),
         ("group add others 10.66.1.1", 2, "10.66.1.1/32 would be of both"),
         ("group add a/b 10.66.1.3", 2, "no name for a group"),
         ("group remove nobody", 2, "no group 'nobody' (have: partners)"),
@@ -194,6 +196,11 @@ fn what_is_typed_wrong_is_said_and_changes_nothing() {
     let file = link.file.display();
     let (code, error) = link.refused(&format!("limits set udp --group scanners --pps 5 --save --config {file}"));
     assert!(code == Some(3) && error.contains("[groups.scanners]"), "{error}");
+    // A group that blocks takes in nearly nobody unless that is insisted on.
+    link.verb("limits set udp --group scanners --pps 0 --force");
+    let (code, error) = link.refused("group add scanners 0.0.0.0/1");
+    assert!(code == Some(2) && error.contains("nearly everybody") && error.contains("--force"), "{error}");
+    link.verb("group add scanners 0.0.0.0/1 --force");
     link.verb("group remove scanners");
     assert_eq!(link.json("group list")["groups"], before["groups"]);
     for number in 0..14 {
@@ -218,5 +225,7 @@ fn a_preview_is_of_the_members_or_of_all_others() {
     };
     assert_eq!(seen_of(PARTNER, " --group partners").unwrap(), [PARTNER.to_string()]);
     assert_eq!(seen_of(STRANGER, "").unwrap(), [STRANGER.to_string()]);
+    // A wider limit is of them all.
+    assert_eq!(seen_of(PARTNER, " --per subnet").unwrap(), ["10.66.1.0/24"]);
     daemon.stop().unwrap();
 }

@@ -20,6 +20,7 @@ use crate::dataplane::{self, Access, Dataplane, Pins};
 use crate::exit::{Exit, Failure};
 use crate::groups;
 use crate::history;
+use crate::peers::Peer;
 use crate::picture::Picture;
 use crate::snapshot::{ListSizes, Snapshot};
 
@@ -202,12 +203,13 @@ impl Backend {
         self.read("/api/v1/groups", groups::groups).await
     }
 
-    pub(super) async fn change_groups(self, change: &GroupsChange) -> anyhow::Result<GroupsView> {
+    /// `peers` are those whom somebody would miss; a daemon knows them itself.
+    pub(super) async fn change_groups(self, change: &GroupsChange, peers: &[Peer]) -> anyhow::Result<GroupsView> {
         match self {
             Self::Daemon(client) => client.post("/api/v1/groups", change).await,
             Self::Pins(bpffs) => {
                 let mut dataplane = open(bpffs, Access::Write)?;
-                let (plan, _) = groups::plan(&dataplane, change)?;
+                let (plan, _) = groups::plan(&dataplane, change, peers)?;
                 let prepared = plan.prepare()?;
                 plan.install(&mut dataplane, &prepared)?;
                 groups::groups(&dataplane)

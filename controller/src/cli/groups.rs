@@ -4,8 +4,8 @@ use floodwall_common::limits::LimitName;
 
 use super::args::{AddGroup, Global, Group};
 use super::backend::Backend;
-use super::print;
 use super::show::{Table, rate_cells};
+use super::{around, print};
 use crate::api::{GroupView, GroupsChange, GroupsView};
 use crate::exit::{Exit, Failure};
 use crate::groups::{names_of, no_group, prefixes_in_words};
@@ -16,9 +16,9 @@ pub(super) async fn run(global: &Global, verb: Group) -> anyhow::Result<()> {
     let change = match verb {
         Group::List => return print(global, &view, show),
         Group::Add(add) => add_to(&view, add)?,
-        Group::Remove { name, prefixes } => remove_from(&view, name, &prefixes)?,
+        Group::Remove { name, prefixes, force } => remove_from(&view, name, &prefixes, force)?,
     };
-    let view = Backend::find(global).await?.change_groups(&change).await?;
+    let view = Backend::find(global).await?.change_groups(&change, &around(global)).await?;
     print(global, &view, show)
 }
 
@@ -58,23 +58,28 @@ fn add_to(view: &GroupsView, add: AddGroup) -> anyhow::Result<GroupsChange> {
     }
     group.prefixes.sort_unstable();
     group.prefixes.dedup();
-    Ok(GroupsChange { generation: Some(view.generation), add: vec![group], ..Default::default() }.insisted_on())
+    Ok(GroupsChange { generation: Some(view.generation), add: vec![group], force: add.force, ..Default::default() })
 }
 
 /// The group without these prefixes; no group, where none is named.
-fn remove_from(view: &GroupsView, name: String, prefixes: &[ipnet::IpNet]) -> anyhow::Result<GroupsChange> {
+fn remove_from(
+    view: &GroupsView,
+    name: String,
+    prefixes: &[ipnet::IpNet],
+    force: bool,
+) -> anyhow::Result<GroupsChange> {
     let present = view.groups.iter().find(|group| group.name == name);
     let mut group = present.cloned().ok_or_else(|| no_group(names_of(&view.groups), &name))?;
     let generation = Some(view.generation);
     if prefixes.is_empty() {
-        return Ok(GroupsChange { generation, remove: vec![name], ..Default::default() });
+        return Ok(GroupsChange { generation, remove: vec![name], force, ..Default::default() });
     }
     if let Some(missing) = prefixes.iter().find(|prefix| !group.prefixes.contains(prefix)) {
         let text = format!("{missing} is not in the group '{name}'. Nothing was changed");
         return Err(Failure::new(Exit::Usage, text).hint("floodwall group list").into());
     }
     group.prefixes.retain(|prefix| !prefixes.contains(prefix));
-    Ok(GroupsChange { generation, add: vec![group], ..Default::default() }.insisted_on())
+    Ok(GroupsChange { generation, add: vec![group], force, ..Default::default() })
 }
 
 /// Takes limits from a group: they are as for everybody again. Without names, all of them.
@@ -84,12 +89,5 @@ pub(super) async fn reset(global: &Global, name: &str, names: &[LimitName]) -> a
     let mut group = present.cloned().ok_or_else(|| no_group(names_of(&view.groups), name))?;
     group.limits.retain(|limit| !names.is_empty() && !names.iter().any(|of| limit.name == of.label()));
     let change = GroupsChange { generation: Some(view.generation), add: vec![group], ..Default::default() };
-    Backend::find(global).await?.change_groups(&change.insisted_on()).await
-}
-
-impl GroupsChange {
-    /// What blocks in these groups does so already: nobody has to insist on it again.
-    fn insisted_on(self) -> Self {
-        Self { force: true, ..self }
-    }
+    Backend::find(global).await?.change_groups(&change, &around(global)).await
 }

@@ -4,10 +4,13 @@ use super::args::{Global, PreviewLimit};
 use super::backend::Backend;
 use super::print;
 use super::show::{Table, short, who_shares};
+use crate::exit::{Exit, Failure};
+use crate::groups::check_name;
 use crate::preview::PreviewView;
 
 pub(super) async fn run(global: &Global, limit: &PreviewLimit) -> anyhow::Result<()> {
     let PreviewLimit { name, per, group, pps, burst } = limit;
+    group.as_deref().map(check_name).transpose().map_err(|text| Failure::new(Exit::Usage, text))?;
     let group = group.as_ref().map(|group| format!("&group={group}")).unwrap_or_default();
     let burst = burst.map(|burst| format!("&burst={burst}")).unwrap_or_default();
     let path = format!("/api/v1/limits/preview?name={name}&per={per}{group}&pps={pps}{burst}");
@@ -51,6 +54,9 @@ fn show(view: &PreviewView) -> String {
          Rates are means of seconds: what is shorter is not seen, so leave the burst room.\n",
         short((view.seen_packets as f64 / *samples as f64).max(1.0))
     );
+    if view.group.is_some() {
+        text += "Sources of the group that were too small to be kept apart are not in it.\n";
+    }
     if view.unattributed_share >= 0.001 {
         let share = percent(view.unattributed_share);
         text += &format!("{share} % came from sources too small to be kept apart, and counts as passed.\n");

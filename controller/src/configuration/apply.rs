@@ -271,10 +271,11 @@ fn put_in_force(
         (None, Some(seconds)) => control::try_enforcing(dataplane, seconds)?,
         _ => {}
     }
-    settings.set(dataplane, devices)?;
+    // Limits and lists by one write: who comes into a group is under its limits or under those of before.
+    settings.set(dataplane, devices, lists.is_none())?;
     if let Some((prepared, plan)) = lists {
         let generation = dataplane.config()?.generation;
-        plan.from_now(generation).install(dataplane, &prepared)?;
+        plan.from_now(generation).install_with(dataplane, &prepared, &settings.limits)?;
     }
     match (settings.mode, trial_s) {
         (Some(Mode::Enforce), None) => dataplane.set_mode(Mode::Enforce)?,
@@ -315,12 +316,12 @@ impl Settings {
             let names = dataplane.services()?.into_iter().map(|service| service.name);
             change.remove = names.filter(|name| !known(name)).collect();
         }
-        self.set(dataplane, devices)
+        self.set(dataplane, devices, true)
     }
 
-    /// Sets all of it but the mode, by the same calls as the verbs, and so with their checks.
-    fn set(&self, dataplane: &mut Dataplane, devices: &[Device]) -> anyhow::Result<()> {
-        if !self.limits.is_empty() {
+    /// Sets all of it but the mode, and where that is said the limits, by the same calls as the verbs, and so with their checks.
+    fn set(&self, dataplane: &mut Dataplane, devices: &[Device], with_limits: bool) -> anyhow::Result<()> {
+        if with_limits && !self.limits.is_empty() {
             dataplane.set_limits(&self.limits, None)?;
         }
         if let Some(change) = &self.services {

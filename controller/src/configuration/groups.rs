@@ -12,7 +12,7 @@ use crate::api::{GroupView, LimitView};
 use crate::control::ListPlan;
 use crate::dataplane::{Dataplane, Group, numbered};
 use crate::exit::Failure;
-use crate::groups::{group_in_words, refuse_shared_prefixes};
+use crate::groups::shared_prefix;
 
 /// Sources that have limits of their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -45,7 +45,9 @@ impl SourceGroup {
     fn view(&self, name: &str) -> Result<GroupView, (String, String)> {
         let of = |key: &str| format!("groups.{name}{key}");
         let list = List { prefixes: self.prefixes.clone(), files: self.files.clone() };
-        let mut prefixes = list.all().map_err(|failure| (of(""), failure.error))?;
+        let mut prefixes = list
+            .all()
+            .map_err(|failure| (of(""), failure.error.trim_end_matches(". Nothing was changed").to_owned()))?;
         prefixes.sort_unstable();
         prefixes.dedup();
         let mut limits = Vec::new();
@@ -75,7 +77,13 @@ fn wanted(source: &Source) -> Result<Option<Vec<GroupView>>, Failure> {
 /// What each file by itself cannot know to be wrong.
 pub(super) fn check(source: &Source) -> Result<(), Failure> {
     let groups = wanted(source)?.unwrap_or_default();
-    refuse_shared_prefixes(&groups).map_err(|text| source.wrong("groups", &text))
+    match shared_prefix(&groups) {
+        Some((prefix, other, name)) => {
+            let text = format!("{prefix} would be of both '{other}' and '{name}'");
+            Err(source.wrong(&format!("groups.{name}"), &text))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Works in what it takes to have the groups of the files, and no others.
@@ -87,21 +95,12 @@ pub(super) fn plan(
 ) -> anyhow::Result<()> {
     let Some(wanted) = wanted(source)? else { return Ok(()) };
     let present: Vec<_> = dataplane.groups()?.iter().map(|(_, group)| GroupView::new(group)).collect();
-    let of = |all: &[GroupView], name: &str| all.iter().find(|view| view.name == name).map(group_in_words);
-    let names = present.iter().chain(wanted.iter().filter(|view| of(&present, &view.name).is_none()));
-    let none = || "none".to_owned();
-    let before = changes.len();
-    for name in names.map(|view| &view.name) {
-        let view = |all: &[GroupView]| all.iter().find(|view| view.name == *name).cloned();
-        if view(&present) != view(&wanted) {
-            let (from, to) = (of(&present, name).unwrap_or_else(none), of(&wanted, name).unwrap_or_else(none));
-            changes.push(Change::new(format!("group {name}"), from, to));
-        }
-    }
-    if changes.len() > before {
+    let told = crate::groups::changes(&present, &wanted);
+    if !told.is_empty() {
         let groups: Result<Vec<Group>, _> = wanted.iter().map(GroupView::group).collect();
         lists.set_groups(numbered(&*dataplane.config()?, groups.map_err(anyhow::Error::msg)?)?);
     }
+    changes.extend(told);
     Ok(())
 }
 

@@ -120,6 +120,8 @@ impl Daemon {
             respond: &self.options.respond,
             limits: &now.limits,
             past: &self.past(),
+            entries: now.lists.iter().map(|list| list.entries).sum(),
+            group_limits: &now.group_limits,
             members: &members,
             lists: [&lists[0], &lists[1]],
             services: &services,

@@ -10,6 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use floodwall_common::limits::Per;
 use serde::Deserialize;
 use tracing::warn;
 
@@ -224,14 +225,19 @@ struct PreviewQuery {
 }
 
 async fn preview_limit(State(daemon): Shared, Query(query): Query<PreviewQuery>) -> Answer<PreviewView> {
-    let key = control::limit_key(&query.name, query.per.as_deref().unwrap_or("source"))?;
+    let per = query.per.as_deref().unwrap_or("source");
+    let key = control::limit_key(&query.name, per)?;
+    if query.group.is_some() {
+        groups::group_limit_name(&query.name, per)?;
+    }
     let limit = control::rate_to_preview(key, query.pps, query.burst)?;
     let work = move |daemon: &Daemon| {
         let members = Members::read(&daemon.dataplane())?;
         let group = query.group.as_deref();
         members.check(group)?;
-        let view = preview(&daemon.past(), key, limit, |source| members.is_under(source, key.name, group));
-        Ok(PreviewView { group: query.group, ..view })
+        // A wider limit is of all sources in a prefix, whatever group they are in.
+        let is_under = |source| key.per != Per::Source || members.is_under(source, key.name, group);
+        Ok(preview(&daemon.past(), key, group, limit, is_under))
     };
     Ok(Json(blocking(daemon, work).await?))
 }
@@ -389,9 +395,10 @@ async fn change_groups(
 ) -> Answer<GroupsView> {
     let names: Vec<_> = change.add.iter().map(|group| group.name.as_str()).collect();
     let what = format!("groups +{names:?} -{:?}", change.remove);
+    let caller = who.clone();
     let work = move |daemon: &Daemon| {
-        lockout::check_groups(&change)?;
-        let (plan, details) = groups::plan(&daemon.dataplane(), &change)?;
+        let peers = daemon.around(caller.address());
+        let (plan, details) = groups::plan(&daemon.dataplane(), &change, &peers)?;
         let prepared = plan.prepare()?;
         let mut dataplane = daemon.dataplane();
         plan.install(&mut dataplane, &prepared)?;

@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 
 use super::Daemon;
 use crate::api::{CookiesChange, EntryView, ListChange};
+use crate::audit::LONG_LISTS;
 use crate::control::ListPlan;
 use crate::dataplane::{self, Dataplane, Listed, Signature, UNNAMED, cookies_of, is_of_udp_only};
 use crate::exit::describe;
@@ -30,8 +31,6 @@ pub(super) const STAYS: Duration = Duration::from_nanos(STAYS_NS);
 const COOKIES: &str = "cookies";
 /// The reason of what is on the deny list by itself.
 const DENIED: &str = "detection: goes on and on";
-/// Entries of lists beyond which building them anew takes too long while a flood goes on.
-const LONG_LISTS: usize = 50_000;
 
 /// Puts a measure in force, or prolongs it. `false` where the operator has done the same already: then it is his.
 pub(super) fn arm(daemon: &Daemon, measure: &Measure, listening: &BTreeSet<u16>) -> anyhow::Result<bool> {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use floodwall_common::class::Kind;
+use floodwall_common::class::{Family, Kind};
 use floodwall_common::config::Config;
 use floodwall_common::groups::{GROUP_SLOTS, GroupRecord};
 use floodwall_common::limits::{LimitName, Limits};
@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::error::{Error, Result};
 use super::text::{padded, unpadded};
-use super::{Dataplane, PreparedLists};
+use super::{Dataplane, take_limits};
 
 /// A group of sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,9 @@ impl Dataplane {
     /// # Errors
     /// Where the maps cannot be read.
     pub fn groups(&self) -> Result<Vec<(u32, Group)>> {
-        let (config, members) = (self.config()?, self.list(List::Groups)?);
+        let config = self.config()?;
+        let has_any = Family::ALL.iter().any(|family| config.lists.has(List::Groups, *family));
+        let members = if has_any { self.list(List::Groups)? } else { Vec::new() };
         let prefixes = |number: u32| members.iter().filter(move |member| member.group == number);
         let group = |(number, record): (u32, &GroupRecord)| {
             let limits = LimitName::ALL.iter().filter_map(|name| Some((*name, limits_of(record, *name)?)));
@@ -67,31 +69,22 @@ impl Dataplane {
             record.set(*name, [limits.packets.into(), limits.bytes.into()]);
             compile(meters, record, self.machine, |of| before.own(of).is_none().then(secrets))?;
         }
-        self.change(expected, |config| {
-            config.groups = wanted.groups;
-            config.group_records = wanted.group_records;
-        })?;
+        self.change(expected, |config| take_limits(config, &wanted))?;
         Ok(None)
     }
+}
 
-    /// Puts groups and prepared lists in force, by one write. The lists have to be of the same groups.
-    ///
-    /// # Errors
-    /// Where the configuration has changed since they were read, a limit cannot be kept, or they cannot be written: nothing has
-    /// changed then.
-    pub fn install_groups(&mut self, groups: &[(u32, Group)], prepared: &PreparedLists, expected: u64) -> Result<u64> {
-        let mut wanted = self.config()?;
-        for (number, meters) in wanted.groups.iter_mut().enumerate() {
-            let of = groups.iter().find(|(of, _)| *of as usize == number);
-            let record = of.map_or(GroupRecord::NOBODY, |(_, group)| group.record());
-            let before = std::mem::replace(&mut wanted.group_records[number], record);
-            compile(meters, &record, self.machine, |of| before.own(of).is_none().then(secrets))?;
-        }
-        self.install(prepared, expected, |config| {
-            config.groups = wanted.groups;
-            config.group_records = wanted.group_records;
-        })
+/// Compiles groups into a configuration that is not in force.
+pub(super) fn set(config: &mut Config, groups: &[(u32, Group)], machine: Machine) -> Result<()> {
+    for (number, meters) in config.groups.iter_mut().enumerate() {
+        let of = groups.iter().find(|(of, _)| *of as usize == number);
+        let record = of.map_or(GroupRecord::NOBODY, |(_, group)| group.record());
+        let before = std::mem::replace(&mut config.group_records[number], record);
+        // Another group in the same place begins anew.
+        let keeps = |name| before.name == record.name && before.own(name).is_some();
+        compile(meters, &record, machine, |of| (!keeps(of)).then(secrets))?;
     }
+    Ok(())
 }
 
 /// The numbers that groups of these names have, or get.
@@ -105,6 +98,8 @@ pub(crate) fn numbered(config: &Config, groups: Vec<Group>) -> Result<Vec<(u32, 
     };
     let mut free: Vec<u32> = (1..GROUP_SLOTS as u32).rev().collect();
     free.retain(|number| !groups.iter().any(|group| known(&group.name) == Some(*number)));
+    // Where another group was until now comes last.
+    free.sort_by_key(|number| name_of(&config.group_records[*number as usize]).is_none());
     let number = |group: Group| {
         let number = known(&group.name).or_else(|| free.pop());
         Ok((number.ok_or(Error::TooManyGroups { most: GROUP_SLOTS - 1 })?, group))
@@ -195,6 +190,10 @@ mod tests {
             numbered(&config, groups).map(|groups| groups.iter().map(|(number, _)| *number).collect::<Vec<_>>())
         };
         assert_eq!(numbers(&["new", "old", "other"]).unwrap(), [1, 5, 2]);
+        config.group_records[1] = group("gone").record();
+        let groups = numbered(&config, vec![group("new"), group("old")]).unwrap();
+        assert_eq!(groups.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [2, 5], "not where one was until now");
+        let numbers = |names: &[&str]| numbered(&config, names.iter().map(|name| group(name)).collect());
         let many: Vec<_> = (0..GROUP_SLOTS).map(|n| format!("g{n}")).collect();
         let many: Vec<_> = many.iter().map(String::as_str).collect();
         assert_eq!(numbers(&many[1..]).unwrap().len(), 15);
@@ -218,12 +217,17 @@ mod tests {
                 apply(&mut config, LimitKey::from(name), limit(per_second), MACHINE).unwrap();
             }
             ask_what_is_armed(&mut config);
-            recompile(&mut config, MACHINE);
             let (of_group, of_all) = rate(&config, LimitName::Tcp);
             assert_eq!(of_group, of_all);
             let (of_group, of_all) = rate(&config, LimitName::Udp);
             assert_eq!(of_group.of_packet(), Meters::new(limit(7), MACHINE, [1, 2]).unwrap().packets.of_packet());
             assert!(of_group != of_all && of_group.secret() == 1);
         }
+        // On a machine with other CPUs each of its packets costs the gate another part of the same limit.
+        let other = Machine { cpus: 8, ..MACHINE };
+        recompile(&mut config, other);
+        ask_what_is_armed(&mut config);
+        assert_eq!(rate(&config, LimitName::Udp).0, Meters::new(limit(7), other, [1, 2]).unwrap().packets);
+        assert_ne!(rate(&config, LimitName::Udp).0, Meters::new(limit(7), MACHINE, [1, 2]).unwrap().packets);
     }
 }

@@ -327,17 +327,9 @@ impl Dataplane {
     /// # Errors
     /// Where a limit cannot be kept, the generation is not the expected one, or the map cannot be written.
     pub fn set_limits(&mut self, changes: &[(LimitKey, Limits)], expected: Option<u64>) -> Result<u64> {
-        let (machine, mut wanted) = (self.machine, self.config()?);
-        for (key, limits) in changes {
-            apply(&mut wanted, *key, *limits, machine)
-                .map_err(|(unit, _)| Error::LimitOutOfRange { limit: *key, unit: unit.label() })?;
-        }
-        self.change(expected, |config| {
-            config.meters = wanted.meters;
-            config.wider = wanted.wider;
-            config.allowed = wanted.allowed;
-            config.specs = wanted.specs;
-        })
+        let mut wanted = self.config()?;
+        set_limits(&mut wanted, changes, self.machine)?;
+        self.change(expected, |config| take_limits(config, &wanted))
     }
 
     /// What is on a list.
@@ -353,19 +345,32 @@ impl Dataplane {
     /// # Errors
     /// Where the configuration has changed since the lists were read, or they cannot be written: nothing has changed then.
     pub fn install_lists(&mut self, prepared: &PreparedLists, expected: u64) -> Result<u64> {
-        self.install(prepared, expected, |_| {})
+        self.install(prepared, None, &[], expected)
     }
 
-    /// The same, with another change by the same write.
-    fn install(&mut self, prepared: &PreparedLists, expected: u64, change: impl FnOnce(&mut Config)) -> Result<u64> {
-        let config = self.config()?;
-        if config.generation != expected {
-            return Err(Error::Changed { expected, found: config.generation });
+    /// The same, with groups, which the lists have to be of, and limits, by the same write.
+    ///
+    /// # Errors
+    /// As above, and where a limit cannot be kept.
+    pub fn install(
+        &mut self,
+        prepared: &PreparedLists,
+        groups: Option<&[(u32, Group)]>,
+        limits: &[(LimitKey, Limits)],
+        expected: u64,
+    ) -> Result<u64> {
+        let mut wanted = self.config()?;
+        if wanted.generation != expected {
+            return Err(Error::Changed { expected, found: wanted.generation });
         }
-        let state = self.tries.install(config.lists.bank() ^ 1, prepared)?;
+        set_limits(&mut wanted, limits, self.machine)?;
+        if let Some(groups) = groups {
+            groups::set(&mut wanted, groups, self.machine)?;
+        }
+        let state = self.tries.install(wanted.lists.bank() ^ 1, prepared)?;
         self.change(Some(expected), |config| {
             config.lists = state;
-            change(config);
+            take_limits(config, &wanted);
         })
     }
 
@@ -548,4 +553,23 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
 /// The unit of the rate that cannot, and what is wrong with it.
 pub fn check_limits(limits: Limits) -> std::result::Result<(), (Unit, RateError)> {
     Meters::new(limits, Machine { cpus: 1, tick_ns: 1_000_000 }, [0, 0]).map(drop)
+}
+
+/// Compiles limits into a configuration that is not in force.
+fn set_limits(config: &mut Config, changes: &[(LimitKey, Limits)], machine: Machine) -> Result<()> {
+    for (key, limits) in changes {
+        apply(config, *key, *limits, machine)
+            .map_err(|(unit, _)| Error::LimitOutOfRange { limit: *key, unit: unit.label() })?;
+    }
+    Ok(())
+}
+
+/// Takes all limits, of everybody and of groups, from another configuration.
+fn take_limits(config: &mut Config, wanted: &Config) {
+    config.meters = wanted.meters;
+    config.wider = wanted.wider;
+    config.allowed = wanted.allowed;
+    config.specs = wanted.specs;
+    config.groups = wanted.groups;
+    config.group_records = wanted.group_records;
 }

@@ -62,6 +62,9 @@ pub(in crate::cli) enum Group {
         /// Addresses or prefixes
         #[arg(value_parser = prefix)]
         prefixes: Vec<IpNet>,
+        /// Do it though a group that blocks would then hold somebody whom this host needs
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -71,6 +74,9 @@ pub(in crate::cli) struct AddGroup {
     pub(in crate::cli) name: String,
     #[command(flatten)]
     pub(in crate::cli) prefixes: Prefixes,
+    /// Do it though the group blocks, and would hold nearly everybody, or somebody whom this host needs
+    #[arg(long)]
+    pub(in crate::cli) force: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
