@@ -214,8 +214,15 @@ fn of(sources: std::ops::Range<u32>, each: usize, one: Open) -> Vec<Open> {
     sources.flat_map(|source| vec![Open { source: Source::V4(source), ..one }; each]).collect()
 }
 
-const SILENT: Open =
-    Open { source: Source::V4(0), quiet_ms: 20_000, unheard_ms: 20_000, received: 0, segments: 0, has_spoken: false };
+const SILENT: Open = Open {
+    source: Source::V4(0),
+    quiet_ms: 20_000,
+    unheard_ms: 20_000,
+    received: 0,
+    segments: 0,
+    has_spoken: false,
+    is_refused: false,
+};
 const TRICKLES: Open = Open { unheard_ms: 4_000, received: 12, segments: 3, ..SILENT };
 const IN_USE: Open = Open { quiet_ms: 300, unheard_ms: 400, received: 900, segments: 2, has_spoken: true, ..SILENT };
 
@@ -226,8 +233,11 @@ fn many_who_let_bytes_trickle_or_fill_the_queue_are_an_attack() {
     assert_eq!(told.0, Verdict::Attack, "{told:?}");
     let told = said(&[of(0..160, 5, SILENT), customers.clone()].concat(), 0.9, 1.0);
     assert_eq!(told.0, Verdict::Attack, "{told:?}");
-    let told = said(&[of(0..1, 1_000, TRICKLES), customers].concat(), 0.0, 1.0);
+    let told = said(&[of(0..1, 1_000, TRICKLES), customers.clone()].concat(), 0.0, 1.0);
     assert_eq!(told.0, Verdict::Attack, "one machine: {told:?}");
+    let refused = Open { received: 300, segments: 1, has_spoken: true, is_refused: true, ..SILENT };
+    let told = said(&[of(0..160, 5, refused), customers].concat(), 0.0, 1.0);
+    assert_eq!(told.0, Verdict::Attack, "who asks, and takes no answer: {told:?}");
 }
 
 #[test]

@@ -88,8 +88,8 @@ pub(super) fn close(daemon: &Daemon, denied: &Denied) -> String {
 }
 
 const fn open(connection: &Connection) -> Open {
-    let Connection { peer, quiet_ms, unheard_ms, received, segments, has_spoken, .. } = *connection;
-    Open { source: peer, quiet_ms, unheard_ms, received, segments, has_spoken }
+    let Connection { peer, quiet_ms, unheard_ms, received, segments, has_spoken, is_refused, .. } = *connection;
+    Open { source: peer, quiet_ms, unheard_ms, received, segments, has_spoken, is_refused }
 }
 
 /// What a source is told by: of IPv6 the /64.

@@ -41,6 +41,8 @@ pub struct Connection {
     pub segments: u32,
     /// This host has sent data.
     pub has_spoken: bool,
+    /// This host has something to send, and the other end takes none of it: its window is closed.
+    pub is_refused: bool,
     /// Family and name of the socket, to close it by.
     name: (u8, [u8; ID]),
 }
@@ -164,6 +166,8 @@ fn connection(entry: &[u8]) -> Option<Connection> {
         received: u64::from_ne_bytes(info.get(128..136)?.try_into().ok()?),
         segments: field(152)?,
         has_spoken: field(156)? > 0,
+        // Nothing that was sent is under way, and yet something waits.
+        is_refused: field(144)? > 0 && field(24)? == 0,
         name: (entry[0], id),
     })
 }
@@ -206,6 +210,7 @@ fn port_at(bytes: &[u8], at: usize) -> u16 {
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -243,11 +248,17 @@ mod tests {
         assert_eq!((open[0].received, open[0].segments, open[0].has_spoken), (1, 1, false), "{open:?}");
         server.write_all(b"answer").unwrap();
         client.read_exact(&mut [0; 6]).unwrap();
-        assert!(ours()[0].has_spoken);
+        assert!(ours()[0].has_spoken && !ours()[0].is_refused);
+        server.set_nonblocking(true).unwrap();
+        while server.write(&[0; 1 << 16]).is_ok() {}
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !ours()[0].is_refused {
+            assert!(Instant::now() < deadline, "what nobody reads is refused in the end: {:?}", ours());
+        }
         match close(&open) {
             Ok(closed) => {
                 assert_eq!((closed, close(&open).unwrap()), (1, 0), "there, and then not any more");
-                assert!(client.read(&mut [0; 16]).is_err(), "the other end is told");
+                assert!(client.write_all(b"more").is_err(), "the other end is told");
                 assert_eq!(ours(), []);
             }
             Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EPERM), "only root may close them: {error}"),

@@ -39,6 +39,8 @@ pub struct Open {
     pub segments: u32,
     /// This host has said something.
     pub has_spoken: bool,
+    /// It has more to say, and the source takes nothing.
+    pub is_refused: bool,
 }
 
 /// How a connection is slow.
@@ -46,19 +48,22 @@ pub struct Open {
 enum Slow {
     /// Nobody has said anything.
     Silent,
-    /// A few bytes come now and then, and make no request.
-    Trickles,
+    /// A few bytes come now and then, and make no request; or an answer that was asked for is not taken.
+    Dragged,
 }
 
 impl Open {
     fn slow(&self) -> Option<Slow> {
+        if self.is_refused {
+            return (self.quiet_ms >= WAITED_MS).then_some(Slow::Dragged);
+        }
         if self.received == 0 {
             return (!self.has_spoken && self.quiet_ms >= SILENT_MS).then_some(Slow::Silent);
         }
         let is_waited_for = self.quiet_ms >= WAITED_MS && self.unheard_ms.saturating_add(LATER_MS) <= self.quiet_ms;
         let is_little = self.received <= PER_SEGMENT * u64::from(self.segments)
             && self.received * 1_000 <= PER_SECOND * u64::from(self.quiet_ms);
-        (is_waited_for && is_little).then_some(Slow::Trickles)
+        (is_waited_for && is_little).then_some(Slow::Dragged)
     }
 }
 
@@ -82,8 +87,8 @@ pub struct Held {
     pub open: usize,
     /// Slow ones of sources that hold several and use none.
     pub slow: usize,
-    /// Of these, the share on which a few bytes come now and then.
-    pub trickling: f64,
+    /// Of these, the share on which a few bytes come now and then, or nothing is taken.
+    pub dragged: f64,
     /// How full the queue of the fullest listener is.
     pub fullness: f64,
     /// Of those who hold them, the share of whose networks nobody was here before. Of whom nobody can say is none of these.
@@ -99,12 +104,12 @@ impl Held {
         for one in open {
             let nothing = Holder { source: one.source, slow: 0, others: 0, since_ns: now_ns };
             let key = (one.source.key(), one.source.family());
-            let (holder, trickling) = sources.entry(key).or_insert((nothing, 0));
+            let (holder, dragged) = sources.entry(key).or_insert((nothing, 0));
             match one.slow() {
                 None => holder.others += 1,
                 Some(slow) => {
                     holder.slow += 1;
-                    *trickling += u32::from(slow == Slow::Trickles);
+                    *dragged += u32::from(slow == Slow::Dragged);
                     let since_ns = now_ns.saturating_sub(u64::from(one.quiet_ms) * 1_000_000);
                     holder.since_ns = holder.since_ns.min(since_ns);
                 }
@@ -112,14 +117,14 @@ impl Held {
         }
         let holds = |holder: &Holder| holder.slow >= HOLDS && holder.others * OTHERS <= holder.slow;
         sources.retain(|_, (holder, _)| holds(holder));
-        let (slow, trickling) = sources
+        let (slow, dragged) = sources
             .values()
-            .fold((0, 0), |sum, (holder, trickling)| (sum.0 + holder.slow as usize, sum.1 + *trickling as usize));
+            .fold((0, 0), |sum, (holder, dragged)| (sum.0 + holder.slow as usize, sum.1 + *dragged as usize));
         let mut holders: Vec<_> = sources.into_values().map(|(holder, _)| holder).collect();
         holders.sort_by(|a, b| b.slow.cmp(&a.slow).then_with(|| a.source.halves().cmp(&b.source.halves())));
         holders.truncate(MOST);
-        let trickling = trickling as f64 / slow.max(1) as f64;
-        Self { open: open.len(), slow, trickling, fullness, newcomers: 0.0, holders }
+        let dragged = dragged as f64 / slow.max(1) as f64;
+        Self { open: open.len(), slow, dragged, fullness, newcomers: 0.0, holders }
     }
 
     /// The share of all that is open which is held.
@@ -140,19 +145,26 @@ impl Held {
 mod tests {
     use super::*;
 
-    const SILENT: Open =
-        Open { source: Source::V4(7), quiet_ms: 1_200, unheard_ms: 1_200, received: 0, segments: 0, has_spoken: false };
+    const SILENT: Open = Open {
+        source: Source::V4(7),
+        quiet_ms: 1_200,
+        unheard_ms: 1_200,
+        received: 0,
+        segments: 0,
+        has_spoken: false,
+        is_refused: false,
+    };
 
     #[test]
     fn nothing_said_and_a_byte_now_and_then_are_slow() {
         assert_eq!(SILENT.slow(), Some(Slow::Silent));
         assert_eq!(Open { quiet_ms: 900, unheard_ms: 900, ..SILENT }.slow(), None, "it was opened a moment ago");
         let trickle = Open { quiet_ms: 10_000, unheard_ms: 5_000, received: 1, segments: 1, ..SILENT };
-        assert_eq!(trickle.slow(), Some(Slow::Trickles));
+        assert_eq!(trickle.slow(), Some(Slow::Dragged));
         let headers = Open { quiet_ms: 30_000, unheard_ms: 9_000, received: 230, segments: 3, ..SILENT };
-        assert_eq!(headers.slow(), Some(Slow::Trickles), "half a request, and a line more every ten seconds");
+        assert_eq!(headers.slow(), Some(Slow::Dragged), "half a request, and a line more every ten seconds");
         let tls = Open { quiet_ms: 45_000, unheard_ms: 2_000, received: 700, segments: 7, has_spoken: true, ..SILENT };
-        assert_eq!(tls.slow(), Some(Slow::Trickles), "the same behind a handshake of TLS");
+        assert_eq!(tls.slow(), Some(Slow::Dragged), "the same behind a handshake of TLS");
     }
 
     #[test]
@@ -169,6 +181,9 @@ mod tests {
         assert_eq!(of(30_000, 9_000, 5_600, 4, false), None, "one that has stalled");
         assert_eq!(of(20_000, 500, 9_000, 90, false), None, "lines of a log that nobody answers");
         assert_eq!(of(30_000, 30_000, 0, 0, true), None, "a greeting that nobody has answered yet");
+        let taken = Open { quiet_ms: 900, received: 400, segments: 1, has_spoken: true, is_refused: true, ..SILENT };
+        assert_eq!(taken.slow(), None, "a page over a slow link, that waits for room");
+        assert_eq!(Open { quiet_ms: 9_000, ..taken }.slow(), Some(Slow::Dragged), "one that is not taken at all");
     }
 
     fn open(source: u32, count: usize, one: Open) -> Vec<Open> {
@@ -189,7 +204,7 @@ mod tests {
         let held = Held::of(&all.concat(), 0.5, 10_000_000_000);
         let holders: Vec<_> = held.holders.iter().map(|holder| (holder.source, holder.slow, holder.others)).collect();
         assert_eq!(holders, [(Source::V4(4), 12, 1), (Source::V4(1), 5, 0)], "{held:?}");
-        assert_eq!((held.open, held.slow, held.trickling), (55, 17, 0.0), "{held:?}");
+        assert_eq!((held.open, held.slow, held.dragged), (55, 17, 0.0), "{held:?}");
         assert_eq!(held.holders[0].since_ns, 8_800_000_000);
     }
 

@@ -30,8 +30,8 @@ pub const STAYS_NS: u64 = 600_000_000_000;
 /// Signatures of its own at the same time.
 const SIGNATURES: usize = 8;
 /// How often more sources are denied, and how often at most while the first of them are.
-const DENIED_EVERY_NS: u64 = 1_000_000_000;
-const DENIALS: usize = 8;
+const DENIED_EVERY_NS: u64 = 500_000_000;
+const DENIALS: usize = 12;
 /// How long nothing may suit one that makes room for another.
 const IDLE_NS: u64 = 10_000_000_000;
 /// How long it takes until all packets are judged by what was armed.
