@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use floodwall::detect::Verdict;
+use floodwall::detect::{Features, Group, Handshakes, Usually, Verdict, detect};
 use floodwall::replay::{Captured, Line, Options, replay_captured};
 use floodwall_common::reason::Verdict as Fate;
 use floodwall_tests::captures::made::{HOST, HOST_V6, Made};
@@ -181,4 +181,40 @@ fn newcomers_who_do_as_customers_do_are_none() {
     let (lines, fates) = replayed(made);
     assert!(lines.iter().all(|line| !line.verdict.is_attack()), "{lines:#?}");
     assert!(fates.iter().all(|(_, fate)| *fate == Fate::Pass));
+}
+
+/// Nobody knows what is usual.
+struct Nothing;
+
+impl Usually for Nothing {
+    fn packets(&self, _: Group) -> Option<f64> {
+        None
+    }
+
+    fn connections(&self) -> Option<f64> {
+        None
+    }
+}
+
+/// Of the same figures, customers who are not served are an overload, and newcomers who begin one connection after the other are none yet.
+#[test]
+fn what_programs_ask_for_is_not_yet_an_overload() {
+    let said = |again: f64| {
+        let mut features = Features::default();
+        let syns = &mut features.groups[Group::Syn as usize];
+        (syns.samples, syns.per_second, syns.per_source) = (400, 900.0, 3.0);
+        syns.destination_port = Some((443, 1.0));
+        features.handshakes = Handshakes {
+            begun: 400,
+            completed: Some(0.34),
+            answered: Some(0.4),
+            acknowledged: Some(1.0),
+            completed_per_second: 300.0,
+            ..Handshakes::default()
+        };
+        features.openers.again = Some(again);
+        detect(&features, &Nothing).verdict
+    };
+    assert_eq!(said(0.1), Verdict::Overload);
+    assert_eq!(said(0.9), Verdict::Normal);
 }
