@@ -183,6 +183,16 @@ fn situation(snapshot: &Snapshot) -> Collectors {
     let sure = GaugeVec::new(sure, &none)?;
     let measures =
         gauge("floodwall_automatic_measures", "Measures that detection has armed and that are in force.", &none)?;
+    let open = gauge(
+        "floodwall_connections_open",
+        "Connections that are open, of 8,192 that are looked at; absent where too few are to be looked at.",
+        &none,
+    )?;
+    let held = gauge(
+        "floodwall_connections_held",
+        "Of these, connections that ask for nothing, of sources that hold several such and use none.",
+        &none,
+    )?;
     let drill =
         gauge("floodwall_drill_active", "1 while a drill goes on: the alert fires, and there is no attack.", &none)?;
     let findings =
@@ -233,12 +243,17 @@ fn situation(snapshot: &Snapshot) -> Collectors {
         }
         sure.with_label_values(&none).set(situation.confidence);
         measures.with_label_values(&none).set(situation.measures as i64);
+        for (gauge, number) in [(&open, situation.open_connections), (&held, situation.held_connections)] {
+            number.iter().for_each(|number| gauge.with_label_values(&none).set(*number as i64));
+        }
     }
     Ok(vec![
         Box::new(verdict),
         Box::new(attack),
         Box::new(sure),
         Box::new(measures),
+        Box::new(open),
+        Box::new(held),
         Box::new(drill),
         Box::new(findings),
         Box::new(mended),

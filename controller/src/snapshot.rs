@@ -83,6 +83,10 @@ pub struct Situation {
     pub incident: Option<String>,
     /// Measures that are in force by themselves.
     pub measures: usize,
+    /// Connections that are open, of 8,192 that are looked at at most; `None` where too few are to be looked at, or none is seen.
+    pub open_connections: Option<usize>,
+    /// Of these, connections that ask for nothing, of sources that hold several such and use none.
+    pub held_connections: Option<usize>,
 }
 
 /// What is known of the check-up.

@@ -16,10 +16,13 @@ use floodwall_common::signatures::Traits;
 use tracing::{error, info, warn};
 
 use super::Daemon;
+use super::connections::{self, Lookout};
 use super::measures::{STAYS, arm, disarm, look_after};
 use super::stack::{Stack, udp_services};
 use crate::dataplane::{self, Clock, Dataplane, Sample, SentReader, monotonic_ns};
-use crate::detect::{Assessment, Baseline, Detector, Features, HOURS, Handshakes, Host, Observed, Rates, Verdict};
+use crate::detect::{
+    Assessment, Baseline, Detector, Features, HOURS, Handshakes, Held, Holder, Host, Observed, Rates, Vector, Verdict,
+};
 use crate::exit::describe;
 use crate::incident::{Incident, State, now_ms};
 use crate::respond::{InForce, Measure, Policy, missing, respond, surplus};
@@ -55,6 +58,7 @@ struct Live {
     udp: BTreeSet<u16>,
     rates: Option<Rates>,
     stack: Option<Handshakes>,
+    lookout: Lookout,
 }
 
 impl Host for Live {
@@ -75,6 +79,10 @@ impl Host for Live {
 
     fn stack(&self) -> Option<Handshakes> {
         self.stack
+    }
+
+    fn held(&self) -> Option<&Held> {
+        self.lookout.held.as_ref()
     }
 
     fn hour_of_week(&self) -> Option<usize> {
@@ -147,6 +155,8 @@ pub(super) struct Watch {
     counted_then: Option<((u64, u64), (Mode, DropSet))>,
     looked_after_ns: u64,
     last_sign_ms: u64,
+    /// Connections of those that the record names as holding them.
+    most_held: usize,
     /// Length of the timeline that was written last, and when.
     saved: (usize, u64),
 }
@@ -165,6 +175,7 @@ impl Watch {
                 udp: BTreeSet::new(),
                 rates: None,
                 stack: None,
+                lookout: Lookout::default(),
             },
             ports_at_ns: 0,
             stack_then: (Stack::read(), monotonic_ns(), 0.0, 0.0),
@@ -177,6 +188,7 @@ impl Watch {
             counted_then: None,
             looked_after_ns: 0,
             last_sign_ms: 0,
+            most_held: 0,
             saved: (0, 0),
         }
     }
@@ -231,6 +243,7 @@ impl Watch {
     /// What goes on now. Arms what it calls for, and keeps the record.
     pub(super) fn tick(&mut self, daemon: &Arc<Daemon>, snapshot: &Snapshot) -> Situation {
         self.ask_stack(snapshot);
+        self.live.lookout.look(snapshot.taken_ns);
         self.count(snapshot);
         let (assessment, features) = self.detector.assess(snapshot.taken_ns, &self.live);
         let assessment = assessment.clone();
@@ -250,6 +263,8 @@ impl Watch {
             reasons: assessment.reasons,
             incident,
             measures: self.in_force.len(),
+            open_connections: features.held.as_ref().map(|held| held.open),
+            held_connections: features.held.as_ref().map(|held| held.slow),
         }
     }
 
@@ -317,6 +332,7 @@ impl Watch {
                     incident.acted(&format!("in force from before: {}", present.measure));
                 }
                 note_peak(&mut incident, &self.detector, features);
+                self.most_held = 0;
                 *open = Some(incident);
             }
             (Some(incident), Verdict::Normal) => {
@@ -335,6 +351,9 @@ impl Watch {
         incident.enforced |= snapshot.mode == Mode::Enforce;
         if features.per_second > incident.peak_packets_per_second {
             note_peak(incident, &self.detector, features);
+        }
+        if features.held.as_ref().is_some_and(|held| held.slow > self.most_held) {
+            self.most_held = note_holders(incident, features);
         }
         let is_over = incident.state == State::Resolved;
         let is_due = snapshot.taken_ns.saturating_sub(self.saved.1) >= SAVED_EVERY_NS;
@@ -387,6 +406,11 @@ impl Watch {
                     daemon.record(&history::Entry::of_this_process("detection", format!("armed: {words}")));
                     if let Some(incident) = &mut *daemon.incident() {
                         incident.acted(&words);
+                    }
+                    if let Measure::Deny(denied) = &measure
+                        && denied.vector == Vector::SlowConnections
+                    {
+                        note(daemon, &connections::close(daemon, denied));
                     }
                     self.in_force.push(InForce::new(measure, now_ns, until_ns));
                 }
@@ -540,6 +564,16 @@ fn note_peak(incident: &mut Incident, detector: &Detector, features: &Features) 
     incident.sources = most(sources, all);
     incident.targets =
         most(targets, all).into_iter().filter(|(_, share)| *share >= 0.05).map(|(name, _)| name).collect();
+}
+
+/// Who holds connections shows in no packets: where nothing else goes on, it is those that are named. Connections that they hold.
+fn note_holders(incident: &mut Incident, features: &Features) -> usize {
+    let is_all = incident.vectors == [Vector::SlowConnections];
+    let Some(held) = features.held.as_ref().filter(|held| is_all && !held.holders.is_empty()) else { return 0 };
+    let of = |holder: &Holder| (crate::talkers::source_name(holder.source), f64::from(holder.slow));
+    incident.source_count = held.holders.len();
+    incident.sources = most(held.holders.iter().map(of).collect(), held.slow.max(1) as f64);
+    held.slow
 }
 
 fn protocol_name(protocol: u8) -> String {

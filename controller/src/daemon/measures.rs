@@ -21,6 +21,7 @@ use crate::api::{CookiesChange, EntryView, ListChange};
 use crate::audit::LONG_LISTS;
 use crate::control::ListPlan;
 use crate::dataplane::{self, Dataplane, Listed, Signature, UNNAMED, cookies_of, is_of_udp_only};
+use crate::detect::Vector;
 use crate::exit::describe;
 use crate::prefixes::overlap;
 use crate::respond::{Denied, InForce, Measure, STAYS_NS, Unserved, automatic_name};
@@ -29,8 +30,8 @@ use crate::{control, files};
 pub(super) const STAYS: Duration = Duration::from_nanos(STAYS_NS);
 /// What cookies are called in the file of what is armed.
 const COOKIES: &str = "cookies";
-/// The reason of what is on the deny list by itself.
-const DENIED: &str = "detection: goes on and on";
+/// The reasons of what is on the deny list by itself.
+const DENIED: [&str; 2] = ["detection: goes on and on", "detection: holds connections and asks for nothing"];
 
 /// Puts a measure in force, or prolongs it. `false` where the operator has done the same already: then it is his.
 pub(super) fn arm(daemon: &Daemon, measure: &Measure, listening: &BTreeSet<u16>) -> anyhow::Result<bool> {
@@ -94,13 +95,14 @@ fn change_denied(daemon: &Daemon, dataplane: &mut Dataplane, denied: &Denied, is
     let mut plan = ListPlan::present(dataplane)?;
     let peers = daemon.around(None);
     let is_missed = |prefix: IpNet| peers.iter().any(|peer| overlap(peer.prefix, prefix));
-    let is_ours = |listed: &Listed| listed.note == DENIED;
+    let is_ours = |listed: &Listed| DENIED.contains(&listed.note.as_str());
     let theirs: Vec<_> =
         plan.entries(List::Deny).filter(|listed| !is_ours(listed)).map(|listed| listed.prefix).collect();
     let mut prefixes: Vec<_> = denied.sources.iter().map(|source| prefix_of(*source)).collect();
     // What an operator has denied stays as he has denied it.
     prefixes.retain(|prefix| !theirs.contains(prefix) && !is_missed(*prefix));
-    let entry = |prefix| EntryView { prefix, ttl_s: Some(STAYS.as_secs()), added_unix_s: 0, reason: DENIED.to_owned() };
+    let reason = DENIED[usize::from(denied.vector == Vector::SlowConnections)];
+    let entry = |prefix| EntryView { prefix, ttl_s: Some(STAYS.as_secs()), added_unix_s: 0, reason: reason.to_owned() };
     let change = match is_denied {
         true => ListChange { add: prefixes.into_iter().map(entry).collect(), ..ListChange::default() },
         false => ListChange { remove: prefixes, ..ListChange::default() },
@@ -111,7 +113,7 @@ fn change_denied(daemon: &Daemon, dataplane: &mut Dataplane, denied: &Denied, is
     Ok(())
 }
 
-fn prefix_of(source: Source) -> IpNet {
+pub(super) fn prefix_of(source: Source) -> IpNet {
     match source {
         Source::V4(address) => IpNet::V4(Ipv4Addr::from(address).into()),
         Source::V6(upper, _) => IpNet::V6(Ipv6Net::new_assert(

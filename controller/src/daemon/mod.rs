@@ -5,6 +5,7 @@
 
 pub mod access;
 mod check_up;
+mod connections;
 mod deadline;
 mod detection;
 mod guard;

@@ -8,9 +8,9 @@ use crate::dataplane::Dataplane;
 use crate::snapshot::{Count, Snapshot};
 
 /// Samples a second that are wanted of each stream.
-const TARGET_PER_SECOND: f64 = 2_000.0;
+const TARGET_PER_SECOND: f64 = 4_000.0;
 /// Samples a second that a CPU may write of each stream, however wrong the interval is: all that are wanted may come to one.
-const BUDGET_PER_SECOND: u32 = 2_000;
+const BUDGET_PER_SECOND: u32 = 4_000;
 /// Every one where little comes in, so that connections can be followed. A flood begins at this interval: its first packets find
 /// the budget used up, and cost a look at it.
 const SMALLEST_INTERVAL: u32 = 1;
@@ -60,8 +60,8 @@ mod tests {
     #[test]
     fn follows_the_traffic_without_trembling() {
         assert_eq!(interval(64, 0.0), SMALLEST_INTERVAL);
-        assert_eq!(interval(8, 10_000_000.0), 5_000);
-        assert_eq!(interval(5_000, 9_000_000.0), 5_000);
-        assert_eq!(interval(5_000, 1_000_000.0), 500);
+        assert_eq!(interval(8, 10_000_000.0), 2_500);
+        assert_eq!(interval(2_500, 9_000_000.0), 2_500);
+        assert_eq!(interval(2_500, 1_000_000.0), 250);
     }
 }

@@ -10,8 +10,8 @@
 mod tables;
 
 use tables::{
-    AMPLIFICATION, FRAGMENT_FLOOD, HTTP_FLOOD, ICMP_FLOOD, MISCONFIGURATION, OVERLOAD, PROTOCOL_FLOOD, SURGE,
-    SYN_FLOOD, TCP_FLOOD, TCP_REFLECTION, UDP_FLOOD,
+    AMPLIFICATION, FRAGMENT_FLOOD, HTTP_FLOOD, ICMP_FLOOD, MISCONFIGURATION, OVERLOAD, PROTOCOL_FLOOD,
+    SLOW_CONNECTIONS, SURGE, SYN_FLOOD, TCP_FLOOD, TCP_REFLECTION, UDP_FLOOD,
 };
 
 use super::features::{Aggregate, Features};
@@ -40,11 +40,13 @@ pub enum Vector {
     ProtocolFlood,
     /// Completed connections, more of them than clients make.
     HttpFlood,
+    /// Connections that are opened and held, and ask for nothing: room that nobody else has.
+    SlowConnections,
 }
 
 impl Vector {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::SynFlood,
         Self::TcpReflection,
         Self::Amplification,
@@ -54,6 +56,7 @@ impl Vector {
         Self::FragmentFlood,
         Self::ProtocolFlood,
         Self::HttpFlood,
+        Self::SlowConnections,
     ];
 
     /// The name that leaves the process.
@@ -68,6 +71,7 @@ impl Vector {
             Self::FragmentFlood => "fragment-flood",
             Self::ProtocolFlood => "protocol-flood",
             Self::HttpFlood => "http-flood",
+            Self::SlowConnections => "slow-connections",
         }
     }
 
@@ -76,26 +80,27 @@ impl Vector {
         Self::ALL.into_iter().find(|vector| vector.label() == label)
     }
 
-    /// In which packets it shows.
+    /// In which packets it shows. Slow connections show in none; theirs are segments.
     pub const fn group(self) -> Group {
         match self {
             Self::SynFlood | Self::HttpFlood => Group::Syn,
             Self::TcpReflection => Group::TcpReplies,
             Self::Amplification => Group::UdpReplies,
             Self::UdpFlood => Group::Udp,
-            Self::TcpFlood => Group::Tcp,
+            Self::TcpFlood | Self::SlowConnections => Group::Tcp,
             Self::IcmpFlood => Group::Icmp,
             Self::FragmentFlood => Group::Fragments,
             Self::ProtocolFlood => Group::Other,
         }
     }
 
-    /// Packets per second of its group below which nobody is woken: too few to hurt anything.
+    /// Packets per second of its group below which nobody is woken: too few to hurt anything. What holds connections sends hardly any.
     pub const fn wakes_at(self) -> f64 {
         match self {
             Self::TcpReflection | Self::Amplification | Self::FragmentFlood => 100.0,
             Self::SynFlood | Self::UdpFlood | Self::IcmpFlood | Self::ProtocolFlood => 300.0,
             Self::HttpFlood => 50.0,
+            Self::SlowConnections => 0.0,
             Self::TcpFlood => 1_000.0,
         }
     }
@@ -107,6 +112,7 @@ impl Vector {
             Self::IcmpFlood | Self::ProtocolFlood => -2.5,
             Self::UdpFlood => -3.5,
             Self::TcpFlood | Self::HttpFlood => -4.0,
+            Self::SlowConnections => -6.0,
         }
     }
 
@@ -122,6 +128,7 @@ impl Vector {
             Self::FragmentFlood => FRAGMENT_FLOOD,
             Self::ProtocolFlood => PROTOCOL_FLOOD,
             Self::HttpFlood => HTTP_FLOOD,
+            Self::SlowConnections => SLOW_CONNECTIONS,
         }
     }
 }

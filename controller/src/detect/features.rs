@@ -6,6 +6,7 @@ use floodwall_common::packet::Source;
 use floodwall_common::signatures::Fragment;
 
 use super::handshakes::{Followed, Handshakes};
+use super::held::Held;
 use super::observed::{Group, Observed, Rates, Tuple, is_amplifier};
 use super::openers::{Following, Openers};
 
@@ -90,6 +91,8 @@ pub struct Features {
     pub handshakes: Handshakes,
     /// Who begins them.
     pub openers: Openers,
+    /// What is open; `None` where nobody has looked.
+    pub held: Option<Held>,
 }
 
 impl Features {
@@ -161,9 +164,10 @@ impl Window {
         &self.good
     }
 
-    /// Sources that begin connections again and again, of whose networks nobody was here before, and that nothing holds yet.
-    pub fn persistent(&self) -> Vec<Source> {
-        self.following.persistent()
+    /// Sources that begin connections again and again, of whose networks nobody was here before, and that nothing holds yet: all of
+    /// them, or machines alone.
+    pub fn persistent(&self, only_machines: bool) -> Vec<Source> {
+        self.following.persistent(only_machines)
     }
 
     /// Keeps a packet that has been in the window for all of its time, and nothing was found.
@@ -228,7 +232,13 @@ impl Window {
             groups: counts.map(|counts| counts.aggregate(all)),
             handshakes: self.followed.shares(now_ns, is_answered),
             openers: self.following.features(now_ns),
+            held: None,
         }
+    }
+
+    /// What is open, and who of those that hold it was here before.
+    pub(super) fn judge(&mut self, held: Held) -> Held {
+        held.judged(self.following.newcomers())
     }
 
     /// Whether this host has not spoken with the end that it is from, nor that end begun a connection. Of the first packet to a

@@ -7,6 +7,7 @@ mod baseline;
 mod evidence;
 mod features;
 mod handshakes;
+mod held;
 mod observed;
 mod openers;
 
@@ -15,6 +16,7 @@ pub use evidence::Vector;
 use evidence::{Case, Demand, Weighed, weigh, weigh_demand};
 pub use features::{Aggregate, Features, WINDOW_NS, Window};
 pub use handshakes::Handshakes;
+pub use held::{Held, Holder, Open};
 pub(crate) use observed::is_amplifier;
 pub use observed::{Group, Host, Observed, Rates, Tuple};
 pub use openers::{Excess, Openers};
@@ -27,6 +29,8 @@ const HOLD_NS: u64 = 30_000_000_000;
 const SURGE_SLOWER: u64 = 10;
 /// Packets in a second of which nothing can be said.
 const ENOUGH: usize = 40;
+/// Connections that are held, of which nobody is woken: too few to fill anything.
+const ENOUGH_HELD: usize = 50;
 /// Reasons that are told.
 const REASONS: usize = 3;
 
@@ -133,7 +137,12 @@ fn detect_flood(features: &Features, usually: &impl Usually) -> (Option<Assessme
     let mut doubt: f64 = 0.0;
     for vector in Vector::ALL {
         let group = features.of(vector.group());
-        if group.samples < ENOUGH || group.per_second < vector.wakes_at() {
+        let is_awake = match vector {
+            // Hardly a packet is sent for it.
+            Vector::SlowConnections => features.held.as_ref().is_some_and(|held| held.slow >= ENOUGH_HELD),
+            _ => group.samples >= ENOUGH && group.per_second >= vector.wakes_at(),
+        };
+        if !is_awake {
             continue;
         }
         let growth = match vector {
@@ -151,7 +160,10 @@ fn detect_flood(features: &Features, usually: &impl Usually) -> (Option<Assessme
             doubt = doubt.max(confidence);
         }
     }
-    let volume = |vector: Vector| features.of(vector.group()).per_second;
+    let volume = |vector: Vector| match vector {
+        Vector::SlowConnections => 0.0,
+        _ => features.of(vector.group()).per_second,
+    };
     found.sort_by(|a, b| volume(b.0).total_cmp(&volume(a.0)));
     let attack = found.first().map(|(_, confidence, weighed)| Assessment {
         verdict: Verdict::Attack,
@@ -170,13 +182,19 @@ fn detect_demand(
     floods: &[Vector],
 ) -> Option<(Verdict, f64, Vec<Weighed>)> {
     let mut features = features.clone();
-    if floods.iter().any(|flood| [Vector::SynFlood, Vector::HttpFlood].contains(flood)) {
+    let hides_customers = [Vector::SynFlood, Vector::HttpFlood, Vector::SlowConnections];
+    if floods.iter().any(|flood| hides_customers.contains(flood)) {
         // Only what is completed is of customers then: who they are among the rest nobody can say.
         features.groups[Group::Syn as usize].bare = 0.0;
         features.handshakes = Handshakes { completed: Some(1.0), answered: None, retried: None, ..features.handshakes };
     }
     if floods.contains(&Vector::HttpFlood) {
-        features.handshakes.completed_per_second *= 1.0 - features.openers.persistent.unwrap_or(0.0);
+        let openers = &features.openers;
+        let of_machines = openers.persistent.unwrap_or(0.0).max(openers.again.unwrap_or(0.0));
+        features.handshakes.completed_per_second *= 1.0 - of_machines;
+    }
+    if floods.contains(&Vector::SlowConnections) {
+        features.handshakes.completed_per_second *= 1.0 - features.held.as_ref().map_or(0.0, Held::share);
     }
     let features = &features;
     let group = features.of(Group::Syn);
@@ -311,6 +329,7 @@ impl Detector {
         {
             features.handshakes = Handshakes { retried: features.handshakes.retried, ..stack };
         }
+        features.held = host.held().map(|held| self.window.judge(held.clone()));
         let found = detect(&features, &self.usual);
         let was_attack = self.present.verdict.is_attack();
         // What keeps a verdict is more of the same: customers keep no attack.

@@ -1,11 +1,13 @@
 //! What detection knows of a packet: fields of its headers, and whether this host has spoken with whom it claims to be from.
 
-use super::handshakes::Handshakes;
 use floodwall_common::class::Class;
 use floodwall_common::packet::{Frame, Parsed, Source, addresses, parse};
 use floodwall_common::reason::Reason;
 use floodwall_common::replies::{AMPLIFIERS, Conversation};
 use floodwall_common::signatures::{Fragment, Layout, Traits};
+
+use super::handshakes::Handshakes;
+use super::held::Held;
 
 const FIN_SYN_RST_ACK: u8 = 0x17;
 const SYN: u8 = 0x02;
@@ -124,6 +126,10 @@ pub trait Host {
     }
     /// The hour of the week, from 0 to 167; `None` where there is no knowing.
     fn hour_of_week(&self) -> Option<usize> {
+        None
+    }
+    /// What is open of connections, by the host's own stack; `None` where nobody has looked.
+    fn held(&self) -> Option<&Held> {
         None
     }
     /// What the host's own stack says of connections, for where too few are sampled to be followed.

@@ -6,7 +6,9 @@ use std::collections::HashMap;
 
 use floodwall_common::class::Family;
 use floodwall_common::packet::Source;
+use floodwall_common::signatures::Layout;
 
+use super::held::Holder;
 use super::observed::{Group, Observed};
 
 /// Sources that are followed at most. Of a flood from more than that, those stay that come back.
@@ -28,6 +30,13 @@ const LATELY: u64 = 4;
 const PERSISTENT: f64 = 13.0;
 const SEEN: u32 = 5;
 const PERSISTENT_NS: u64 = 3_500_000_000;
+/// A machine does so in so many seconds at least, not all at once now and then.
+const SECONDS: usize = 4;
+/// One that may become one has begun so many connections, in so many seconds.
+const AGAIN: f64 = 6.0;
+const AGAIN_SECONDS: usize = 3;
+/// Sources that were here before of which a share is.
+const ENOUGH: usize = 20;
 /// Ports of a source that are remembered, to know a SYN that is sent again.
 const PORTS: usize = 16;
 /// Networks that are still an aggregate of one owner.
@@ -48,6 +57,14 @@ pub struct Openers {
     pub persistent: Option<f64>,
     /// How many such sources there are.
     pub persistent_sources: usize,
+    /// How many of these are machines: they complete what they begin, all of it looks as if it were from one system, and they do so in
+    /// one second after the other. Behind an address that many share there is more than one system.
+    pub machines: usize,
+    /// The share of connections that newcomers begin who have begun several already, in one second after the other and each from one
+    /// system: too early to say that they go on. `None` while nobody was here long enough.
+    pub again: Option<f64>,
+    /// Of the sources that were here before and begin anything, the share that goes on and on; `None` of a few.
+    pub regulars_persistent: Option<f64>,
     /// What a few networks that were here before begin, and otherwise do not.
     pub aggregate: Option<Excess>,
 }
@@ -74,13 +91,27 @@ struct Opener {
     seconds: [(u64, f64, u32); SPAN],
     /// The ports that it has begun from last, and where the next one goes.
     ports: ([u16; PORTS], usize),
+    /// What its first SYN looked like, and whether all others did.
+    look: (Layout, u8, u16),
+    is_one_system: bool,
+    /// It has gone on with what this host has sent it.
+    completes: bool,
     is_held: bool,
 }
 
 impl Opener {
     const fn of(packet: &Observed) -> Self {
-        let (source, first_ns, last_ns) = (packet.source, packet.at_ns, packet.at_ns);
-        Self { source, first_ns, last_ns, seconds: [(0, 0.0, 0); SPAN], ports: ([0; PORTS], 0), is_held: false }
+        Self {
+            source: packet.source,
+            first_ns: packet.at_ns,
+            last_ns: packet.at_ns,
+            seconds: [(0, 0.0, 0); SPAN],
+            ports: ([0; PORTS], 0),
+            look: look(packet),
+            is_one_system: true,
+            completes: false,
+            is_held: false,
+        }
     }
 
     /// Whether it begins from a port that it has not begun from lately.
@@ -92,6 +123,22 @@ impl Opener {
             *next += 1;
         }
         is_new
+    }
+
+    /// Whether it is persistent as a program is, and people are not.
+    fn is_machine(&self, now_ns: u64) -> bool {
+        self.is_one_system && self.completes && self.is_steady(now_ns, SECONDS) && self.is_persistent(now_ns)
+    }
+
+    /// Whether it may become one.
+    fn begins_again(&self, now_ns: u64) -> bool {
+        let (begun, _) = self.since((now_ns / SECOND_NS).saturating_sub(SPAN as u64 - 1));
+        self.is_one_system && begun >= AGAIN && self.is_steady(now_ns, AGAIN_SECONDS)
+    }
+
+    fn is_steady(&self, now_ns: u64, seconds: usize) -> bool {
+        let since = (now_ns / SECOND_NS).saturating_sub(SPAN as u64 - 1);
+        self.seconds.iter().filter(|(of, _, samples)| *of >= since && *samples > 0).count() >= seconds
     }
 
     fn since(&self, second: u64) -> (f64, u32) {
@@ -123,6 +170,8 @@ struct Network {
 pub(super) struct Following {
     sources: HashMap<(u64, Family), Opener>,
     networks: HashMap<(u64, Family), Network>,
+    /// Networks of those who hold connections: since when, and when last.
+    holding: HashMap<(u64, Family), (u64, u64)>,
     /// Time in which nothing was found, until when, and what was begun in it.
     quiet_ns: u64,
     asked_ns: u64,
@@ -139,7 +188,13 @@ impl Following {
         match packet.group() {
             Group::Syn => self.begins(packet),
             // This host has sent something in that conversation, and is answered.
-            Group::Tcp if packet.acknowledges() && packet.is_known == Some(true) => self.remember(packet),
+            Group::Tcp if packet.acknowledges() && packet.is_known == Some(true) => {
+                if let Some(opener) = self.sources.get_mut(&(packet.source.key(), packet.source.family())) {
+                    // A SYN that was answered by a cookie did not pass, and is not held for that.
+                    (opener.completes, opener.is_held) = (true, packet.is_held);
+                }
+                self.remember(packet);
+            }
             _ => {}
         }
     }
@@ -151,6 +206,7 @@ impl Following {
         if is_room {
             let opener = self.sources.entry(key).or_insert_with(|| Opener::of(packet));
             (opener.last_ns, opener.is_held) = (at_ns, packet.is_held);
+            opener.is_one_system &= opener.look == look(packet);
             if !packet.ports.is_some_and(|(port, _)| opener.is_new(port)) {
                 return;
             }
@@ -192,6 +248,7 @@ impl Following {
         }
         self.sources.retain(|_, opener| now_ns.saturating_sub(opener.last_ns) < SPAN as u64 * SECOND_NS);
         self.networks.retain(|_, network| now_ns.saturating_sub(network.last_ns) < REGULAR_NS);
+        self.holding.retain(|_, (_, last_ns)| now_ns.saturating_sub(*last_ns) < REGULAR_NS);
         if self.quiet_ns.saturating_sub(self.faded_ns) >= FADES_NS {
             self.faded_ns = self.quiet_ns;
             self.begun /= 2.0;
@@ -208,19 +265,50 @@ impl Following {
         known.is_some_and(|network| self.quiet_at_ns.saturating_sub(network.first_ns) >= HISTORY_NS)
     }
 
+    /// Of those who hold connections: who is new. Others were clients for a while when it began, and nobody of its network was: what
+    /// holds connections does not become a client by holding them long.
+    pub(super) fn newcomers(&mut self) -> impl FnMut(&Holder) -> bool {
+        let first_ns = self.networks.values().map(|network| network.first_ns).min();
+        let now_ns = self.asked_ns;
+        move |holder| {
+            let key = network(holder.source);
+            let mut since_ns = holder.since_ns;
+            if self.holding.len() < NETWORKS || self.holding.contains_key(&key) {
+                let (began_ns, last_ns) = self.holding.entry(key).or_insert((since_ns, now_ns));
+                since_ns = since_ns.min(*began_ns);
+                (*began_ns, *last_ns) = (since_ns, now_ns);
+            }
+            let is_known = |of_ns: u64, for_ns: u64| since_ns.saturating_sub(of_ns) >= for_ns;
+            let was_here = self.networks.get(&key).is_some_and(|of| is_known(of.first_ns, HISTORY_NS));
+            !was_here && first_ns.is_some_and(|first_ns| is_known(first_ns, KNOWN_NS))
+        }
+    }
+
     /// What they say.
     pub(super) fn features(&self, now_ns: u64) -> Openers {
         let lately = (now_ns / SECOND_NS).saturating_sub(LATELY - 1);
         let seconds = (now_ns - (lately * SECOND_NS).min(now_ns)) as f64 / SECOND_NS as f64;
-        let (mut all, mut persistent, mut persistent_sources) = (0.0, 0.0, 0);
+        let (mut all, mut persistent, mut again) = (0.0, 0.0, 0.0);
+        let (mut persistent_sources, mut machines) = (0, 0);
+        let (mut regulars, mut of_regulars) = (0, 0);
         let mut by_network = HashMap::<(u64, Family), (Source, f64)>::new();
         for opener in self.sources.values() {
             let (begun, _) = opener.since(lately);
             all += begun;
             by_network.entry(network(opener.source)).or_insert((opener.source, 0.0)).1 += begun;
-            if opener.is_persistent(now_ns) && !self.was_here(opener.source) {
+            let is_persistent = opener.is_persistent(now_ns);
+            if self.was_here(opener.source) {
+                regulars += 1;
+                of_regulars += usize::from(is_persistent);
+                continue;
+            }
+            if opener.begins_again(now_ns) {
+                again += begun;
+            }
+            if is_persistent {
                 persistent += begun;
                 persistent_sources += 1;
+                machines += usize::from(opener.is_machine(now_ns));
             }
         }
         let has_history =
@@ -230,6 +318,9 @@ impl Following {
             per_second,
             persistent: (has_history && all > 0.0).then(|| persistent / all),
             persistent_sources,
+            machines: if has_history { machines } else { 0 },
+            again: (has_history && all > 0.0).then(|| again / all),
+            regulars_persistent: (regulars >= ENOUGH).then(|| of_regulars as f64 / regulars as f64),
             aggregate: if has_history { self.aggregate(by_network, per_second, seconds.max(1.0)) } else { None },
         }
     }
@@ -261,15 +352,22 @@ impl Following {
     }
 
     /// Sources that go on and on, of whose networks nobody was here before, and that nothing holds yet: those that begin most first.
-    pub(super) fn persistent(&self) -> Vec<Source> {
+    /// All of them, or machines alone.
+    pub(super) fn persistent(&self, only_machines: bool) -> Vec<Source> {
         let now_ns = self.asked_ns;
-        let is_one =
-            |opener: &&Opener| !opener.is_held && opener.is_persistent(now_ns) && !self.was_here(opener.source);
+        let goes_on =
+            |opener: &Opener| if only_machines { opener.is_machine(now_ns) } else { opener.is_persistent(now_ns) };
+        let is_one = |opener: &&Opener| !opener.is_held && goes_on(opener) && !self.was_here(opener.source);
         let mut found: Vec<_> =
             self.sources.values().filter(is_one).map(|opener| (opener.since(0).0, opener.source)).collect();
         found.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.halves().cmp(&b.1.halves())));
         found.into_iter().map(|(_, source)| source).collect()
     }
+}
+
+/// What the SYNs of one system have in common.
+const fn look(packet: &Observed) -> (Layout, u8, u16) {
+    (packet.layout, packet.hops, packet.length)
 }
 
 /// The /24 or /48 of a source.
@@ -332,7 +430,7 @@ mod tests {
         }
         let now_ns = 18 * SECOND_NS;
         following.expire(now_ns, false);
-        (following.features(now_ns), following.persistent())
+        (following.features(now_ns), following.persistent(false))
     }
 
     #[test]
@@ -346,6 +444,28 @@ mod tests {
             (0, Vec::new()),
             "the same SYNs, ten times each: {openers:?}"
         );
+    }
+
+    #[test]
+    fn who_holds_connections_becomes_no_client_by_it() {
+        let mut following = Following::default();
+        let second = |second: u64| second * SECOND_NS;
+        let holder =
+            |since_s| Holder { source: Source::V4(0x1400_0001), slow: 5, others: 0, since_ns: second(since_s) };
+        for tick in 0..900 {
+            let now_ns = tick * SECOND_NS / 10;
+            following.expire(now_ns, true);
+            following.take(&packet(0x0a00_0001, 1_000, now_ns, 0x10));
+            if tick >= 200 {
+                following.take(&packet(0x1400_0001, 2_000, now_ns, 0x10));
+            }
+        }
+        assert!(!following.newcomers()(&holder(5)), "it began before anybody was known for long");
+        following.holding.clear();
+        assert!(following.newcomers()(&holder(20)), "there were others, and not this one");
+        assert!(following.newcomers()(&holder(80)), "again, a minute later");
+        following.holding.clear();
+        assert!(!following.newcomers()(&holder(80)), "a client for a minute, who held nothing");
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub const STAYS_NS: u64 = 600_000_000_000;
 /// Signatures of its own at the same time.
 const SIGNATURES: usize = 8;
 /// How often more sources are denied, and how often at most while the first of them are.
-const DENIED_EVERY_NS: u64 = 1_000_000_000;
-const DENIALS: usize = 8;
+const DENIED_EVERY_NS: u64 = 500_000_000;
+const DENIALS: usize = 12;
 /// How long nothing may suit one that makes room for another.
 const IDLE_NS: u64 = 10_000_000_000;
 /// How long it takes until all packets are judged by what was armed.
@@ -176,8 +176,9 @@ pub fn missing(proposed: Vec<Measure>, in_force: &[InForce], now_ns: u64) -> Vec
             let busy = in_force.iter().filter(|present| present.is_signature() && !present.is_idle(now_ns)).count();
             in_force.iter().filter(of_vector).all(is_settled) && busy < SIGNATURES
         }
-        Measure::Deny(_) => {
-            let mut denials = in_force.iter().filter(|present| matches!(present.measure, Measure::Deny(_)));
+        Measure::Deny(denied) => {
+            let is_alike = |present: &Measure| matches!(present, Measure::Deny(of) if of.vector == denied.vector);
+            let mut denials = in_force.iter().filter(|present| is_alike(&present.measure));
             let is_settled = |present: &InForce| now_ns.saturating_sub(present.since_ns) >= DENIED_EVERY_NS;
             denials.clone().count() < DENIALS && denials.all(is_settled)
         }
@@ -211,7 +212,12 @@ impl fmt::Display for Measure {
                 write!(f, "drop signature {fields}: {covers:.0} % of the {}, ", vector.label())?;
                 write!(f, "{collateral:.2} % of {measured_on} good packets before it")
             }
-            Self::Deny(Denied { sources, covers, measured_on }) => {
+            Self::Deny(Denied { vector: Vector::SlowConnections, sources, covers, measured_on }) => {
+                let (count, covers) = (sources.len(), covers * 100.0);
+                write!(f, "deny {count} sources that hold connections open and ask for nothing, and close these: ")?;
+                write!(f, "all such hold {covers:.0} % of what is open; these hold {measured_on}")
+            }
+            Self::Deny(Denied { sources, covers, measured_on, .. }) => {
                 let (count, covers) = (sources.len(), covers * 100.0);
                 write!(f, "deny {count} sources that were never here before and begin connections on and on: ")?;
                 write!(
@@ -273,7 +279,8 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
     let loose = |vector: &&Vector| {
         let group = features.of(vector.group());
         // Whom it denies it does by name: who is held is not named again, and others are not held by that.
-        group.samples > 0 && (group.held < HELD || **vector == Vector::HttpFlood)
+        let is_by_name = matches!(vector, Vector::HttpFlood | Vector::SlowConnections);
+        is_by_name || (group.samples > 0 && group.held < HELD)
     };
     // What has ended is held in mind, but nothing new is done about it: what comes then is not it.
     for vector in assessment.current.iter().filter(loose) {
@@ -289,6 +296,7 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
             },
             // Whoever completes connections has an address: that of one machine limits hold, and many are denied by name.
             Vector::HttpFlood => measures.extend(denied::find(features, window).map(Measure::Deny)),
+            Vector::SlowConnections => measures.extend(denied::holders(features).map(Measure::Deny)),
             Vector::UdpFlood => match signature(*vector) {
                 Some(found) => measures.push(found),
                 // Nothing in common but that nobody here wants it.

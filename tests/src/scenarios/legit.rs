@@ -270,9 +270,14 @@ impl Client {
             }
             // condition: the pace.
             sleep(Duration::from_secs(5)).await;
-            for stream in &mut open {
-                let _ = stream.write_all(b"x").await;
+            // What was closed is opened again.
+            let mut kept = Vec::new();
+            for mut stream in open {
+                if stream.write_all(b"x").await.is_ok() {
+                    kept.push(stream);
+                }
             }
+            open = kept;
         }
     }
 

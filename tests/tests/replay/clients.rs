@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use floodwall::detect::Verdict;
+use floodwall::detect::{Features, Group, Handshakes, Usually, Verdict, detect};
 use floodwall::replay::{Captured, Line, Options, replay_captured};
 use floodwall_common::reason::Verdict as Fate;
 use floodwall_tests::captures::made::{HOST, HOST_V6, Made};
@@ -120,4 +120,101 @@ fn udp_that_nobody_listens_for() {
     assert!(first.t - BEGINS <= 0.5 && stopped > 0.99, "{stopped}\n{told}");
     assert_eq!(seen.lost(), 0.0, "{told}");
     assert!(seen.summary.dropped_by_reason.contains_key("no-service"), "{:?}", seen.summary.dropped_by_reason);
+}
+
+/// What was said, with bots and customers apart: shares of these that were stopped in the last seconds.
+fn stopped(fates: &[(Captured, Fate)], bots: &[IpAddr], from: f64) -> (f64, f64) {
+    let bots: HashSet<_> = bots.iter().copied().collect();
+    let begun = fates[0].0.at;
+    let late = fates.iter().filter(|(captured, _)| (captured.at - begun).as_secs_f64() > from);
+    let is_bot = |captured: &Captured| source_of(captured).is_some_and(|source| bots.contains(&source));
+    let (of_bots, of_others): (Vec<_>, Vec<_>) = late.partition(|(captured, _)| is_bot(captured));
+    let share = |of: &[&(Captured, Fate)]| {
+        of.iter().filter(|(_, fate)| *fate != Fate::Pass).count() as f64 / of.len().max(1) as f64
+    };
+    (share(&of_bots), share(&of_others))
+}
+
+/// One in three connections is theirs: it is not how many they are that tells them, but that no people do so.
+#[test]
+fn bots_in_a_crowd_are_named_and_nobody_else_is_held() {
+    let mut made = Made::new(25);
+    made.crowd(0.0..BEGINS, USUAL, 1.0);
+    made.crowd(BEGINS..BEGINS + 16.0, 400.0, 1.0);
+    let bots = from([198, 18, 0, 1], 60);
+    repeat(&mut made, &bots, BEGINS + 2.0..BEGINS + 16.0, 3.0);
+    let (lines, fates) = replayed(made);
+    let told = format!("{lines:#?}");
+    let attack = lines.iter().find(|line| line.verdict.is_attack()).unwrap_or_else(|| panic!("{told}"));
+    assert_eq!((attack.verdict, attack.vector), (Verdict::Mixed, Some("http-flood")), "{told}");
+    assert!(attack.t - (BEGINS + 2.0) < 8.0, "{told}");
+    assert!(attack.reasons.iter().any(|reason| reason.contains("each of one system")), "{told}");
+    let (of_bots, of_others) = stopped(&fates, &bots, BEGINS + 13.0);
+    assert!(of_bots > 0.95 && of_others == 0.0, "{of_bots} of bots, {of_others} of others\n{told}");
+}
+
+/// Many people behind each: they go on and on as well, but not as one system does.
+#[test]
+fn addresses_of_carriers_in_a_crowd_are_no_bots() {
+    let mut made = Made::new(26);
+    made.crowd(0.0..BEGINS, USUAL, 1.0);
+    made.crowd(BEGINS..BEGINS + 14.0, 400.0, 1.0);
+    for address in from([198, 18, 0, 1], 40) {
+        for _ in 0..3 {
+            repeat(&mut made, &[address], BEGINS..BEGINS + 14.0, 1.0);
+        }
+    }
+    let (lines, fates) = replayed(made);
+    assert!(lines.iter().all(|line| matches!(line.verdict, Verdict::Surge | Verdict::Normal)), "{lines:#?}");
+    assert!(fates.iter().all(|(_, fate)| *fate == Fate::Pass));
+}
+
+/// A service that closes each connection after its answer, and pages that ask every moment: its customers look like machines.
+#[test]
+fn newcomers_who_do_as_customers_do_are_none() {
+    let mut made = Made::new(27);
+    made.crowd(0.0..BEGINS, USUAL, 1.0);
+    let regulars = from([203, 0, 113, 1], 30);
+    repeat(&mut made, &regulars, 0.0..BEGINS + 14.0, 3.0);
+    made.crowd(BEGINS..BEGINS + 14.0, 400.0, 1.0);
+    repeat(&mut made, &from([198, 18, 0, 1], 60), BEGINS..BEGINS + 14.0, 3.0);
+    let (lines, fates) = replayed(made);
+    assert!(lines.iter().all(|line| !line.verdict.is_attack()), "{lines:#?}");
+    assert!(fates.iter().all(|(_, fate)| *fate == Fate::Pass));
+}
+
+/// Nobody knows what is usual.
+struct Nothing;
+
+impl Usually for Nothing {
+    fn packets(&self, _: Group) -> Option<f64> {
+        None
+    }
+
+    fn connections(&self) -> Option<f64> {
+        None
+    }
+}
+
+/// Of the same figures, customers who are not served are an overload, and newcomers who begin one connection after the other are none yet.
+#[test]
+fn what_programs_ask_for_is_not_yet_an_overload() {
+    let said = |again: f64| {
+        let mut features = Features::default();
+        let syns = &mut features.groups[Group::Syn as usize];
+        (syns.samples, syns.per_second, syns.per_source) = (400, 900.0, 3.0);
+        syns.destination_port = Some((443, 1.0));
+        features.handshakes = Handshakes {
+            begun: 400,
+            completed: Some(0.34),
+            answered: Some(0.4),
+            acknowledged: Some(1.0),
+            completed_per_second: 300.0,
+            ..Handshakes::default()
+        };
+        features.openers.again = Some(again);
+        detect(&features, &Nothing).verdict
+    };
+    assert_eq!(said(0.1), Verdict::Overload);
+    assert_eq!(said(0.9), Verdict::Normal);
 }

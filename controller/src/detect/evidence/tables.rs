@@ -2,6 +2,7 @@
 //! where it speaks for it, and where it speaks against it. Set by hand, beside captures and simulations, not fitted to them.
 
 use super::{As, Case, Line, line};
+use crate::detect::held::Held;
 
 #[rustfmt::skip]
 pub(super) const SYN_FLOOD: &[Line] = &[
@@ -151,12 +152,32 @@ pub(super) const HTTP_FLOOD: &[Line] = &[
         ["more than people open", "as people open them"]),
     line(persistent, [(0.3, 0.0), (0.7, 5.5)], As::Share, "of connections are begun by newcomers that go on and on",
         ["people open a page, and read it", ""]),
+    line(|case| Some(case.features.openers.machines as f64), [(15.0, 0.0), (45.0, 6.0)], As::Number, "newcomers go on and on, second after second, each of one system",
+        ["programs, not people", ""]),
+    line(|case| case.features.openers.regulars_persistent, [(0.05, 0.0), (0.2, -6.0)], As::Share, "of sources that were here before go on and on, too",
+        ["", "customers do so here"]),
+    line(of_aggregate, [(0.3, 0.0), (0.7, -4.0)], As::Share, "of what is more than usual is begun by a few networks that were here before",
+        ["", "one client gone wild"]),
     line(reached, [(0.2, -5.0), (0.6, 1.0)], As::Share, "of connections that could be were completed",
         ["real machines, not forged addresses", "not completed"]),
     line(growth, [(3.0, -2.0), (10.0, 2.0)], As::Number, "times the usual connections",
         ["it was not there before", "as usual"]),
     line(is_regular, [(0.0, 0.0), (1.0, -4.0)], As::Flag, "whoever opens most",
         ["", "was a client before"]),
+];
+
+#[rustfmt::skip]
+pub(super) const SLOW_CONNECTIONS: &[Line] = &[
+    line(|case| Some(held(case)?.share()), [(0.3, -3.0), (0.7, 3.0)], As::Share, "of open connections are of sources that hold several and ask for nothing on any",
+        ["customers ask for something", "most are in use"]),
+    line(|case| Some(held(case)?.newcomers), [(0.2, -4.0), (0.8, 1.5)], As::Share, "of those who hold them were never here before",
+        ["no customers, and no partner's servers", "customers, or the servers of a partner"]),
+    line(|case| Some(held(case)?.dragged), [(0.1, 0.0), (0.6, 3.5)], As::Share, "of these get a few bytes now and then, or nothing is taken of their answer",
+        ["kept open on purpose", ""]),
+    line(|case| Some(held(case)?.fullness), [(0.3, 0.0), (0.8, 3.0)], As::Share, "of a listener's queue is full",
+        ["there is no room for others", ""]),
+    line(|case| Some(held(case)?.holders.len() as f64), [(2.0, -0.5), (30.0, 1.0)], As::Number, "sources hold them",
+        ["many that do the same", "one or two"]),
 ];
 
 #[rustfmt::skip]
@@ -189,6 +210,8 @@ pub(super) const OVERLOAD: &[Line] = &[
         ["they look like those of operating systems", "no operating system sends such"]),
     line(per_source, [(8.0, 0.5), (50.0, -3.0)], As::Number, "SYNs from a source",
         ["as clients open them", "as scans open them"]),
+    line(|case| case.features.openers.again, [(0.4, 0.0), (0.8, -6.0)], As::Share, "of connections are begun by newcomers again and again",
+        ["", "it may be programs that ask"]),
     line(one_port, [(0.1, -4.0), (0.5, 0.5)], As::Share, "of connections are for one port",
         ["a service", "a scan"]),
 ];
@@ -297,12 +320,26 @@ fn persistent(case: &Case<'_>) -> Option<f64> {
 fn most_of_one_source(case: &Case<'_>) -> Option<f64> {
     let many = case.features.openers.persistent.is_some_and(|share| share >= 0.3)
         && case.features.openers.persistent_sources > 1;
-    (!many).then_some(case.features.handshakes.most_of_one_source)
+    (!many && !has_machines(case)).then_some(case.features.handshakes.most_of_one_source)
 }
 
-/// What is answered and not completed is of nobody. What is not answered says nothing of who asked.
+/// So many that a few busy customers are not meant.
+fn has_machines(case: &Case<'_>) -> bool {
+    case.features.openers.machines >= 15
+}
+
+/// What is answered and not completed is of nobody. What is not answered says nothing of who asked. Machines have completed theirs,
+/// whatever others do.
 fn reached(case: &Case<'_>) -> Option<f64> {
+    if has_machines(case) {
+        return None;
+    }
     if case.features.handshakes.answered.is_some() { acknowledged(case) } else { completed(case) }
+}
+
+/// Where the host's connections were looked at.
+fn held<'a>(case: &Case<'a>) -> Option<&'a Held> {
+    case.features.held.as_ref()
 }
 
 fn rotating(case: &Case<'_>) -> Option<f64> {

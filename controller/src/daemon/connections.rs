@@ -1,0 +1,125 @@
+//! Looking at what connections are open, when that is worth it and at a bounded cost; and closing those of whom is denied for them.
+
+use std::collections::HashSet;
+use std::fs::read_to_string;
+
+use floodwall_common::class::Family;
+use floodwall_common::packet::Source;
+use tracing::{info, warn};
+
+use super::Daemon;
+use super::measures::prefix_of;
+use crate::dataplane::{self, Connection, monotonic_ns};
+use crate::detect::{Held, Open};
+use crate::prefixes::overlap;
+use crate::respond::Denied;
+
+/// How often it is looked at most.
+const EVERY_NS: u64 = 500_000_000;
+/// Sockets in use below which nobody looks.
+const WORTH: u64 = 50;
+/// Connections that are read at most.
+const MOST: usize = 8_192;
+/// A look may take one part in so many of the time.
+const ONE_PART_IN: u64 = 50;
+/// How often it is read again while connections are closed.
+const ROUNDS: usize = 16;
+
+/// What was seen last.
+#[derive(Default)]
+pub(super) struct Lookout {
+    pub(super) held: Option<Held>,
+    due_ns: u64,
+    has_failed: bool,
+}
+
+impl Lookout {
+    /// Looks, where it is time and enough is open.
+    pub(super) fn look(&mut self, now_ns: u64) {
+        if now_ns < self.due_ns {
+            return;
+        }
+        self.due_ns = now_ns + EVERY_NS;
+        self.held = None;
+        if in_use() < WORTH {
+            return;
+        }
+        let began_ns = monotonic_ns();
+        match dataplane::connections(MOST) {
+            Ok(seen) => {
+                let open: Vec<_> = seen.open.iter().map(open).collect();
+                self.held = Some(Held::of(&open, seen.fullness, now_ns));
+                self.has_failed = false;
+            }
+            Err(error) if !self.has_failed => {
+                self.has_failed = true;
+                warn!(%error, "the kernel does not show what is open: slow connections are not told");
+            }
+            Err(_) => {}
+        }
+        let took_ns = monotonic_ns().saturating_sub(began_ns);
+        self.due_ns = self.due_ns.max(now_ns + ONE_PART_IN * took_ns);
+    }
+}
+
+/// Closes what denied sources have open, but of those whom somebody here would miss. In words, what came of it.
+pub(super) fn close(daemon: &Daemon, denied: &Denied) -> String {
+    let peers = daemon.around(None);
+    let is_missed = |source: &Source| peers.iter().any(|peer| overlap(peer.prefix, prefix_of(*source)));
+    let keys: HashSet<_> = denied.sources.iter().filter(|source| !is_missed(source)).copied().map(key).collect();
+    let mut closed = 0;
+    for _ in 0..ROUNDS {
+        let round = dataplane::connections(MOST).and_then(|seen| {
+            dataplane::close(seen.open.iter().filter(|connection| keys.contains(&key(connection.peer))))
+        });
+        match round {
+            Ok(0) => break,
+            Ok(count) => closed += count,
+            Err(error) => {
+                warn!(%error, closed, "connections of denied sources cannot be closed");
+                return format!(
+                    "closed {closed} connections, and no more: {error}: they stay until the server gives them up"
+                );
+            }
+        }
+    }
+    info!(closed, "connections of denied sources");
+    format!("closed {closed} connections")
+}
+
+const fn open(connection: &Connection) -> Open {
+    let Connection { peer, quiet_ms, unheard_ms, received, segments, has_spoken, is_refused, .. } = *connection;
+    Open { source: peer, quiet_ms, unheard_ms, received, segments, has_spoken, is_refused }
+}
+
+/// What a source is told by: of IPv6 the /64.
+const fn key(source: Source) -> (u64, Family) {
+    (source.key(), source.family())
+}
+
+/// TCP sockets in use, of this network namespace.
+fn in_use() -> u64 {
+    let of = |path| read_to_string(path).map_or(0, |text| in_use_of(&text));
+    of("/proc/net/sockstat") + of("/proc/net/sockstat6")
+}
+
+fn in_use_of(text: &str) -> u64 {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TCP: ").or_else(|| line.strip_prefix("TCP6: ")));
+    let in_use = lines.next().and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+    in_use.unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_in_use_are_counted_by_family() {
+        assert_eq!(
+            in_use_of("sockets: used 300\nTCP: inuse 812 orphan 0 tw 7 alloc 815 mem 3\nUDP: inuse 9 mem 1\n"),
+            812
+        );
+        assert_eq!(in_use_of("TCP6: inuse 12\nUDP6: inuse 3\n"), 12);
+        assert_eq!(in_use_of(""), 0);
+    }
+}
