@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use floodwall_common::abi::SAMPLE_STREAMS;
 use floodwall_common::class::{Class, Family};
 use floodwall_common::clock::Moment;
-use floodwall_common::config::{Config, Mode};
+use floodwall_common::config::{Config, LIMIT_SLOTS, Mode};
 use floodwall_common::limits::{LimitKey, Limits, Rate};
 use floodwall_common::lists::{List, MAX_ENTRIES};
 use floodwall_common::reason::{DropSet, Reason, Verdict};
@@ -13,6 +13,7 @@ use floodwall_common::reason::{DropSet, Reason, Verdict};
 use crate::dataplane::{self, Cell, Dataplane, Device, Protected, caps_of, limits_of, monotonic_ns};
 use crate::detect::{self, Vector};
 use crate::history::Origin;
+use crate::incident;
 use serde::{Deserialize, Serialize};
 
 /// Packets and bytes.
@@ -81,8 +82,12 @@ pub struct Situation {
     pub reasons: Vec<String>,
     /// The incident that is open.
     pub incident: Option<String>,
+    /// Where the incident that is open stands.
+    pub incident_state: Option<incident::State>,
     /// Measures that are in force by themselves.
     pub measures: usize,
+    /// The most packets that one source has sent in a second of the last minutes, by limit.
+    pub most_of_a_source: [u64; LIMIT_SLOTS],
 }
 
 /// What is known of the check-up.
