@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use floodwall::detect::Verdict;
+use floodwall_common::reason::Verdict as Fate;
 use floodwall_tests::captures::made::{Made, Random};
 use floodwall_tests::captures::packets::{UDP, udp};
 
@@ -75,4 +76,31 @@ fn no_limit_holds_random_sources_or_the_networks_of_customers() {
     let customers: Vec<_> = (1..=40).map(|number| Ipv4Addr::new(198, 18, 0, number).into()).collect();
     let seen = seen(&customers, |random| Ipv4Addr::from_bits(0xc612_0000 | random.bits() as u32 & 0xff).into());
     assert_eq!(limited(&seen), None);
+}
+
+/// Ten minutes after the last sign nothing of it is left: what comes at once then is more than the limit took, and passes.
+#[test]
+fn it_is_taken_back() {
+    let mut made = Made::new(12);
+    made.crowd(0.0..ENDS, USUAL, 1.0);
+    let mut flood = |during, per_second| {
+        made.flood(during, per_second, |random| {
+            let (source, ports) = (v6(FLOODING | random.bits() & 0xff, random.bits()), (random.port(), random.port()));
+            (to_host(source, 57), UDP, 0, udp(ports, usize::from(random.number(0..512))))
+        });
+    };
+    flood(BEGINS..ENDS, FLOOD);
+    // Over before anything is asked about it.
+    let later = ENDS + 640.0;
+    flood(later..later + 0.02, 50_000.0);
+    let seen = Seen::of_made(made);
+    assert!(limited(&seen).is_some(), "{}", seen.told());
+    let after: Vec<_> = seen.fates.iter().filter(|(at, ..)| *at >= later).map(|(.., fate)| *fate).collect();
+    assert!(
+        after.len() > 900 && after.iter().all(|fate| *fate == Fate::Pass),
+        "{} of {}",
+        after.len(),
+        seen.fates.len()
+    );
+    assert!(seen.stopped(BEGINS + 1.0) < 1.0);
 }
