@@ -83,10 +83,12 @@ pub struct Situation {
     /// The incident that is open.
     pub incident: Option<String>,
     /// Where the incident that is open stands.
+    #[serde(default)]
     pub incident_state: Option<incident::State>,
     /// Measures that are in force by themselves.
     pub measures: usize,
-    /// The most packets that one source has sent in a second of the last minutes, by limit.
+    /// The most packets that one source has sent in a second of the last minutes, by limit: for metrics only.
+    #[serde(skip)]
     pub most_of_a_source: [u64; LIMIT_SLOTS],
 }
 
