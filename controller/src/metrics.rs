@@ -2,7 +2,7 @@
 
 use floodwall_common::class::Family;
 use floodwall_common::config::Mode;
-use floodwall_common::limits::Rate;
+use floodwall_common::limits::{LimitName, Rate};
 use floodwall_common::reason::Verdict;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
@@ -13,6 +13,7 @@ use prometheus::{
 use crate::dataplane::{AttachMode, Cell};
 use crate::detect::{self, Vector};
 use crate::history::Origin;
+use crate::incident::State;
 use crate::snapshot::{Snapshot, class_of};
 
 /// The content type of [`render`].
@@ -193,6 +194,12 @@ fn situation(snapshot: &Snapshot) -> Collectors {
         "Of these, connections that ask for nothing, of sources that hold several such and use none.",
         &none,
     )?;
+    let state = gauge("floodwall_incident_state", "1 for where the incident stands that goes on.", &["state"])?;
+    let most = gauge(
+        "floodwall_source_peak_packets_per_second",
+        "The most packets that one source has sent in a second of the last ten minutes, by the sample.",
+        &["limit"],
+    )?;
     let drill =
         gauge("floodwall_drill_active", "1 while a drill goes on: the alert fires, and there is no attack.", &none)?;
     let findings =
@@ -246,6 +253,14 @@ fn situation(snapshot: &Snapshot) -> Collectors {
         for (gauge, number) in [(&open, situation.open_connections), (&held, situation.held_connections)] {
             number.iter().for_each(|number| gauge.with_label_values(&none).set(*number as i64));
         }
+        for each in [State::Open, State::Acknowledged] {
+            state.with_label_values(&[each.label()]).set(i64::from(situation.incident_state == Some(each)));
+        }
+        // Who is allowed is under a limit of his own, and not sampled by it.
+        for name in LimitName::ALL.iter().filter(|name| **name != LimitName::Allowed) {
+            let packets = situation.most_of_a_source[*name as usize];
+            most.with_label_values(&[name.label()]).set(i64::try_from(packets).unwrap_or(i64::MAX));
+        }
     }
     Ok(vec![
         Box::new(verdict),
@@ -254,6 +269,8 @@ fn situation(snapshot: &Snapshot) -> Collectors {
         Box::new(measures),
         Box::new(open),
         Box::new(held),
+        Box::new(state),
+        Box::new(most),
         Box::new(drill),
         Box::new(findings),
         Box::new(mended),

@@ -41,6 +41,8 @@ pub struct Second {
     pub flows: Vec<Flow>,
     /// Packets of all others, by limit.
     pub rest: [u64; LIMIT_SLOTS],
+    /// The most that one source has sent, by limit.
+    pub most: [u64; LIMIT_SLOTS],
 }
 
 /// The last minutes.
@@ -110,6 +112,12 @@ impl Past {
         since.min(SECONDS as u64)
     }
 
+    /// The most that one source has sent in a second, by limit.
+    pub fn most(&self) -> [u64; LIMIT_SLOTS] {
+        let more = |most: [u64; LIMIT_SLOTS], second: &Second| std::array::from_fn(|at| most[at].max(second.most[at]));
+        self.seconds().fold([0; LIMIT_SLOTS], more)
+    }
+
     /// Of each source that counts the most that it sent under a limit in a second, in ascending order.
     pub fn peaks(&self, name: LimitName, counts: impl Fn(Source) -> bool) -> Vec<u64> {
         let mut peaks: HashMap<Source, u64> = HashMap::new();
@@ -127,11 +135,13 @@ impl Past {
 impl Collecting {
     fn close(self) -> Second {
         let (mut flows, mut rest): (Vec<_>, _) = (self.flows.into_values().collect(), self.rest);
+        let mut most = [0; LIMIT_SLOTS];
+        flows.iter().for_each(|flow: &Flow| most[flow.name as usize] = most[flow.name as usize].max(flow.packets));
         flows.sort_unstable_by_key(|flow| std::cmp::Reverse(flow.packets));
         flows.iter().skip(SOURCES).for_each(|flow| rest[flow.name as usize] += flow.packets);
         flows.truncate(SOURCES);
         flows.shrink_to_fit();
-        Second { number: self.number, flows, rest }
+        Second { number: self.number, flows, rest, most }
     }
 }
 
@@ -208,6 +218,7 @@ pub(crate) mod tests {
         assert!(past.seconds().all(|second| second.flows.len() == 1 && second.flows[0].packets == 30));
         assert_eq!(past.peaks(LimitName::Udp, |_| true), [30], "what is denied is not asked for its limits");
         assert!(past.peaks(LimitName::Tcp, |_| true).is_empty());
+        assert_eq!((past.most()[LimitName::Udp as usize], past.most()[LimitName::Tcp as usize]), (30, 0));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use floodwall_common::abi::SAMPLE_STREAMS;
 use floodwall_common::class::{Class, Family};
 use floodwall_common::clock::Moment;
-use floodwall_common::config::{Config, Mode};
+use floodwall_common::config::{Config, LIMIT_SLOTS, Mode};
 use floodwall_common::limits::{LimitKey, LimitName, Limits, Rate};
 use floodwall_common::lists::{List, MAX_ENTRIES};
 use floodwall_common::reason::{DropSet, Reason, Verdict};
@@ -13,6 +13,7 @@ use floodwall_common::reason::{DropSet, Reason, Verdict};
 use crate::dataplane::{self, Cell, Dataplane, Device, Protected, caps_of, group_limits_of, limits_of, monotonic_ns};
 use crate::detect::{self, Vector};
 use crate::history::Origin;
+use crate::incident;
 use serde::{Deserialize, Serialize};
 
 /// Packets and bytes.
@@ -81,12 +82,18 @@ pub struct Situation {
     pub reasons: Vec<String>,
     /// The incident that is open.
     pub incident: Option<String>,
+    /// Where the incident that is open stands.
+    #[serde(default)]
+    pub incident_state: Option<incident::State>,
     /// Measures that are in force by themselves.
     pub measures: usize,
     /// Connections that are open, of 8,192 that are looked at at most; `None` where too few are to be looked at, or none is seen.
     pub open_connections: Option<usize>,
     /// Of these, connections that ask for nothing, of sources that hold several such and use none.
     pub held_connections: Option<usize>,
+    /// The most packets that one source has sent in a second of the last minutes, by limit: for metrics only.
+    #[serde(skip)]
+    pub most_of_a_source: [u64; LIMIT_SLOTS],
 }
 
 /// What is known of the check-up.

@@ -87,7 +87,7 @@ pub fn features(streams: &[Stream], attempts: &[Attempts], per_second: f64, most
         groups: Group::ALL.map(|group| aggregate(streams, group, all)),
         handshakes: handshakes(attempts, per_second, most, is_regular),
         openers: Openers::default(),
-        held: None,
+        ..Features::default()
     }
 }
 

@@ -16,6 +16,8 @@ use floodwall_tests::captures::packets::{ACK, Ends, GRE, ICMP, LATER, PSH, RST, 
 mod captured;
 #[path = "replay/clients.rs"]
 mod clients;
+#[path = "replay/networks.rs"]
+mod networks;
 #[path = "replay/one_way.rs"]
 mod one_way;
 

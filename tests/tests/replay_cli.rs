@@ -114,6 +114,35 @@ fn lines_have_the_documented_shape() {
     assert!((0.9..1.0).contains(&summary["duration_s"].as_f64().unwrap()), "{summary}");
 }
 
+/// Each line is a change: of the verdict, of its kinds, or of what is done. The end of an attack is one too.
+#[test]
+fn each_line_is_a_change_and_the_end_is_one() {
+    let files = Files::new();
+    let mut made = Made::new(2);
+    made.flood(0.0..1.0, 2_000.0, |random| {
+        let segment = Segment { ports: (random.port(), 443), flags: SYN, ..Segment::default() };
+        (Ends { source: random.address(), destination: HOST, hops: 242 }, TCP, 0, tcp(&segment))
+    });
+    made.crowd(40.0..42.0, 20.0, 1.0);
+    write(&files.path("over.pcap"), &made.frames()).unwrap();
+    let lines = replay(&files.path("over.pcap"), &["--json", "--protect", &HOST.to_string()]).lines();
+    let (last, changes) = lines.split_last().unwrap();
+    for pair in changes.windows(2) {
+        assert!(pair[0]["t"].as_f64() < pair[1]["t"].as_f64(), "{pair:?}");
+        let is_other = pair[0]["verdict"] != pair[1]["verdict"] || pair[0]["vectors"] != pair[1]["vectors"];
+        assert!(is_other || pair[1]["actions"].as_array().is_some_and(|actions| !actions.is_empty()), "{pair:?}");
+        assert!(pair[0]["dropped"].as_u64() <= pair[1]["dropped"].as_u64(), "{pair:?}");
+        assert!(pair[0]["passed"].as_u64() <= pair[1]["passed"].as_u64(), "{pair:?}");
+    }
+    let end = changes.last().unwrap();
+    assert_eq!((&end["verdict"], &end["vector"]), (&"normal".into(), &Value::Null), "{end}");
+    assert!((30.0..33.0).contains(&end["t"].as_f64().unwrap()), "{end}");
+    let summary = &last["summary"];
+    assert_eq!(summary["verdicts"]["normal"], 0.0, "the first time: {summary}");
+    let (dropped, passed) = (summary["dropped"].as_u64().unwrap(), summary["passed"].as_u64().unwrap());
+    assert_eq!((sum(&summary["dropped_by_reason"]), sum(&summary["passed_by_reason"])), (dropped, passed));
+}
+
 #[test]
 fn a_line_in_words_says_why_and_what_is_done() {
     let files = Files::new();

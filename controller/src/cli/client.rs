@@ -4,15 +4,16 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::header::HeaderValue;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 
 use crate::api::{SCHEMA_VERSION, TOLD_HEADER, VERSION_HEADER, WHY_HEADER};
 use crate::daemon::access::read_socket;
@@ -60,6 +61,28 @@ impl Client {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// Asks for lines, and hands each over as it comes, until the daemon ends the answer.
+    pub(super) async fn lines(
+        self,
+        path: &str,
+        mut take: impl FnMut(&str) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let (response, connection) = self.ask(Method::GET, path, Bytes::new()).await?;
+        let (status, mut body, mut text) = (response.status(), response.into_body(), Vec::new());
+        if status != StatusCode::OK {
+            return Err(refused(status, &body.collect().await?.to_bytes()));
+        }
+        while let Some(frame) = body.frame().await {
+            text.extend_from_slice(frame?.data_ref().map_or(&[], |data| &data[..]));
+            while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<_> = text.drain(..=end).collect();
+                take(String::from_utf8_lossy(&line).trim_end())?;
+            }
+        }
+        connection.abort();
+        Ok(())
+    }
+
     /// Asks for a value.
     pub(super) async fn get<T: DeserializeOwned>(self, path: &str) -> anyhow::Result<T> {
         let bytes = self.request(Method::GET, path, Bytes::new()).await?;
@@ -85,7 +108,12 @@ impl Client {
         }
     }
 
-    async fn exchange(self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
+    async fn ask(
+        self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> anyhow::Result<(Response<Incoming>, JoinHandle<hyper::Result<()>>)> {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(self.stream)).await?;
         let connection = tokio::spawn(connection);
         let mut request = Request::builder()
@@ -99,18 +127,25 @@ impl Client {
         }
         let request = request.body(Full::new(body))?;
         let response = sender.send_request(request).await.context("the daemon closed the connection")?;
+        Ok((response, connection))
+    }
+
+    async fn exchange(self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
+        let (response, connection) = self.ask(method, path, body).await?;
         let status = response.status();
         if let Some(told) = response.headers().get(TOLD_HEADER) {
             eprintln!("floodwall: {}", String::from_utf8_lossy(told.as_bytes()));
         }
         let bytes = response.into_body().collect().await?.to_bytes();
         connection.abort();
-        if status == StatusCode::OK {
-            return Ok(bytes);
-        }
-        match serde_json::from_slice::<Failure>(&bytes) {
-            Ok(failure) => Err(failure.into()),
-            Err(_) => bail!("the daemon answered {status}: {}", String::from_utf8_lossy(&bytes).trim()),
-        }
+        if status == StatusCode::OK { Ok(bytes) } else { Err(refused(status, &bytes)) }
+    }
+}
+
+/// What the daemon says where it does not do what it is asked.
+fn refused(status: StatusCode, bytes: &[u8]) -> anyhow::Error {
+    match serde_json::from_slice::<Failure>(bytes) {
+        Ok(failure) => failure.into(),
+        Err(_) => anyhow!("the daemon answered {status}: {}", String::from_utf8_lossy(bytes).trim()),
     }
 }

@@ -72,19 +72,24 @@ async fn follow(global: &Global, after: Option<i64>) -> anyhow::Result<()> {
         None => store.latest()?,
     };
     loop {
-        for happened in since(global, &store, after).await? {
-            after = happened.number;
-            println!("{}", serde_json::to_string(&happened)?);
+        match Client::connect(&global.socket).await? {
+            // It ends each answer after a while; a daemon that ends does so sooner.
+            Some(client) => {
+                let path = format!("/api/v1/events?follow=true&after={after}");
+                let ended = client.lines(&path, |line| tell(&serde_json::from_str(line)?, &mut after)).await;
+                ended.or_else(|error| if error.is::<hyper::Error>() { Ok(()) } else { Err(error) })?;
+            }
+            None => store.since(after)?.iter().try_for_each(|happened| tell(happened, &mut after))?,
         }
         // The next moment.
         tokio::time::sleep(FOLLOWED_EVERY).await;
     }
 }
 
-async fn since(global: &Global, store: &Store, after: i64) -> anyhow::Result<Vec<Happened>> {
-    let Some(client) = Client::connect(&global.socket).await? else { return Ok(store.since(after)?) };
-    let lines = client.text(&format!("/api/v1/events?after={after}")).await?;
-    Ok(lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+fn tell(happened: &Happened, after: &mut i64) -> anyhow::Result<()> {
+    *after = happened.number;
+    println!("{}", serde_json::to_string(happened)?);
+    Ok(())
 }
 
 async fn one(global: &Global, id: Option<String>) -> anyhow::Result<incident::Incident> {

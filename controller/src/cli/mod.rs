@@ -215,6 +215,7 @@ async fn start(global: &Global, options: Run) -> anyhow::Result<Exit> {
         );
     }
     let respond = file.policies(options.respond);
+    let probe = file.probe != Some(false);
     let interfaces =
         if options.interfaces.is_empty() { file.interfaces.unwrap_or_default() } else { options.interfaces };
     daemon::run(daemon::Options {
@@ -222,6 +223,7 @@ async fn start(global: &Global, options: Run) -> anyhow::Result<Exit> {
         allow_generic: options.allow_generic || file.allow_generic == Some(true),
         egress_hook: options.egress_hook,
         respond,
+        probe,
         history: global.history.clone(),
         file: global.config.clone(),
         source,

@@ -77,6 +77,10 @@ pub struct Configuration {
     /// The same for single kinds of floods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub respond_to: Option<BTreeMap<VectorLabel, Policy>>,
+    /// Where a verdict is unsure and the host hard pressed, hold up a slice of what is suspected for two seconds, once a minute at
+    /// most, to see whether its senders back off. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<bool>,
     /// Allow who is logged in over SSH, gateways, resolvers and `monitors` without being asked. Default: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auto_allow: Option<bool>,
@@ -393,6 +397,7 @@ impl Configuration {
             read_group: Some(READ_GROUP.to_owned()),
             log: Some(LogFormat::Text),
             respond: Some(Policy::default()),
+            probe: Some(true),
             auto_allow: Some(true),
             limits: Some(LimitName::ALL.iter().map(|name| limit(*name)).collect()),
             policy: Some(Reason::chosen().map(|(reason, standard)| (ReasonLabel(reason), verdict(standard))).collect()),

@@ -1,7 +1,7 @@
 //! Detection at work: what was sampled goes in, a verdict comes out, and what it calls for is armed, written down, and taken back
 //! when its time is up.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use floodwall_common::abi::SAMPLE_STREAMS;
 use floodwall_common::class::Class;
 use floodwall_common::config::Mode;
+use floodwall_common::limits::Per;
 use floodwall_common::packet::Frame;
 use floodwall_common::reason::{DropSet, Reason, Verdict as Fate};
 use floodwall_common::replies::Conversation;
@@ -18,10 +19,12 @@ use tracing::{error, info, warn};
 use super::Daemon;
 use super::connections::{self, Lookout};
 use super::measures::{STAYS, arm, disarm, look_after};
+use super::peak::{note_holders, note_peak};
+use super::probing::Prober;
 use super::stack::{Stack, udp_services};
 use crate::dataplane::{self, Clock, Dataplane, Sample, SentReader, monotonic_ns};
 use crate::detect::{
-    Assessment, Baseline, Detector, Features, HOURS, Handshakes, Held, Holder, Host, Observed, Rates, Vector, Verdict,
+    Assessment, Baseline, Detector, Features, Group, HOURS, Handshakes, Held, Host, Observed, Rates, Vector, Verdict,
 };
 use crate::exit::describe;
 use crate::incident::{Incident, State, now_ms};
@@ -41,8 +44,8 @@ const TRIED_AGAIN_NS: u64 = 5_000_000_000;
 const PORTS_EVERY_NS: u64 = 1_000_000_000;
 /// How often a record is written while nothing but its numbers changes.
 const SAVED_EVERY_NS: u64 = 5_000_000_000;
-/// Sources and targets that a record names.
-const NAMED: usize = 5;
+/// Records that are kept in mind until they can be written.
+const UNSAVED: usize = 16;
 /// How long nothing may be matched by the memory of what was sent, where most of it leaves elsewhere.
 const UNMATCHED_NS: u64 = 60_000_000_000;
 /// What has to have come of the usual for a first sign.
@@ -59,6 +62,8 @@ struct Live {
     rates: Option<Rates>,
     stack: Option<Handshakes>,
     lookout: Lookout,
+    is_pressed: bool,
+    probed: Option<(Group, f64)>,
 }
 
 impl Host for Live {
@@ -83,6 +88,14 @@ impl Host for Live {
 
     fn held(&self) -> Option<&Held> {
         self.lookout.held.as_ref()
+    }
+
+    fn is_pressed(&self) -> bool {
+        self.is_pressed
+    }
+
+    fn probe(&self) -> Option<(Group, f64)> {
+        self.probed
     }
 
     fn hour_of_week(&self) -> Option<usize> {
@@ -149,6 +162,7 @@ pub(super) struct Watch {
     restless_since_ms: Option<u64>,
     in_force: Vec<InForce>,
     refused: Vec<InForce>,
+    prober: Prober,
     /// The UDP ports that something listened on when what nothing listens for was dropped last.
     listening: BTreeSet<u16>,
     /// Packets that drop and that pass, until the last time, and what that was judged by.
@@ -159,6 +173,8 @@ pub(super) struct Watch {
     most_held: usize,
     /// Length of the timeline that was written last, and when.
     saved: (usize, u64),
+    /// Records that are over and could not be written, and when that was tried last.
+    unsaved: (Vec<Incident>, u64),
 }
 
 impl Watch {
@@ -176,6 +192,8 @@ impl Watch {
                 rates: None,
                 stack: None,
                 lookout: Lookout::default(),
+                is_pressed: false,
+                probed: None,
             },
             ports_at_ns: 0,
             stack_then: (Stack::read(), monotonic_ns(), 0.0, 0.0),
@@ -184,12 +202,14 @@ impl Watch {
             restless_since_ms: None,
             in_force: Vec::new(),
             refused: Vec::new(),
+            prober: Prober::default(),
             listening: BTreeSet::new(),
             counted_then: None,
             looked_after_ns: 0,
             last_sign_ms: 0,
             most_held: 0,
             saved: (0, 0),
+            unsaved: (Vec::new(), 0),
         }
     }
 
@@ -231,11 +251,13 @@ impl Watch {
     fn count_toll(&mut self, sample: &Sample, frame: Frame<'_>, weight: u32) {
         let traits = if sample.reason == Reason::Signature { Traits::read(frame) } else { None };
         for present in &mut self.in_force {
-            let Measure::Signature(_, found) = &present.measure else { continue };
-            match &traits {
-                Some(traits) if found.shape.suits(traits) => present.toll.count(sample.monotonic_ns, weight, true),
-                _ if sample.drops => {}
-                _ => present.toll.count(sample.monotonic_ns, weight, false),
+            let is_hit = match &present.measure {
+                Measure::Signature(_, found) => traits.as_ref().is_some_and(|traits| found.shape.suits(traits)),
+                Measure::Limit(wide) => sample.reason == reason_of(wide.per),
+                _ => continue,
+            };
+            if is_hit || !sample.drops {
+                present.toll.count(sample.monotonic_ns, weight, is_hit);
             }
         }
     }
@@ -245,6 +267,7 @@ impl Watch {
         self.ask_stack(snapshot);
         self.live.lookout.look(snapshot.taken_ns);
         self.count(snapshot);
+        self.live.probed = self.prober.found(snapshot.taken_ns);
         let (assessment, features) = self.detector.assess(snapshot.taken_ns, &self.live);
         let assessment = assessment.clone();
         self.notice_restlessness(&features, &assessment);
@@ -254,17 +277,27 @@ impl Watch {
         if snapshot.mode != Mode::Stopped {
             self.respond(daemon, &assessment, &features);
         }
+        // Where nothing is dropped nobody backs off.
+        if snapshot.mode == Mode::Enforce {
+            let window = self.detector.window();
+            self.prober.tick(daemon, (&assessment, &features, window), snapshot.taken_ns);
+        }
         self.withdraw(daemon);
-        let incident = daemon.incident().as_ref().map(|incident| incident.id.clone());
+        let most_of_a_source = daemon.past().most();
+        let open = daemon.incident();
+        let (incident, incident_state) =
+            (open.as_ref().map(|open| open.id.clone()), open.as_ref().map(|open| open.state));
         Situation {
             verdict: assessment.verdict,
             vectors: assessment.vectors,
             confidence: assessment.confidence,
             reasons: assessment.reasons,
             incident,
+            incident_state,
             measures: self.in_force.len(),
             open_connections: features.held.as_ref().map(|held| held.open),
             held_connections: features.held.as_ref().map(|held| held.slow),
+            most_of_a_source,
         }
     }
 
@@ -297,6 +330,7 @@ impl Watch {
         if seconds >= 1.0 {
             let now = Stack::read();
             self.live.stack = now.handshakes(then, seconds, syns - syns_then, tcp - tcp_then);
+            self.live.is_pressed = now.is_pressed(then, seconds);
             self.stack_then = (now, snapshot.taken_ns, syns, tcp);
         }
     }
@@ -315,6 +349,11 @@ impl Watch {
     }
 
     fn keep_record(&mut self, daemon: &Arc<Daemon>, snapshot: &Snapshot, found: &Assessment, features: &Features) {
+        let (unsaved, tried_ns) = &mut self.unsaved;
+        if !unsaved.is_empty() && snapshot.taken_ns.saturating_sub(*tried_ns) >= SAVED_EVERY_NS {
+            *tried_ns = snapshot.taken_ns;
+            unsaved.retain(|incident| !daemon.save(incident));
+        }
         let (counted, by) = (counts(snapshot), (snapshot.mode, snapshot.drops));
         let before = self.counted_then.replace((counted, by));
         if !found.current.is_empty() || (found.verdict != Verdict::Normal && !found.verdict.is_attack()) {
@@ -343,6 +382,9 @@ impl Watch {
             (Some(incident), _) => incident.found(found),
         }
         let Some(incident) = &mut *open else { return };
+        for words in self.prober.told() {
+            incident.note("detection", &words);
+        }
         // What was counted by another mode or other reasons would be counted anew.
         if let Some((then, _)) = before.filter(|(_, by_then)| *by_then == by) {
             incident.dropped += counted.0.saturating_sub(then.0);
@@ -359,7 +401,9 @@ impl Watch {
         let is_due = snapshot.taken_ns.saturating_sub(self.saved.1) >= SAVED_EVERY_NS;
         if is_over || is_due || incident.timeline.len() != self.saved.0 {
             self.saved = (incident.timeline.len(), snapshot.taken_ns);
-            daemon.save(incident);
+            if !daemon.save(incident) && is_over && self.unsaved.0.len() < UNSAVED {
+                self.unsaved.0.push(incident.clone());
+            }
         }
         if is_over {
             daemon.check_up.is_over(incident);
@@ -528,6 +572,15 @@ impl Watch {
     }
 }
 
+/// What is refused by a limit of this level.
+const fn reason_of(per: Per) -> Reason {
+    match per {
+        Per::Source => Reason::PacketLimit,
+        Per::Subnet => Reason::SubnetLimit,
+        Per::Network => Reason::NetworkLimit,
+    }
+}
+
 fn note(daemon: &Daemon, what: &str) {
     if let Some(incident) = &mut *daemon.incident() {
         incident.note("response", what);
@@ -544,51 +597,4 @@ fn counts(snapshot: &Snapshot) -> (u64, u64) {
         snapshot.interfaces.iter().map(|interface| interface.sum(pick).packets).sum()
     };
     (sum(&drops), sum(&|cell| !drops(cell)))
-}
-
-/// Keeps what was seen in the worst second.
-fn note_peak(incident: &mut Incident, detector: &Detector, features: &Features) {
-    incident.peak_packets_per_second = features.per_second;
-    let mut sources = HashMap::<String, f64>::new();
-    let mut targets = HashMap::<String, f64>::new();
-    let groups: Vec<_> = incident.vectors.iter().map(|vector| vector.group()).collect();
-    let mut all = 0.0;
-    for (_, packet) in detector.window().packets().filter(|(group, _)| groups.is_empty() || groups.contains(group)) {
-        let weight = f64::from(packet.weight);
-        all += weight;
-        *sources.entry(crate::talkers::source_name(packet.source)).or_default() += weight;
-        let port = packet.ports.map_or_else(String::new, |(_, port)| format!(" port {port}"));
-        *targets.entry(format!("{}{port}", protocol_name(packet.protocol))).or_default() += weight;
-    }
-    incident.source_count = sources.len();
-    incident.sources = most(sources, all);
-    incident.targets =
-        most(targets, all).into_iter().filter(|(_, share)| *share >= 0.05).map(|(name, _)| name).collect();
-}
-
-/// Who holds connections shows in no packets: where nothing else goes on, it is those that are named. Connections that they hold.
-fn note_holders(incident: &mut Incident, features: &Features) -> usize {
-    let is_all = incident.vectors == [Vector::SlowConnections];
-    let Some(held) = features.held.as_ref().filter(|held| is_all && !held.holders.is_empty()) else { return 0 };
-    let of = |holder: &Holder| (crate::talkers::source_name(holder.source), f64::from(holder.slow));
-    incident.source_count = held.holders.len();
-    incident.sources = most(held.holders.iter().map(of).collect(), held.slow.max(1) as f64);
-    held.slow
-}
-
-fn protocol_name(protocol: u8) -> String {
-    match protocol {
-        1 => "ICMP".to_owned(),
-        6 => "TCP".to_owned(),
-        17 => "UDP".to_owned(),
-        58 => "ICMPv6".to_owned(),
-        other => format!("IP protocol {other}"),
-    }
-}
-
-fn most(weights: HashMap<String, f64>, all: f64) -> Vec<(String, f64)> {
-    let mut shares: Vec<_> = weights.into_iter().map(|(name, weight)| (name, weight / all)).collect();
-    shares.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    shares.truncate(NAMED);
-    shares
 }

@@ -14,9 +14,9 @@ use floodwall_common::limits::Per;
 use serde::Deserialize;
 use tracing::warn;
 
-use super::Daemon;
 use super::access::{Token, check_token};
 use super::server::Caller;
+use super::{Daemon, events};
 use crate::api::{
     AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, DrillRequest, ExplainView,
     GroupsChange, GroupsView, HistoryView, LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange,
@@ -508,15 +508,19 @@ async fn incident(State(daemon): Shared, Path(id): Path<String>) -> Answer<Incid
 struct EventsQuery {
     #[serde(default)]
     after: i64,
+    /// Hold the answer open for what is still to happen.
+    #[serde(default)]
+    follow: bool,
 }
 
 /// What has happened in incidents, a line of JSON each.
 async fn events(State(daemon): Shared, Query(query): Query<EventsQuery>) -> Result<Response, ApiError> {
+    let content_type = [(CONTENT_TYPE, "application/x-ndjson")];
+    if query.follow {
+        return Ok((content_type, events::follow(daemon, query.after)?).into_response());
+    }
     let events = blocking(daemon, move |daemon| Ok(daemon.store().since(query.after)?)).await?;
-    let lines: Vec<_> =
-        events.iter().map(serde_json::to_string).collect::<Result<_, _>>().map_err(anyhow::Error::from)?;
-    let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
-    Ok(([(CONTENT_TYPE, "application/x-ndjson")], text).into_response())
+    Ok((content_type, events::lines(&events)?).into_response())
 }
 
 async fn change_incident(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use floodwall_common::abi::Counter;
 use floodwall_common::class::Family;
 use floodwall_common::cookie::CookieMode;
-use floodwall_common::limits::Per;
+use floodwall_common::limits::{LimitName, Per};
 use floodwall_common::lists::List;
 use floodwall_common::packet::Source;
 use floodwall_common::reason::{Reason, Verdict as Fate};
@@ -20,11 +20,11 @@ use super::Daemon;
 use crate::api::{CookiesChange, EntryView, ListChange};
 use crate::audit::LONG_LISTS;
 use crate::control::ListPlan;
-use crate::dataplane::{self, Dataplane, Listed, Signature, UNNAMED, cookies_of, is_of_udp_only};
+use crate::dataplane::{self, Dataplane, Listed, Signature, UNNAMED, cookies_of, is_of_udp_only, limits_of};
 use crate::detect::Vector;
 use crate::exit::describe;
 use crate::prefixes::overlap;
-use crate::respond::{Denied, InForce, Measure, STAYS_NS, Unserved, automatic_name};
+use crate::respond::{Denied, InForce, Measure, STAYS_NS, Unserved, Wide, automatic_name};
 use crate::{control, files};
 
 pub(super) const STAYS: Duration = Duration::from_nanos(STAYS_NS);
@@ -56,6 +56,13 @@ pub(super) fn arm(daemon: &Daemon, measure: &Measure, listening: &BTreeSet<u16>)
             if !dataplane.lock_udp(listening)? {
                 return Ok(false);
             }
+        }
+        Measure::Limit(wide) => {
+            let present = limits_of(&*dataplane.config()?, wide.key());
+            if present != wide.key().default_limits() && present != wide.limits() {
+                return Ok(false);
+            }
+            dataplane.set_limits(&[(wide.key(), wide.limits())], None)?;
         }
         Measure::Deny(denied) => {
             change_denied(daemon, &mut dataplane, denied, true)?;
@@ -146,6 +153,11 @@ pub(super) fn disarm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<()> {
             control::set_cookies(&mut dataplane, &change, &daemon.devices())?;
         }
         Measure::Unserved(_) => dataplane.unlock_udp()?,
+        // Whoever has set another meanwhile wants that.
+        Measure::Limit(wide) if limits_of(&*dataplane.config()?, wide.key()) != wide.limits() => {}
+        Measure::Limit(wide) => {
+            dataplane.set_limits(&[(wide.key(), wide.key().default_limits())], None)?;
+        }
         Measure::Deny(denied) => {
             change_denied(daemon, &mut dataplane, denied, false)?;
             daemon.forget_list_sizes();
@@ -167,6 +179,20 @@ pub(super) fn disarm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a limit is called in the file of what is armed.
+fn label_of_limit(wide: &Wide) -> String {
+    format!("limit {} {} {}", wide.name.label(), wide.per.label(), wide.packets_per_second)
+}
+
+/// The limit of such a label.
+fn limit_of_label(label: &str) -> Option<Measure> {
+    let mut words = label.strip_prefix("limit ")?.split(' ');
+    let (name, per) = (LimitName::from_label(words.next()?)?, Per::from_label(words.next()?)?);
+    let packets_per_second = words.next()?.parse().ok()?;
+    let (networks, covers, collateral, measured_on) = (Vec::new(), 0.0, 0.0, 0);
+    Some(Measure::Limit(Wide { name, per, packets_per_second, networks, covers, collateral, measured_on }))
+}
+
 /// Counts what suits the measures in force, and says which of them somebody else has taken back.
 pub(super) fn look_after(dataplane: &Dataplane, in_force: &mut [InForce], now_ns: u64) -> dataplane::Result<Vec<bool>> {
     let (config, signatures, now) = (dataplane.config()?, dataplane.signatures()?, dataplane.clock()?.now());
@@ -175,6 +201,7 @@ pub(super) fn look_after(dataplane: &Dataplane, in_force: &mut [InForce], now_ns
         Measure::Cookies => cookies_of(&config).0 == CookieMode::Off,
         // Lists may be long: nobody reads them each second. Each entry ends by itself.
         Measure::Deny(_) => false,
+        Measure::Limit(wide) => limits_of(&config, wide.key()) != wide.limits(),
         Measure::Unserved(_) => !config.drops.has(Reason::NoService) || !is_of_udp_only(&config),
         Measure::Signature(vector, found) => {
             let name = automatic_name(*vector, found);
@@ -205,15 +232,16 @@ impl Automatic {
 
     fn set(&self, measure: &Measure, in_force: bool) {
         let label = match measure {
-            Measure::Drop(reason) => reason.label(),
-            Measure::Cookies => COOKIES,
-            Measure::Unserved(_) => UNNAMED,
+            Measure::Drop(reason) => reason.label().to_owned(),
+            Measure::Cookies => COOKIES.to_owned(),
+            Measure::Unserved(_) => UNNAMED.to_owned(),
+            Measure::Limit(wide) => label_of_limit(wide),
             Measure::Signature(..) | Measure::Deny(_) => return,
         };
         let mut labels = self.read();
-        labels.retain(|other| other != label);
+        labels.retain(|other| *other != label);
         if in_force {
-            labels.push(label.to_owned());
+            labels.push(label);
         }
         let text = serde_json::to_string(&labels).unwrap_or_default();
         if let Err(error) = files::replace(&self.path, &text) {
@@ -227,13 +255,29 @@ impl Automatic {
             let measure = match label.as_str() {
                 COOKIES => Some(Measure::Cookies),
                 UNNAMED => Some(Measure::Unserved(Unserved { covers: 0.0, collateral: 0.0, measured_on: 0 })),
-                label => Reason::from_label(label).map(Measure::Drop),
+                label => limit_of_label(label).or_else(|| Reason::from_label(label).map(Measure::Drop)),
             };
             let Some(measure) = measure else { continue };
             match disarm(daemon, &measure) {
                 Ok(()) => info!(measure = measure.to_string(), "withdrawn: armed by a daemon before this one"),
                 Err(failed) => error!(measure = measure.to_string(), error = describe(&failed), "cannot be withdrawn"),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_found_again_by_its_label() {
+        let limit = limit_of_label("limit udp subnet 300").unwrap();
+        let Measure::Limit(wide) = &limit else { panic!("{limit:?}") };
+        assert_eq!((wide.name, wide.per, wide.packets_per_second), (LimitName::Udp, Per::Subnet, 300));
+        assert_eq!(label_of_limit(wide), "limit udp subnet 300");
+        for other in ["cookies", "out-of-state", "limit udp", "limit udp subnet many", "limit nothing subnet 3"] {
+            assert_eq!(limit_of_label(other), None, "{other}");
         }
     }
 }

@@ -8,9 +8,12 @@ mod check_up;
 mod connections;
 mod deadline;
 mod detection;
+mod events;
 mod guard;
 mod http;
 mod measures;
+mod peak;
+mod probing;
 mod recent;
 mod sampling;
 mod server;
@@ -82,6 +85,8 @@ pub struct Options {
     pub detach_on_exit: bool,
     /// What is done about what goes on.
     pub respond: Policies,
+    /// Where a verdict is unsure and the host hard pressed, a slice of what is suspected may be held up for two seconds.
+    pub probe: bool,
     /// Where it is written who changed what.
     pub history: PathBuf,
     /// The configuration file, if one was named; else the usual one, where it is there.
@@ -117,6 +122,7 @@ impl Options {
             ("log", before.log != now.log),
             ("respond", before.respond != now.respond),
             ("respond_to", before.respond_to != now.respond_to),
+            ("probe", before.probe != now.probe),
             ("api", (&before.api, &before.api_token_file) != (&now.api, &now.api_token_file)),
             ("read_group", before.read_group != now.read_group),
         ];
@@ -138,6 +144,7 @@ pub(crate) struct Daemon {
     /// The incident that is open.
     incident: Mutex<Option<Incident>>,
     store: Store,
+    streams: events::Streams,
     automatic: Automatic,
     devices: Mutex<Vec<Device>>,
 }
@@ -170,11 +177,13 @@ impl Daemon {
         &self.store
     }
 
-    /// Writes a record. Where that cannot be done, the incident goes on in memory.
-    fn save(&self, incident: &Incident) {
-        if let Err(error) = self.store.save(incident) {
-            warn!(%error, incident = incident.id, "the record cannot be written");
+    /// Writes a record, and says whether it is written. Where that cannot be done, the incident goes on in memory.
+    fn save(&self, incident: &Incident) -> bool {
+        let saved = self.store.save(incident);
+        if let Err(error) = &saved {
+            error!(%error, incident = incident.id, "the record cannot be written, and is tried again; all else goes on");
         }
+        saved.is_ok()
     }
 
     /// The network devices, as they were seen last.
@@ -387,6 +396,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         list_sizes: Mutex::default(),
         incident: Mutex::default(),
         store: Store::beside(&options.history),
+        streams: events::Streams::default(),
         automatic: Automatic::beside(&options.history),
         devices: Mutex::new(devices),
     });

@@ -8,6 +8,9 @@ use crate::detect::Handshakes;
 /// Connection attempts in a second that a share is of at least.
 const ENOUGH: f64 = 20.0;
 
+/// Packets that a host has no room for in a second, from which on it is hard pressed.
+const PRESSED: f64 = 10.0;
+
 /// Counters of the stack.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Stack {
@@ -15,6 +18,8 @@ pub(super) struct Stack {
     completed: f64,
     /// SYNs and handshakes that were dropped since a listener takes no more.
     refused: f64,
+    /// Datagrams that were dropped since whom they were for takes no more.
+    overrun: f64,
     /// TCP segments that came to this host, and packets that only passed through.
     segments: f64,
     forwarded: f64,
@@ -27,6 +32,7 @@ impl Stack {
         Self {
             completed: counter(&snmp, "Tcp", "PassiveOpens"),
             refused: counter(&netstat, "TcpExt", "ListenDrops"),
+            overrun: counter(&snmp, "Udp", "RcvbufErrors") + counter_v6(&text("/proc/net/snmp6"), "Udp6RcvbufErrors"),
             segments: counter(&snmp, "Tcp", "InSegs"),
             forwarded: counter(&snmp, "Ip", "ForwDatagrams"),
         }
@@ -52,6 +58,19 @@ impl Stack {
             ..Handshakes::default()
         })
     }
+
+    /// Whether there was more in this time than there is room for.
+    pub(super) fn is_pressed(self, before: Self, seconds: f64) -> bool {
+        let since = |now: f64, before: f64| (now - before).max(0.0);
+        since(self.refused, before.refused) + since(self.overrun, before.overrun) >= PRESSED * seconds
+    }
+}
+
+/// A counter of the file of IPv6, a line each.
+fn counter_v6(text: &str, name: &str) -> f64 {
+    let lines = text.lines().filter_map(|line| line.split_once(char::is_whitespace));
+    let found = lines.into_iter().find(|(of, _)| *of == name);
+    found.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(0.0)
 }
 
 fn text(path: &str) -> String {
@@ -89,13 +108,24 @@ mod tests {
     #[test]
     fn a_full_listener_and_forged_addresses_look_different() {
         let before = Stack::default();
-        let full = Stack { completed: 100.0, refused: 900.0, segments: 3_000.0, forwarded: 0.0 };
+        let full = Stack { completed: 100.0, refused: 900.0, segments: 3_000.0, ..Stack::default() };
         let shares = full.handshakes(before, 1.0, 1_000.0, 3_000.0).unwrap();
         assert_eq!((shares.answered, shares.acknowledged), (Some(0.1), Some(1.0)));
-        let forged = Stack { completed: 10.0, refused: 0.0, segments: 3_000.0, forwarded: 0.0 };
+        let forged = Stack { completed: 10.0, segments: 3_000.0, ..Stack::default() };
         let shares = forged.handshakes(before, 1.0, 1_000.0, 3_000.0).unwrap();
         assert_eq!((shares.answered, shares.acknowledged), (Some(1.0), Some(0.01)));
-        let router = Stack { completed: 0.0, refused: 0.0, segments: 10.0, forwarded: 3_000.0 };
+        let router = Stack { segments: 10.0, forwarded: 3_000.0, ..Stack::default() };
         assert_eq!(router.handshakes(before, 1.0, 1_000.0, 3_000.0), None);
+        assert!(full.is_pressed(before, 1.0) && !forged.is_pressed(before, 1.0));
+    }
+
+    #[test]
+    fn datagrams_without_room_are_pressure_too() {
+        assert_eq!(
+            counter_v6("Udp6InErrors                    \t3\nUdp6RcvbufErrors \t70\n", "Udp6RcvbufErrors"),
+            70.0
+        );
+        let (before, now) = (Stack { overrun: 50.0, ..Stack::default() }, Stack { overrun: 70.0, ..Stack::default() });
+        assert!(now.is_pressed(before, 1.0) && !now.is_pressed(before, 3.0));
     }
 }

@@ -205,6 +205,17 @@ const fn line(
     Line { measure, slope, shown, what, means }
 }
 
+/// What came on while nothing was let through is as much as before, from here on; and up to here it is not.
+pub const UNMOVED: f64 = 0.85;
+/// See [`UNMOVED`].
+pub const MOVED: f64 = 0.35;
+
+/// How little senders care for answers, from 0 to 1, by what came on while none of it was let through. Who sends less waits for
+/// answers, and who sends more asks again: both are clients.
+pub fn unmoved(ratio: f64) -> f64 {
+    (1.0 - (1.0 - ratio).abs()).max(0.0)
+}
+
 /// A line that has been weighed.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Weighed {

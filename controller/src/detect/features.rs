@@ -21,9 +21,10 @@ const SPREAD: usize = 1 << 12;
 const LARGE: u16 = 1_000;
 /// Peers that are remembered as spoken with.
 const PEERS: usize = 1 << 16;
-/// Good packets that are kept, and of how many one is.
+/// Good packets that are kept.
 const GOOD: usize = 1 << 14;
-const ONE_GOOD_OF: usize = 4;
+/// Of so many good packets one is kept.
+pub const ONE_GOOD_OF: usize = 4;
 /// How long nothing has to be found until what came is good.
 const TRIAL_NS: u64 = 5_000_000_000;
 
@@ -93,6 +94,10 @@ pub struct Features {
     pub openers: Openers,
     /// What is open; `None` where nobody has looked.
     pub held: Option<Held>,
+    /// It is more than this host can take.
+    pub is_pressed: bool,
+    /// What came on of a group while a part of it was not let through, by what there was before; `None` where that was not tried.
+    pub probe: Option<(Group, f64)>,
 }
 
 impl Features {
@@ -232,7 +237,7 @@ impl Window {
             groups: counts.map(|counts| counts.aggregate(all)),
             handshakes: self.followed.shares(now_ns, is_answered),
             openers: self.following.features(now_ns),
-            held: None,
+            ..Features::default()
         }
     }
 

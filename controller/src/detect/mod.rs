@@ -12,9 +12,9 @@ mod observed;
 mod openers;
 
 pub use baseline::{Baseline, HOURS};
-pub use evidence::Vector;
 use evidence::{Case, Demand, Weighed, weigh, weigh_demand};
-pub use features::{Aggregate, Features, WINDOW_NS, Window};
+pub use evidence::{MOVED, UNMOVED, Vector, unmoved};
+pub use features::{Aggregate, Features, ONE_GOOD_OF, WINDOW_NS, Window};
 pub use handshakes::Handshakes;
 pub use held::{Held, Holder, Open};
 pub(crate) use observed::is_amplifier;
@@ -31,6 +31,8 @@ const SURGE_SLOWER: u64 = 10;
 const ENOUGH: usize = 40;
 /// Connections that are held, of which nobody is woken: too few to fill anything.
 const ENOUGH_HELD: usize = 50;
+/// The share of connections begun that is answered, below which a host is hard pressed.
+const PRESSED: f64 = 0.75;
 /// Reasons that are told.
 const REASONS: usize = 3;
 
@@ -89,6 +91,19 @@ pub struct Assessment {
     pub confidence: f64,
     /// The strongest reasons, in words.
     pub reasons: Vec<String>,
+    /// The kind of flood that is likeliest of those that are not sure.
+    pub suspect: Option<Suspect>,
+}
+
+/// A kind of flood that may be going on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Suspect {
+    /// Which.
+    pub vector: Vector,
+    /// How sure that is, from 0 to 1.
+    pub confidence: f64,
+    /// How many times as many packets of its group as usual; `None` while nobody knows what is usual.
+    pub growth: Option<f64>,
 }
 
 /// What there usually is.
@@ -101,10 +116,10 @@ pub trait Usually {
 
 /// What goes on by the features of the last second, and by what is usual.
 pub fn detect(features: &Features, usually: &impl Usually) -> Assessment {
-    let (flood, doubt) = detect_flood(features, usually);
+    let (flood, suspect) = detect_flood(features, usually);
     let vectors = flood.as_ref().map_or(&[][..], |flood| &flood.vectors);
     let demand = detect_demand(features, usually, vectors);
-    match (flood, demand) {
+    let found = match (flood, demand) {
         (Some(flood), Some((Verdict::Surge | Verdict::Overload, _, weighed))) => {
             let mut reasons = flood.reasons;
             reasons.truncate(REASONS - 1);
@@ -117,8 +132,12 @@ pub fn detect(features: &Features, usually: &impl Usually) -> Assessment {
             reasons.extend(loudest(&weighed, REASONS - reasons.len()));
             Assessment { verdict, confidence, reasons, ..Assessment::default() }
         }
-        (None, None) => Assessment { confidence: 1.0 - doubt, ..Assessment::default() },
-    }
+        (None, None) => {
+            let doubt = suspect.map_or(0.0, |suspect| suspect.confidence);
+            Assessment { confidence: 1.0 - doubt, ..Assessment::default() }
+        }
+    };
+    Assessment { suspect, ..found }
 }
 
 /// The networks of one that has gone wild, by name.
@@ -131,10 +150,10 @@ fn who_is_meant(verdict: Verdict, features: &Features) -> Vec<String> {
     aggregate.filter(|_| verdict == Verdict::Misconfiguration).map(name).into_iter().collect()
 }
 
-/// The floods that go on; else, how near it is to one.
-fn detect_flood(features: &Features, usually: &impl Usually) -> (Option<Assessment>, f64) {
+/// The floods that go on, and which other is likeliest.
+fn detect_flood(features: &Features, usually: &impl Usually) -> (Option<Assessment>, Option<Suspect>) {
     let mut found: Vec<(Vector, f64, Vec<Weighed>)> = Vec::new();
-    let mut doubt: f64 = 0.0;
+    let mut suspect: Option<Suspect> = None;
     for vector in Vector::ALL {
         let group = features.of(vector.group());
         let is_awake = match vector {
@@ -156,8 +175,8 @@ fn detect_flood(features: &Features, usually: &impl Usually) -> (Option<Assessme
         let (confidence, weighed) = weigh(vector, &Case { features, group, growth });
         if confidence >= SURE {
             found.push((vector, confidence, weighed));
-        } else {
-            doubt = doubt.max(confidence);
+        } else if suspect.is_none_or(|other| confidence > other.confidence) {
+            suspect = Some(Suspect { vector, confidence, growth });
         }
     }
     let volume = |vector: Vector| match vector {
@@ -171,8 +190,9 @@ fn detect_flood(features: &Features, usually: &impl Usually) -> (Option<Assessme
         current: found.iter().map(|(vector, ..)| *vector).collect(),
         confidence: *confidence,
         reasons: loudest(weighed, REASONS),
+        suspect: None,
     });
-    (attack, doubt)
+    (attack, suspect)
 }
 
 /// What customers do, where that is out of the ordinary.
@@ -330,8 +350,10 @@ impl Detector {
             features.handshakes = Handshakes { retried: features.handshakes.retried, ..stack };
         }
         features.held = host.held().map(|held| self.window.judge(held.clone()));
+        features.is_pressed = host.is_pressed() || features.handshakes.answered.is_some_and(|share| share < PRESSED);
+        features.probe = host.probe();
         let found = detect(&features, &self.usual);
-        let was_attack = self.present.verdict.is_attack();
+        let (was_attack, suspect) = (self.present.verdict.is_attack(), found.suspect);
         // What keeps a verdict is more of the same: customers keep no attack.
         if found.verdict.is_attack() || (found.verdict != Verdict::Normal && !was_attack) {
             self.last_sign_ns = now_ns;
@@ -351,6 +373,7 @@ impl Detector {
                 self.present.current.clear();
             }
         }
+        self.present.suspect = suspect;
         // What may be a flood that grows slowly is not taken for usual. More customers are, in the end.
         let is_good = match self.present.verdict {
             Verdict::Normal if self.present.confidence > 0.5 => {

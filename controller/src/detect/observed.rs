@@ -132,6 +132,14 @@ pub trait Host {
     fn held(&self) -> Option<&Held> {
         None
     }
+    /// Whether it is more than this host can take, by its own counts.
+    fn is_pressed(&self) -> bool {
+        false
+    }
+    /// What came on of a group while none of it was let through, by what there was before, where that was tried lately.
+    fn probe(&self) -> Option<(Group, f64)> {
+        None
+    }
     /// What the host's own stack says of connections, for where too few are sampled to be followed.
     fn stack(&self) -> Option<Handshakes> {
         None

@@ -11,6 +11,7 @@ use floodwall_common::config::{Config, Mode};
 use floodwall_common::cookie::CookieMode;
 use floodwall_common::decide::{World, decide};
 use floodwall_common::limiter::{BUCKETS, Bucket, GATE_CELLS, Gate, pass_gate, pass_table, refuses};
+use floodwall_common::limits::{LimitKey, Limits};
 use floodwall_common::lists::{List, ListState};
 use floodwall_common::memory::{Line, Span, Trace};
 use floodwall_common::meter::{Amount, Machine, Meter};
@@ -23,7 +24,7 @@ use floodwall_common::{first_syn, verified};
 use ipnet::IpNet;
 
 use crate::dataplane::{
-    CompiledSignatures, NOBODY, Signature, ask_what_is_armed, first_config, known_amplifiers, record_of_unnamed,
+    CompiledSignatures, NOBODY, Signature, apply, ask_what_is_armed, first_config, known_amplifiers, record_of_unnamed,
 };
 use crate::explain::address_of;
 
@@ -200,6 +201,17 @@ impl Maps {
     /// Says that something listens on a UDP port.
     pub fn listen_udp(&mut self, port: u16) {
         self.tables.services.set(Transport::Udp, port, UNNAMED_SERVICE as u8);
+    }
+
+    /// Sets a limit.
+    ///
+    /// # Errors
+    /// Where it cannot be kept.
+    pub fn set_limit(&mut self, key: LimitKey, limits: Limits) -> Result<()> {
+        let set = apply(&mut self.config, key, limits, MACHINE);
+        set.map_err(|(unit, error)| anyhow::anyhow!("the limit of {} cannot be kept: {error:?}", unit.label()))?;
+        ask_what_is_armed(&mut self.config);
+        Ok(())
     }
 
     /// Chooses how SYNs are answered.

@@ -283,6 +283,7 @@ impl Stage {
                 Measure::Unserved(_) => self.maps.lock_udp(false),
                 // What is still in force is denied again below.
                 Measure::Deny(_) => self.maps.deny_nobody(),
+                Measure::Limit(wide) => self.maps.set_limit(wide.key(), wide.key().default_limits())?,
                 Measure::Signature(..) => {}
             }
         }

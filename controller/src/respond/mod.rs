@@ -1,10 +1,12 @@
 //! What is done about an attack: the narrowest mechanism of the packet path that explains it.
 
 mod denied;
+mod probe;
 mod signature;
 mod stray;
 mod toll;
 mod unserved;
+mod wide;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,9 +18,11 @@ use floodwall_common::abi::Counter;
 use floodwall_common::cookie::CookieMode;
 use floodwall_common::reason::{Reason, Verdict as Fate};
 use floodwall_common::signatures::{Action, Fragment};
+pub use probe::{PROBED_NS, Probe, concluded, probe};
 pub use signature::Found;
 use toll::Toll;
 pub use unserved::Unserved;
+pub use wide::Wide;
 
 use crate::dataplane::Signature;
 use crate::detect::{Assessment, Features, Group, Observed, Vector, WINDOW_NS, Window};
@@ -119,6 +123,8 @@ pub enum Measure {
     Unserved(Unserved),
     /// Packets of these sources are dropped.
     Deny(Denied),
+    /// What a subnet or a network may send is limited.
+    Limit(Wide),
 }
 
 /// A measure in force.
@@ -194,6 +200,7 @@ impl Measure {
         match (self, other) {
             (Self::Signature(one, a), Self::Signature(two, b)) => one == two && a.shape == b.shape,
             (Self::Unserved(_), Self::Unserved(_)) => true,
+            (Self::Limit(one), Self::Limit(two)) => one.key() == two.key(),
             (Self::Deny(one), Self::Deny(two)) => one.has_all_of(two),
             _ => self == other,
         }
@@ -204,6 +211,7 @@ impl fmt::Display for Measure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Drop(reason) => write!(f, "drop {}: {}", reason.label(), reason.sentence()),
+            Self::Limit(wide) => wide.fmt(f),
             Self::Cookies => f.write_str("answer SYNs with cookies: who answers is there"),
             Self::Signature(vector, found) => {
                 let Found { shape, covers, collateral, measured_on } = found;
@@ -246,6 +254,7 @@ pub fn apply(in_force: &[InForce], maps: &mut Maps) -> Result<()> {
             Measure::Cookies => maps.set_cookies(CookieMode::Always),
             Measure::Unserved(_) => maps.lock_udp(true),
             Measure::Deny(denied) => maps.deny(&denied.sources),
+            Measure::Limit(wide) => maps.set_limit(wide.key(), wide.limits())?,
             Measure::Signature(vector, found) if signatures.len() < SIGNATURES => signatures.push(Signature {
                 number: Some(signatures.len()),
                 name: automatic_name(*vector, found),
@@ -284,6 +293,11 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
     };
     // What has ended is held in mind, but nothing new is done about it: what comes then is not it.
     for vector in assessment.current.iter().filter(loose) {
+        // What few networks send these share, whatever they have in common.
+        if matches!(vector.group(), Group::Syn | Group::Tcp | Group::Udp | Group::Icmp) && *vector != Vector::HttpFlood
+        {
+            measures.extend(wide::find(*vector, features, window).map(Measure::Limit));
+        }
         match vector {
             Vector::SynFlood => {
                 measures.extend(signature::bare_syns(features, window).map(|found| Measure::Signature(*vector, found)));

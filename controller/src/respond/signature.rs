@@ -6,7 +6,7 @@ use floodwall_common::signatures::{Layout, Range, Shape};
 
 use crate::detect::{Features, Group, Observed, Window, is_amplifier};
 
-const TCP: u16 = 6;
+pub(super) const TCP: u16 = 6;
 pub(super) const UDP: u16 = 17;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;

@@ -1,7 +1,8 @@
 //! The tables: a line is what is measured, two points of the slope that it weighs on, and what it says in words: what it means
 //! where it speaks for it, and where it speaks against it. Set by hand, beside captures and simulations, not fitted to them.
 
-use super::{As, Case, Line, line};
+use super::{As, Case, Line, MOVED, UNMOVED, line, unmoved};
+use crate::detect::Group;
 use crate::detect::held::Held;
 
 #[rustfmt::skip]
@@ -82,6 +83,8 @@ pub(super) const UDP_FLOOD: &[Line] = &[
         ["addresses are used once and thrown away", ""]),
     line(growth, [(2.0, -1.5), (20.0, 2.0)], As::Number, "times the usual UDP",
         ["it was not there before", "as usual"]),
+    line(|case| probed(case, Group::Udp), [(MOVED, -5.0), (UNMOVED, 1.5)], As::Share, "of UDP came as before while none was let through",
+        ["nobody waits for an answer", "clients wait for answers"]),
 ];
 
 #[rustfmt::skip]
@@ -100,6 +103,8 @@ pub(super) const TCP_FLOOD: &[Line] = &[
         ["more than any client sends", "a transfer"]),
     line(growth, [(2.0, -1.5), (20.0, 2.0)], As::Number, "times the usual TCP",
         ["it was not there before", "as usual"]),
+    line(|case| probed(case, Group::Tcp), [(MOVED, -5.0), (UNMOVED, 4.0)], As::Share, "of TCP came as before while none was let through",
+        ["nobody waits for an answer", "clients wait for answers"]),
 ];
 
 #[rustfmt::skip]
@@ -231,6 +236,11 @@ pub(super) const MISCONFIGURATION: &[Line] = &[
     line(is_regular_source, [(0.0, -4.0), (1.0, 2.0)], As::Flag, "whoever opens most",
         ["was a client before", "was never here before"]),
 ];
+
+/// What a probe has found of this group.
+fn probed(case: &Case<'_>, group: Group) -> Option<f64> {
+    case.features.probe.filter(|(of, _)| *of == group).map(|(_, ratio)| unmoved(ratio))
+}
 
 fn bare(case: &Case<'_>) -> Option<f64> {
     Some(case.group.bare)
