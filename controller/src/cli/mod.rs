@@ -31,8 +31,8 @@ use floodwall_common::lists::List;
 use serde::Serialize;
 
 use self::args::{
-    Amplifiers, Cli, Cookies, FragmentPolicy, Global, Limits, MetricsAddress, ModeName, Policy, Run, SetLimit, Switch,
-    Verb, metrics_address,
+    Amplifiers, Cli, Cookies, FragmentPolicy, Global, Limits, MetricsAddress, ModeName, Policy, Run, SetLimit, Verb,
+    metrics_address,
 };
 use self::backend::Backend;
 use crate::api::{
@@ -121,8 +121,12 @@ async fn once(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Limits(verb) => limits(global, verb).await?,
         Verb::Mode { mode, trial } => return set_mode(global, mode, trial.seconds()).await,
         Verb::Confirm => print(global, &Backend::find(global).await?.confirm().await?, show::mode)?,
-        Verb::Stop => return switch(global, Switch::Off).await,
-        Verb::Resume => return switch(global, Switch::On).await,
+        Verb::Stop => {
+            if let Some(status) = Backend::stop(global).await? {
+                print(global, &status, show::mode)?;
+            }
+        }
+        Verb::Resume => print(global, &Backend::find(global).await?.resume().await?, show::mode)?,
         Verb::Policy(verb) => policy(global, verb).await?,
         Verb::Amplifiers(verb) => amplifiers(global, verb).await?,
         Verb::Service(verb) => services::run(global, verb).await?,
@@ -303,13 +307,6 @@ fn judge(global: &Global, diagnosis: &Diagnosis, heads: [&str; 3]) -> anyhow::Re
         Severity::Warning => Exit::NotEnforcing,
         Severity::Problem => Exit::NotAttached,
     })
-}
-
-/// Stops all dropping, or has it go on.
-async fn switch(global: &Global, dropping: Switch) -> anyhow::Result<Exit> {
-    let status = Backend::find(global).await?.switch(dropping == Switch::On).await?;
-    print(global, &status, show::mode)?;
-    Ok(Exit::Done)
 }
 
 async fn policy(global: &Global, verb: Policy) -> anyhow::Result<()> {

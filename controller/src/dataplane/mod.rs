@@ -58,6 +58,7 @@ pub use interfaces::{Outcome, Protected};
 pub use lists::{Listed, PreparedLists};
 pub use maps::{Mapped, Pins};
 pub use mend::Mended;
+pub use mode::{Switched, stop_pinned};
 pub use object::hash as object_hash;
 pub use samples::{Sample, SampleReader};
 pub use scratch::Scratch;
@@ -117,13 +118,7 @@ impl Dataplane {
     /// # Errors
     /// Where nothing is, or something else, or another process holds it.
     pub fn open(pins: Pins, access: Access) -> Result<Self> {
-        if let Err(error) = std::fs::metadata(pins.map(map::CONFIG)) {
-            if error.kind() == io::ErrorKind::PermissionDenied {
-                return Err(Error::privileged("look into the BPF file system", error));
-            }
-            check_bpffs(&pins)?;
-            return Err(Error::NotLoaded { path: pins.directory().to_owned() });
-        }
+        check_loaded(&pins)?;
         let lock = match access {
             Access::Read => None,
             Access::Write => Some(lock(&pins)?),
@@ -255,9 +250,7 @@ impl Dataplane {
     /// # Errors
     /// Where the map cannot be read.
     pub fn config(&self) -> Result<Config> {
-        self.config
-            .get(&0, 0)
-            .map_err(|error| Error::system("read the configuration", io::Error::other(root_cause(&error))))
+        read_config(&self.config)
     }
 
     /// Changes the configuration in one write: the next packet sees it. `expected` is the generation that the caller
@@ -270,9 +263,7 @@ impl Dataplane {
         change(&mut config);
         ask_what_is_armed(&mut config);
         config.generation += 1;
-        self.config
-            .set(0, config, 0)
-            .map_err(|error| Error::system("write the configuration", io::Error::other(root_cause(&error))))?;
+        write_config(&mut self.config, config)?;
         Ok(config.generation)
     }
 
@@ -474,6 +465,26 @@ fn create_directory(pins: &Pins) -> Result<()> {
 }
 
 /// Locks the directory above that of this version: that one may be cleared and made anew by who holds the lock.
+fn check_loaded(pins: &Pins) -> Result<()> {
+    match std::fs::metadata(pins.map(map::CONFIG)) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(Error::privileged("look into the BPF file system", error))
+        }
+        Err(_) => check_bpffs(pins).and(Err(Error::NotLoaded { path: pins.directory().to_owned() })),
+    }
+}
+
+fn read_config(config: &Array<MapData, Config>) -> Result<Config> {
+    let failed = |error| Error::system("read the configuration", io::Error::other(root_cause(&error)));
+    config.get(&0, 0).map_err(failed)
+}
+
+fn write_config(config: &mut Array<MapData, Config>, wanted: Config) -> Result<()> {
+    let failed = |error| Error::system("write the configuration", io::Error::other(root_cause(&error)));
+    config.set(0, wanted, 0).map_err(failed)
+}
+
 fn lock(pins: &Pins) -> Result<Flock<File>> {
     let path = pins.home();
     let directory = File::open(&path).map_err(|source| Error::PinDirectory {
