@@ -14,6 +14,7 @@ mod runbook;
 mod services;
 mod show;
 mod signatures;
+mod terminal;
 mod uninstall;
 mod watch;
 
@@ -258,8 +259,11 @@ fn log_to_stderr(json: bool) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let colours = std::env::var_os("NO_COLOR").is_none() && io::IsTerminal::is_terminal(&io::stderr());
-    if json { builder.json().init() } else { builder.with_ansi(colours).with_target(false).init() }
+    if json {
+        builder.json().init()
+    } else {
+        builder.with_ansi(terminal::has_colours(&io::stderr())).with_target(false).init()
+    }
 }
 
 async fn status(global: &Global) -> anyhow::Result<Exit> {
