@@ -149,7 +149,7 @@ async fn once(cli: Cli) -> anyhow::Result<Exit> {
         }
         Verb::Incident(verb) => incident::run(global, verb).await?,
         Verb::Replay(options) => replay::run(global, &options)?,
-        Verb::Doctor { interfaces } => return doctor(global, &interfaces).await,
+        Verb::Doctor { interfaces, named } => return doctor(global, &[interfaces, named].concat()).await,
         Verb::Runbook { name } => write_out(&runbook::text(name.as_deref())?)?,
         Verb::Audit => return audit(global).await,
         Verb::Drill(verb) => incident::drill(global, verb).await?,

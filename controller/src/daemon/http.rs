@@ -18,9 +18,9 @@ use super::access::{Token, check_token};
 use super::server::Caller;
 use crate::api::{
     AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, DrillRequest, ExplainView,
-    HistoryView, LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry, PolicyView,
-    ReloadRequest, Reloaded, SCHEMA_VERSION, ServicesChange, ServicesView, SignaturesChange, SignaturesView, Status,
-    TopView, VERSION_HEADER,
+    HistoryView, IncidentsView, LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange, PolicyEntry,
+    PolicyView, ReloadRequest, Reloaded, SCHEMA_VERSION, ServicesChange, ServicesView, SignaturesChange,
+    SignaturesView, Status, TopView, VERSION_HEADER,
 };
 use crate::configuration::Change;
 use crate::dataplane::{self, Switched, monotonic_ns};
@@ -445,7 +445,7 @@ async fn drill(State(daemon): Shared, axum::Extension(who): Who, Json(request): 
     Ok(status(State(daemon)).await)
 }
 
-async fn incidents(State(daemon): Shared) -> Answer<Vec<Incident>> {
+async fn incidents(State(daemon): Shared) -> Answer<IncidentsView> {
     let open = daemon.incident().clone();
     let mut all = blocking(daemon, |daemon| Ok(daemon.store().all()?)).await?;
     // What is in memory is newer.
@@ -453,7 +453,7 @@ async fn incidents(State(daemon): Shared) -> Answer<Vec<Incident>> {
         all.retain(|incident| incident.id != open.id);
         all.push(open);
     }
-    Ok(Json(all))
+    Ok(Json(IncidentsView { schema_version: SCHEMA_VERSION, incidents: all }))
 }
 
 async fn incident(State(daemon): Shared, Path(id): Path<String>) -> Answer<Incident> {
