@@ -147,10 +147,11 @@ pub(super) fn attach(object: &mut Ebpf, device: &Device, allow_generic: bool) ->
     };
     let mut variant = Variant::Linear;
     if may_be_about_frame_size(&refusal, device) {
-        variant = Variant::Frags;
-        match native(object, variant)? {
-            Ok(link) => return Ok(Attached { link, mode: AttachMode::Native }),
-            Err(second) => refusal = second,
+        match native(object, Variant::Frags) {
+            Ok(Ok(link)) => return Ok(Attached { link, mode: AttachMode::Native }),
+            Ok(Err(second)) => (variant, refusal) = (Variant::Frags, second),
+            // Kernels before 5.18 do not take that program: what the device has said of the other one counts.
+            Err(_) => {}
         }
     }
     if !is_of_the_device(&refusal) {
