@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use floodwall_tests::daemon::{binary, status, wait_for};
+use floodwall_tests::pins::{pin, wipe};
 use floodwall_tests::stand::Stand;
 use floodwall_tests::topology::PROTECTED;
 
@@ -40,17 +41,44 @@ fn run(stand: &Stand, capabilities: &[String]) -> Child {
     bounded.stdin(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
-fn lives_with(stand: &Stand, capabilities: &[String]) {
+/// It lives, and so does one that is started after it, which finds lists that are not empty.
+fn lives_with(capabilities: &[String]) {
+    let stand = Stand::new();
+    stand.write("auto_allow = false\n[deny]\nprefixes = [\"192.0.2.0/24\", \"2001:db8::/32\"]\n");
+    for more in ["198.51.100.7/32", "198.51.100.8/32"] {
+        let daemon = starts_with(&stand, capabilities);
+        stand.verb(&format!("deny add {more}"));
+        let listed = stand.verb("deny list");
+        let is_listed = |prefix: &str| listed.contains(prefix);
+        assert!(["192.0.2.0/24", "2001:db8::/32", "198.51.100.7/32", more].into_iter().all(is_listed), "{listed}");
+        ends(daemon);
+    }
+    // Somebody removes the pins, those of the lists too, and the next one finds them all the same.
+    let daemon = starts_with(&stand, capabilities);
+    wipe(&stand.place).unwrap();
+    wait_for("the pins", || pin(&stand.place, "LISTS_V4-0").exists().then_some(())).unwrap();
+    ends(daemon);
+    let daemon = starts_with(&stand, capabilities);
+    assert!(stand.verb("deny list").contains("198.51.100.8/32"));
+    ends(daemon);
+}
+
+fn ends(mut daemon: Child) {
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+}
+
+fn starts_with(stand: &Stand, capabilities: &[String]) -> Child {
     let mut daemon = run(stand, capabilities);
     let ready = wait_for("the daemon", || {
-        let answers = status(&stand.topology.server, &stand.place).is_ok_and(|status| status["attached"] == true);
+        let answers = status(&stand.topology.server, &stand.place)
+            .is_ok_and(|now| now["attached"] == true && now["daemon"] == true);
         (answers || daemon.try_wait().unwrap().is_some()).then_some(answers)
     });
     let log = std::fs::read_to_string(stand.place.log()).unwrap();
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
     assert!(ready.unwrap(), "{capabilities:?}: {log}");
     assert!(!log.contains("ERROR") && !log.contains("WARN"), "{capabilities:?}: {log}");
+    daemon
 }
 
 fn dies_without(missing: &str) {
@@ -86,7 +114,7 @@ fn run_as_nobody(stand: &Stand) -> Child {
 #[test]
 fn the_daemon_lives_with_the_capabilities_of_the_pod_and_with_none_less() {
     let pod = of_the_pod();
-    lives_with(&Stand::new(), &pod);
+    lives_with(&pod);
     for missing in &pod {
         dies_without(missing);
     }
@@ -114,7 +142,7 @@ fn the_daemon_lives_as_a_user_of_its_own_where_the_pins_are_his() {
 #[test]
 fn the_service_has_one_more_for_the_group_of_the_socket() {
     let service = of_the_service();
-    lives_with(&Stand::new(), &service);
+    lives_with(&service);
     let more: Vec<_> = service.into_iter().filter(|name| !of_the_pod().contains(name)).collect();
     assert_eq!(more, ["chown"]);
 }

@@ -37,7 +37,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aya::maps::{Array, ArrayOfMaps, Map, MapData, RingBuf};
+use aya::maps::{Array, Map, MapData, RingBuf};
 use floodwall_common::abi::{CpuState, InterfaceRecord, map};
 use floodwall_common::config::{Config, Sampling};
 use floodwall_common::limiter::{BUCKETS, Bucket};
@@ -178,11 +178,8 @@ impl Dataplane {
         };
         let cpus = Mapped::new(open(map::CPUS)?.fd().as_fd(), possible_cpus as usize)?;
         let sources = Mapped::new(open(map::SOURCES)?.fd().as_fd(), BUCKETS)?;
-        let tries = Tries {
-            v4: typed(open(map::LISTS_V4)?, Map::ArrayOfMaps, ArrayOfMaps::try_from)?,
-            v6: typed(open(map::LISTS_V6)?, Map::ArrayOfMaps, ArrayOfMaps::try_from)?,
-            prefilter: open(map::PREFILTER)?,
-        };
+        let (v4, v6, prefilter) = (open(map::LISTS_V4)?, open(map::LISTS_V6)?, open(map::PREFILTER)?);
+        let tries = Tries::open(&pins, v4, v6, prefilter)?;
         let signatures = SignatureMaps {
             tables: open(map::SIGNATURES)?,
             records: typed(open(map::SIGNATURE_SPECS)?, Map::Array, Array::try_from)?,
@@ -344,7 +341,7 @@ impl Dataplane {
         if config.generation != expected {
             return Err(Error::Changed { expected, found: config.generation });
         }
-        let state = self.tries.install(config.lists.bank() ^ 1, prepared)?;
+        let state = self.tries.install(&self.pins, config.lists.bank() ^ 1, prepared)?;
         self.change(Some(expected), |config| config.lists = state)
     }
 
