@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::configuration::Change;
 use crate::dataplane::{AttachMode, Cell, EgressHook, Listed};
 use crate::history;
+use crate::incident::Incident;
 use crate::snapshot::{Interface, Situation, Snapshot};
 
 mod armed;
@@ -298,6 +299,15 @@ pub struct HistoryView {
     pub schema_version: u32,
     /// The last changes, the latest last.
     pub changes: Vec<history::Entry>,
+}
+
+/// The records of all incidents.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IncidentsView {
+    /// Version of this shape.
+    pub schema_version: u32,
+    /// The latest last.
+    pub incidents: Vec<Incident>,
 }
 
 /// What to take the filter off.

@@ -73,10 +73,7 @@ pub(crate) const LONG_LISTS: usize = 50_000;
 /// Judges.
 pub fn audit(facts: &Facts) -> Diagnosis {
     let mut findings = vec![mode(facts), respond(facts), configuration(facts)];
-    findings.extend(facts.limits.iter().filter_map(|(key, limits)| limit(facts, *key, None, limits.packets)));
-    let of_group =
-        |(group, name, limits): &(String, LimitName, Limits)| limit(facts, (*name).into(), Some(group), limits.packets);
-    findings.extend(facts.group_limits.iter().filter_map(of_group));
+    findings.extend(limits(facts));
     let [allow, deny] = facts.lists;
     findings.extend([long(facts.entries), wide(allow), stale(allow, facts.now), ended_badly(deny, facts.now)]);
     findings.extend([
@@ -146,6 +143,19 @@ fn configuration(facts: &Facts) -> Finding {
             finding(id, Severity::Warning, what, Some("floodwall config diff, then floodwall reload or mend the file"))
         }
     }
+}
+
+/// Each limit that can be judged; where none can, that is said.
+fn limits(facts: &Facts) -> Vec<Finding> {
+    let of_all = facts.limits.iter().filter_map(|(key, limits)| limit(facts, *key, None, limits.packets));
+    let of_group =
+        |(group, name, limits): &(String, LimitName, Limits)| limit(facts, (*name).into(), Some(group), limits.packets);
+    let judged: Vec<_> = of_all.chain(facts.group_limits.iter().filter_map(of_group)).collect();
+    if judged.is_empty() {
+        let what = format!("fewer than {ENOUGH_SOURCES} sources of any class were seen: limits cannot be judged yet");
+        return vec![finding("limits", Severity::Good, what, None)];
+    }
+    judged
 }
 
 /// A limit against what ninety-nine of a hundred sources have sent at most; nothing where too few were seen.
@@ -484,5 +494,11 @@ mod tests {
             severity(&judged_of(&past, &limits, |_| {}), "limit-udp")
         };
         assert_eq!((found(300), found(1_200), found(100_000)), (Severity::Problem, Severity::Good, Severity::Warning));
+        // Where none can be judged it is said that none is.
+        let unjudged = |past: &Past, limits: &[(LimitKey, Limits)]| {
+            judged_of(past, limits, |_| {}).findings.iter().any(|found| found.id == "limits")
+        };
+        let limits = [(key, Limits { packets: Rate::Off, bytes: Rate::Off })];
+        assert!(unjudged(&Past::default(), &limits) && !unjudged(&past, &limits));
     }
 }

@@ -4,14 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use floodwall_common::config::Config;
 use floodwall_common::limits::LimitKey;
 use floodwall_common::lists::List;
 use floodwall_common::reason::Reason;
 
 use crate::api::{ListChange, ServiceView};
 use crate::configuration::{Change, service_in_words, signature_in_words};
-use crate::dataplane::{self, Dataplane, cookies_of, group_limits_of, limits_of};
+use crate::dataplane::{self, Dataplane, Switched, cookies_of, group_limits_of, limits_of};
 
+/// What the mode is called in it.
+const MODE: &str = "mode";
 /// What is said of something that is not there.
 const NONE: &str = "none";
 /// How many prefixes are named of a change of a list.
@@ -28,8 +31,7 @@ impl Picture {
     /// Where the maps cannot be read.
     pub fn of(dataplane: &Dataplane) -> dataplane::Result<Self> {
         let config = dataplane.config()?;
-        let trial = if config.is_on_trial() { ", on trial" } else { "" };
-        let mut all = BTreeMap::from([("mode".to_owned(), format!("{}{trial}", config.mode().label()))]);
+        let mut all = BTreeMap::from([(MODE.to_owned(), mode_in_words(&config))]);
         for key in LimitKey::all() {
             let limits = limits_of(&config, key);
             all.insert(format!("limit {key}"), format!("{}, {} bytes", limits.packets, limits.bytes));
@@ -61,6 +63,17 @@ impl Picture {
         let changes = names.into_iter().map(|name| Change::new(name, value(self, name), value(later, name)));
         changes.filter(|change| change.from != change.to).collect()
     }
+}
+
+fn mode_in_words(config: &Config) -> String {
+    let trial = if config.is_on_trial() { ", on trial" } else { "" };
+    format!("{}{trial}", config.mode().label())
+}
+
+/// What the kill switch has changed, for which no picture is taken: it comes first. Nothing where it was as it is.
+pub fn switch_change(switched: &Switched) -> Vec<Change> {
+    let change = Change::new(MODE, mode_in_words(&switched.before), mode_in_words(&switched.after));
+    Some(change).filter(|change| change.from != change.to).into_iter().collect()
 }
 
 /// A change of a list, of which it is known how many entries it had and has.

@@ -14,5 +14,6 @@ pub mod netns;
 pub mod pins;
 pub mod root;
 pub mod scenarios;
+pub mod stand;
 pub mod topology;
 pub mod traffic;

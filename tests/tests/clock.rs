@@ -7,66 +7,40 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use floodwall_tests::clock::WallClock;
-use floodwall_tests::daemon::{Daemon, Place, binary, packets, run_verb, status, wait_for};
+use floodwall_tests::daemon::{Daemon, binary, packets, status, wait_for};
 use floodwall_tests::flood::Flood;
-use floodwall_tests::topology::{PROTECTED, Topology};
-use serde_json::Value;
+use floodwall_tests::stand::Stand;
+use floodwall_tests::topology::PROTECTED;
 
 const YEARS_S: i64 = 10 * 365 * 86_400;
 
-struct Stand {
-    topology: Topology,
-    place: Place,
+/// Drops of a short flood of denied sources.
+fn flood(stand: &Stand) {
+    let before = packets(&stand.status(), "drop", "denied");
+    let flood = Flood::udp(1_000, 20_000, Duration::from_millis(500));
+    flood.start(&stand.topology.world, stand.topology.target().unwrap(), 0).unwrap().join().unwrap().unwrap();
+    wait_for("drops", || (packets(&stand.status(), "drop", "denied") > before + 2_000).then_some(())).unwrap();
 }
 
-impl Stand {
-    fn new() -> Self {
-        Self { topology: Topology::new(1).unwrap(), place: Place::new().unwrap() }
-    }
+/// What is to end within the hour still does, and not sooner.
+fn check(stand: &Stand) {
+    let entries = stand.json("deny list")["entries"].clone();
+    let entry = entries.as_array().unwrap().iter().find(|entry| entry["prefix"] == "11.0.0.0/8").unwrap().clone();
+    assert!((3_000..=3_601).contains(&entry["ttl_s"].as_u64().unwrap()), "{entry}");
+    let now = stand.status();
+    assert!(now["mode"] == "enforce" && (3_000..=3_601).contains(&now["confirm_within_s"].as_u64().unwrap()), "{now}");
+    flood(stand);
+    // Samples are of these seconds, and no older or newer ones.
+    let seen = || !stand.json("top")["talkers"].as_array().unwrap().is_empty();
+    wait_for("what was sampled", || seen().then_some(())).unwrap();
+    stand.verb("deny add 192.0.2.1 --ttl 1s");
+    let gone = || !stand.verb("deny list").contains("192.0.2.1/32");
+    wait_for("an entry to end", || gone().then_some(())).unwrap();
+}
 
-    fn verb(&self, words: &str) -> String {
-        run_verb(&self.topology.server, &self.place, words).unwrap()
-    }
-
-    fn json(&self, words: &str) -> Value {
-        serde_json::from_str(&self.verb(&format!("{words} --json"))).unwrap()
-    }
-
-    fn status(&self) -> Value {
-        status(&self.topology.server, &self.place).unwrap()
-    }
-
-    /// Drops of a short flood of denied sources.
-    fn flood(&self) {
-        let before = packets(&self.status(), "drop", "denied");
-        let flood = Flood::udp(1_000, 20_000, Duration::from_millis(500));
-        flood.start(&self.topology.world, self.topology.target().unwrap(), 0).unwrap().join().unwrap().unwrap();
-        wait_for("drops", || (packets(&self.status(), "drop", "denied") > before + 2_000).then_some(())).unwrap();
-    }
-
-    /// What is to end within the hour still does, and not sooner.
-    fn check(&self) {
-        let entries = self.json("deny list")["entries"].clone();
-        let entry = entries.as_array().unwrap().iter().find(|entry| entry["prefix"] == "11.0.0.0/8").unwrap().clone();
-        assert!((3_000..=3_601).contains(&entry["ttl_s"].as_u64().unwrap()), "{entry}");
-        let now = self.status();
-        assert!(
-            now["mode"] == "enforce" && (3_000..=3_601).contains(&now["confirm_within_s"].as_u64().unwrap()),
-            "{now}"
-        );
-        self.flood();
-        // Samples are of these seconds, and no older or newer ones.
-        let seen = || !self.json("top")["talkers"].as_array().unwrap().is_empty();
-        wait_for("what was sampled", || seen().then_some(())).unwrap();
-        self.verb("deny add 192.0.2.1 --ttl 1s");
-        let gone = || !self.verb("deny list").contains("192.0.2.1/32");
-        wait_for("an entry to end", || gone().then_some(())).unwrap();
-    }
-
-    fn arm(&self) {
-        self.verb("deny add 11.0.0.0/8 --ttl 1h --force");
-        self.verb("mode enforce --confirm 1h");
-    }
+fn arm(stand: &Stand) {
+    stand.verb("deny add 11.0.0.0/8 --ttl 1h --force");
+    stand.verb("mode enforce --confirm 1h");
 }
 
 #[test]
@@ -75,7 +49,7 @@ fn f63_the_wall_clock_jumps_ten_years_and_nothing_ends_or_stays_by_it() {
     let clock = WallClock::new(&stand.place).unwrap();
     let run = ["--interface", PROTECTED];
     let daemon = Daemon::start_with(&stand.topology.server, &stand.place, &run, &clock.environment()).unwrap();
-    stand.arm();
+    arm(&stand);
     let written = |words: &str| {
         stand.verb(words);
         stand.json("history -n 1")["changes"][0]["unix_s"].as_i64().unwrap()
@@ -86,7 +60,7 @@ fn f63_the_wall_clock_jumps_ten_years_and_nothing_ends_or_stays_by_it() {
         // It has jumped: what is written down has its time.
         let at = written(&format!("limits set icmp --pps {}", 71 + ahead_s.signum()));
         assert!((at - begun - ahead_s).abs() < 600, "{at} {begun} {ahead_s}");
-        stand.check();
+        check(&stand);
         assert_eq!(stand.status()["attached"], true);
         stand.verb("explain 11.0.0.1");
         stand.verb("metrics");
@@ -114,8 +88,8 @@ fn f63_a_time_namespace_has_another_monotonic_clock_and_the_filter_has_not() {
     assert!(ready.is_ok(), "{}", log());
     let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/time")).unwrap();
     assert_ne!(namespace(&daemon.0.id().to_string()), namespace("self"), "it has a clock of its own");
-    stand.arm();
-    stand.check();
+    arm(&stand);
+    check(&stand);
 }
 
 /// A process that does not outlive this value.

@@ -97,7 +97,7 @@ fn a_flood_from_random_sources_is_named_held_and_written_down() {
     // Over after half a quiet minute.
     let incident = wait_for("the end of the incident", || {
         let incidents: Value = serde_json::from_str(&scene.verb("incident list --json")).unwrap();
-        let incident = incidents[0].clone();
+        let incident = incidents["incidents"][0].clone();
         (incident["state"] == "resolved").then_some(incident)
     })
     .unwrap();
@@ -135,7 +135,7 @@ fn advice_is_given_and_nothing_armed() {
     scene.verb("incident ack");
     flood.join().unwrap().unwrap();
     let incidents: Value = serde_json::from_str(&scene.verb("incident list --json")).unwrap();
-    let timeline = incidents[0]["timeline"].to_string();
+    let timeline = incidents["incidents"][0]["timeline"].to_string();
     assert!(timeline.contains("called-the-provider") && timeline.contains("acknowledged"), "{timeline}");
     assert_eq!(packets(&status(&scene.topology.server, &scene.place).unwrap(), "drop", "signature"), 0);
     assert_eq!(scene.situation()["measures"], 0);

@@ -275,6 +275,32 @@ fn generic_mode_only_where_it_is_allowed() {
     assert_eq!(status(&server, &place).unwrap()["interfaces"][0]["attached"], "generic");
 }
 
+/// A veth receives on as many queues as its peer sends on, or refuses: as a card does that has no queues left.
+#[test]
+fn f58_a_device_that_refuses_is_told_why_in_the_words_of_its_driver_and_with_the_one_command() {
+    let (server, place) = (Namespace::new("server").unwrap(), Place::new().unwrap());
+    server.ip("link add q0 numrxqueues 1 numtxqueues 1 type veth peer name q1 numrxqueues 4 numtxqueues 4").unwrap();
+    let run = |more: &[&str]| {
+        let arguments = [&["run", "--interface", "q0", "--metrics", "off"], more].concat();
+        let refused = floodwall(&server, &place, &arguments).unwrap();
+        (refused.status.code(), String::from_utf8_lossy(&refused.stderr).into_owned())
+    };
+    let (exit, said) = run(&[]);
+    assert_eq!(exit, Some(4), "{said}");
+    assert!(
+        said.contains("it receives on 1 queues") && said.contains("rx queues not less than peer tx queues"),
+        "{said}"
+    );
+    assert!(said.contains("try: ethtool -L <its peer> tx 1\n"), "{said}");
+    assert!(!said.contains("mtu") && !said.contains("lro"), "of the other causes nothing: {said}");
+    let shown = server.command("ip").unwrap().args(["link", "show", "q0"]).output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("q0") && !shown.contains("xdp"), "nothing is left of the asking: {shown}");
+    let arguments = ["--interface", "q0", "--allow-generic", "--metrics", "off"];
+    let _daemon = Daemon::start(&server, &place, &arguments).unwrap();
+    assert_eq!(status(&server, &place).unwrap()["interfaces"][0]["attached"], "generic");
+}
+
 #[test]
 fn a_large_mtu_takes_the_program_for_fragments() {
     let (topology, place) = (Topology::new(1).unwrap(), Place::new().unwrap());

@@ -15,6 +15,8 @@ use floodwall_common::lists::List;
 use floodwall_common::reason::Reason;
 use floodwall_tests::frames::{udp_v4, udp_v6};
 use floodwall_tests::kernel::{Kernel, Time, Variant, listed, pin_to_cpu};
+use floodwall_tests::pins::pin;
+use floodwall_tests::stand::Stand;
 use support::limiter::Random;
 
 #[path = "../../common/tests/support/mod.rs"]
@@ -191,5 +193,30 @@ fn lists_are_replaced_as_a_whole_under_traffic() -> Result<()> {
     let (allowed, denied) = (counted.of(Reason::Allowed), counted.of(Reason::Denied));
     assert_eq!((allowed + denied, counted.packets()), (sent, sent), "{:?}", counted.cells());
     assert!(allowed > 0 && denied > 0, "{allowed} allowed, {denied} denied");
+    Ok(())
+}
+
+/// As another build of this layout leaves them, which pins no tries, and one that was killed between two steps.
+#[test]
+fn a_trie_is_the_one_that_is_in_the_lists_whatever_is_pinned() -> Result<()> {
+    let stand = Stand::new();
+    let daemon = stand.run(&[]);
+    stand.verb("deny add 192.0.2.1");
+    stand.verb("deny add 192.0.2.2");
+    daemon.stop()?;
+    let are_listed = || {
+        let listed = stand.verb("deny list");
+        listed.contains("192.0.2.1/32") && listed.contains("192.0.2.2/32")
+    };
+    // One for each bank: the lists of now, and those of before the second change.
+    let pins = [0, 2].map(|bank| pin(&stand.place, &format!("LISTS_V4-{}", bank + List::Deny as usize)));
+    ensure!(pins.iter().all(|pin| pin.exists()) && are_listed(), "{pins:?}");
+    let aside = pin(&stand.place, "aside");
+    for (from, to) in [(&pins[0], &aside), (&pins[1], &pins[0]), (&aside, &pins[1])] {
+        std::fs::rename(from, to)?;
+    }
+    ensure!(are_listed(), "each has the other's place");
+    pins.iter().try_for_each(std::fs::remove_file)?;
+    ensure!(are_listed(), "none is pinned");
     Ok(())
 }

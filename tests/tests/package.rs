@@ -1,6 +1,6 @@
 //! A newcomer's path, as the manual has it: install the package, ask the doctor, run it on a link, look, enforce, see a flood
-//! dropped, remove the package. It takes less than a minute of the machine, and nothing is left behind. What systemd does in
-//! between is not seen here: none runs in the root of the test.
+//! dropped, remove the package. It takes less than a minute of the machine, and nothing is left behind, also where the daemon ran as a
+//! user of its own. What systemd does in between is not seen here: none runs in the root of the test.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail as the tests do: by a panic")]
 
@@ -24,6 +24,9 @@ const RECORDS: [&str; 7] =
     ["/var/lib/dpkg", "/var/log", "/var/cache", "/etc/group-", "/etc/gshadow-", "/etc/.pwd.lock", MANUAL_INDEX];
 /// Where this file is, each installation makes the index of all manual pages of the machine anew, which takes half a minute.
 const MANUAL_INDEX: &str = "/var/lib/man-db/auto-update";
+
+/// Where the manual has the pins of a user of its own.
+const OWN_BPFFS: &str = "/run/floodwall-bpf";
 
 struct Newcomer {
     topology: Topology,
@@ -56,9 +59,14 @@ impl Newcomer {
 
     /// As the service does it.
     fn runs_the_daemon(&self) -> Running {
+        self.runs("floodwall run")
+    }
+
+    fn runs(&self, words: &str) -> Running {
         let log = std::fs::File::create(self.root.path("/tmp/log")).unwrap();
-        let mut command = self.root.command(&self.topology.server, "floodwall").unwrap();
-        let daemon = Running(command.arg("run").stdin(Stdio::null()).stderr(log).spawn().unwrap());
+        let mut words = words.split(' ');
+        let mut command = self.root.command(&self.topology.server, words.next().unwrap()).unwrap();
+        let daemon = Running(command.args(words).stdin(Stdio::null()).stderr(log).spawn().unwrap());
         let log = || std::fs::read_to_string(self.root.path("/tmp/log")).unwrap();
         let ready = wait_for("the daemon", || (self.status()["daemon"] == true).then_some(()));
         assert!(ready.is_ok(), "{}", log());
@@ -175,4 +183,43 @@ fn from_the_package_to_a_dropped_flood_and_back_to_nothing() {
     let took = start.elapsed();
     println!("installed after {installed:.1?}, {dropped} packets dropped, gone after {took:.1?}");
     assert!(took < Duration::from_secs(60) || is_slow_machine(), "{took:?}");
+}
+
+#[test]
+fn a_purge_leaves_nothing_of_a_daemon_that_ran_as_a_user_of_its_own() {
+    let newcomer = Newcomer { topology: Topology::new(1).unwrap(), root: Root::new().unwrap() };
+    let root = &newcomer.root;
+    std::fs::copy(package().unwrap(), root.path("/tmp/floodwall.deb")).unwrap();
+    let _ = std::fs::remove_file(root.path(MANUAL_INDEX));
+    newcomer.expects(0, "dpkg --install /tmp/floodwall.deb");
+    // As the manual has it.
+    newcomer.expects(0, "useradd --system --gid floodwall --no-create-home floodwall");
+    let ids =
+        ["--user", "--group"].map(|which| newcomer.expects(0, &format!("id {which} floodwall")).trim().to_owned());
+    let options = format!("uid={},gid={},mode=0700", ids[0], ids[1]);
+    newcomer.expects(0, &format!("mount --mkdir --types bpf --options {options} bpf {OWN_BPFFS}"));
+    let unit = root.path("/etc/systemd/system/floodwall.service.d");
+    std::fs::create_dir_all(&unit).unwrap();
+    std::fs::write(unit.join("override.conf"), "[Service]\nUser=floodwall\n").unwrap();
+    // As the service manager does it.
+    newcomer.expects(0, "install --directory --owner floodwall --group floodwall /run/floodwall /var/lib/floodwall");
+    let capabilities = ["--inh-caps", "--ambient-caps", "--bounding-set"];
+    let capabilities = capabilities.map(|which| format!("{which}=-all,+bpf,+perfmon,+net_admin")).join(" ");
+    let daemon = newcomer.runs(&format!(
+        "setpriv --reuid floodwall --regid floodwall --clear-groups --no-new-privs {capabilities} \
+         floodwall run --interface {PROTECTED} --metrics off --bpffs {OWN_BPFFS}"
+    ));
+    let owner = std::fs::metadata(format!("/proc/{}", daemon.0.id())).unwrap().uid();
+    assert!(owner.to_string() == ids[0] && owner != 0, "{owner}");
+    newcomer.expects(10, "floodwall status");
+    let loaded = Loaded::now(&root.path(OWN_BPFFS)).unwrap();
+    let said = newcomer.expects(1, "dpkg --purge floodwall");
+    assert!(said.contains("the daemon runs"), "{said}");
+    daemon.stop();
+    let said = newcomer.expects(0, "dpkg --purge floodwall");
+    assert!(said.contains(&format!("detached: {PROTECTED}")), "{said}");
+    wait_for("the kernel to free it all", || loaded.is_gone().unwrap().then_some(())).unwrap();
+    assert!(newcomer.types("getent passwd floodwall").0 != 0 && newcomer.types("getent group floodwall").0 != 0);
+    assert!(!root.path(OWN_BPFFS).exists());
+    assert_eq!(newcomer.left_behind(), []);
 }

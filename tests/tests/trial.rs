@@ -4,60 +4,24 @@
 
 use std::time::Duration;
 
-use floodwall_tests::daemon::{Daemon, Place, floodwall, packets, run_verb, status, wait_for};
+use floodwall_tests::daemon::{packets, wait_for};
 use floodwall_tests::flood::Flood;
-use floodwall_tests::topology::{PROTECTED, Topology};
+use floodwall_tests::stand::Stand;
 use serde_json::Value;
 
-struct Stand {
-    topology: Topology,
-    place: Place,
-}
-
-impl Stand {
-    fn new() -> Self {
-        Self { topology: Topology::new(1).unwrap(), place: Place::new().unwrap() }
-    }
-
-    fn run(&self, more: &[&str]) -> Daemon {
-        Daemon::start(&self.topology.server, &self.place, &[&["--interface", PROTECTED], more].concat()).unwrap()
-    }
-
-    fn verb(&self, words: &str) -> String {
-        run_verb(&self.topology.server, &self.place, words).unwrap()
-    }
-
-    fn exit(&self, words: &str) -> (Option<i32>, String) {
-        let output = floodwall(&self.topology.server, &self.place, &words.split(' ').collect::<Vec<_>>()).unwrap();
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-    }
-
-    fn status(&self) -> Value {
-        status(&self.topology.server, &self.place).unwrap()
-    }
-
-    fn wait_for_mode(&self, mode: &str) {
-        wait_for(mode, || (self.status()["mode"] == mode).then_some(())).unwrap();
-    }
-
-    /// Packets of a short flood that were dropped, and that passed, since the start.
-    fn flood(&self) -> (u64, u64) {
-        let flood = Flood::udp(1_000, 20_000, Duration::from_millis(300));
-        flood.start(&self.topology.world, self.topology.target().unwrap(), 0).unwrap().join().unwrap().unwrap();
-        let mut last = None;
-        wait_for("all to be counted", || {
-            // condition: a new view of the daemon.
-            std::thread::sleep(Duration::from_millis(300));
-            let now = self.status();
-            let counted = (packets(&now, "drop", "denied"), packets(&now, "pass", "denied"));
-            (last.replace(counted) == Some(counted)).then_some(counted)
-        })
-        .unwrap()
-    }
-
-    fn write(&self, file: &str) {
-        std::fs::write(self.place.directory().join("floodwall.toml"), file).unwrap();
-    }
+/// Packets of a short flood that were dropped, and that passed, since the start.
+fn flood(stand: &Stand) -> (u64, u64) {
+    let flood = Flood::udp(1_000, 20_000, Duration::from_millis(300));
+    flood.start(&stand.topology.world, stand.topology.target().unwrap(), 0).unwrap().join().unwrap().unwrap();
+    let mut last = None;
+    wait_for("all to be counted", || {
+        // condition: a new view of the daemon.
+        std::thread::sleep(Duration::from_millis(300));
+        let now = stand.status();
+        let counted = (packets(&now, "drop", "denied"), packets(&now, "pass", "denied"));
+        (last.replace(counted) == Some(counted)).then_some(counted)
+    })
+    .unwrap()
 }
 
 #[test]
@@ -69,10 +33,10 @@ fn what_nobody_confirms_ends_though_the_daemon_is_dead_and_no_start_brings_it_ba
     let now = stand.status();
     assert!(now["mode"] == "enforce" && now["confirm_within_s"].as_u64() >= Some(1), "{now}");
     daemon.kill().unwrap();
-    let (dropped, _) = stand.flood();
+    let (dropped, _) = flood(&stand);
     assert!(dropped > 0, "they were real");
     stand.wait_for_mode("monitor");
-    let (still, passed) = stand.flood();
+    let (still, passed) = flood(&stand);
     assert!(still == dropped && passed > 1_000, "{still} {passed}");
     assert_eq!(stand.status()["confirm_within_s"], 0);
     assert_eq!(stand.exit("status").0, Some(10));
@@ -85,7 +49,7 @@ fn what_nobody_confirms_ends_though_the_daemon_is_dead_and_no_start_brings_it_ba
     stand.verb("reload");
     assert_eq!(stand.status()["mode"], "monitor");
     stand.verb("mode enforce");
-    let (now, _) = stand.flood();
+    let (now, _) = flood(&stand);
     assert!(now > dropped, "the operator's word");
     assert_eq!(stand.status()["confirm_within_s"], Value::Null);
     daemon.stop().unwrap();
@@ -122,11 +86,11 @@ fn an_applied_file_ends_though_the_daemon_is_dead_and_the_next_start_does_not_br
     let said = stand.verb("apply --confirm 4s");
     assert!(said.contains("deny list") && said.contains("floodwall confirm"), "{said}");
     daemon.kill().unwrap();
-    let (dropped, _) = stand.flood();
+    let (dropped, _) = flood(&stand);
     assert!(dropped > 0, "it was in force");
     stand.wait_for_mode("monitor");
     let daemon = stand.run(&[]);
-    let (still, passed) = stand.flood();
+    let (still, passed) = flood(&stand);
     assert!(still == dropped && passed > 1_000, "{still} {passed}");
     assert_eq!(stand.status()["confirm_within_s"], 0);
     daemon.stop().unwrap();

@@ -41,6 +41,9 @@ pub(crate) struct Options {
     /// Only these tests, beside the question whether the filter loads, which is always asked; may be given several times
     #[arg(long, value_name = "TEST", value_parser = payload::TESTS)]
     only: Vec<String>,
+    /// Boot them locked down, as machines with secure boot may be
+    #[arg(long, value_parser = ["integrity", "confidentiality"])]
+    lockdown: Option<String>,
     /// Only say which kernels the mirror has
     #[arg(long)]
     list: bool,
@@ -62,7 +65,8 @@ pub(crate) fn vm(options: &Options) -> Result<()> {
         return Ok(());
     }
     let payload = payload::build(&directory, &options.only)?;
-    let rows: Vec<Row> = options.kernel.iter().map(|wanted| examine(&archive, &payload, wanted)).collect();
+    let lockdown = options.lockdown.as_deref();
+    let rows: Vec<Row> = options.kernel.iter().map(|wanted| examine(&archive, &payload, wanted, lockdown)).collect();
     if options.json {
         println!("{}", report::json(&rows));
     } else {
@@ -83,7 +87,7 @@ fn list(archive: &Archive) {
 }
 
 /// Boots one kernel. What goes wrong is part of the result: the other kernels are still looked at.
-fn examine(archive: &Archive, payload: &payload::Payload, wanted: &str) -> Row {
+fn examine(archive: &Archive, payload: &payload::Payload, wanted: &str, lockdown: Option<&str>) -> Row {
     let start = Instant::now();
     let Some(version) = archive.find(wanted) else {
         eprintln!(
@@ -91,8 +95,11 @@ fn examine(archive: &Archive, payload: &payload::Payload, wanted: &str) -> Row {
         );
         return Row::missing(wanted);
     };
-    let console = kernel::prepare(archive, version).and_then(|kernel| guest::run(&kernel, payload));
+    let console = kernel::prepare(archive, version).and_then(|kernel| guest::run(&kernel, payload, lockdown));
     let mut row = match console {
+        Ok(console) if lockdown.is_some_and(|wanted| console.lockdown.as_deref() != Some(wanted)) => {
+            Row::failed(wanted, version, format!("not locked down, but {:?}", console.lockdown))
+        }
         Ok(console) => Row::new(wanted, version, console),
         Err(error) => {
             eprintln!("vm: {wanted}: {error:#}");

@@ -143,6 +143,9 @@ pub(super) enum Verb {
         #[arg(short, long = "interface", visible_alias = "iface", value_name = "NAME", value_parser = interface_name,
             action = ArgAction::Append)]
         interfaces: Vec<String>,
+        /// The same, without the flag
+        #[arg(value_name = "INTERFACE", value_parser = interface_name)]
+        named: Vec<String>,
     },
     /// What of it that runs somebody should look at: limits, lists, people to call, drills
     Audit,

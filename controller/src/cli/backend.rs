@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use floodwall_common::lists::List;
 use serde::de::DeserializeOwned;
 
@@ -17,11 +18,11 @@ use crate::api::{
 use crate::configuration::Change;
 use crate::control::{self, ListPlan};
 use crate::dataplane::{self, Access, Dataplane, Pins};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, describe};
 use crate::groups;
 use crate::history;
 use crate::peers::Peer;
-use crate::picture::Picture;
+use crate::picture::{Picture, switch_change};
 use crate::snapshot::{ListSizes, Snapshot};
 
 /// Answers verbs.
@@ -52,7 +53,7 @@ impl Backend {
     pub(super) async fn status(self) -> anyhow::Result<Status> {
         match self {
             Self::Daemon(client) => client.get("/api/v1/status").await,
-            Self::Pins(bpffs) => Ok(Status::new(&snapshot(bpffs).await?, None, false)),
+            Self::Pins(bpffs) => shown(bpffs).await,
         }
     }
 
@@ -79,7 +80,7 @@ impl Backend {
             Self::Daemon(client) => client.post("/api/v1/mode", change).await,
             Self::Pins(bpffs) => {
                 control::set_mode(&mut open(bpffs.clone(), Access::Write)?, change)?;
-                Ok(Status::new(&snapshot(bpffs).await?, None, false))
+                shown(bpffs).await
             }
         }
     }
@@ -90,7 +91,7 @@ impl Backend {
             Self::Daemon(client) => client.post("/api/v1/confirm", &()).await,
             Self::Pins(bpffs) => {
                 control::confirm(&mut open(bpffs.clone(), Access::Write)?)?;
-                Ok(Status::new(&snapshot(bpffs).await?, None, false))
+                shown(bpffs).await
             }
         }
     }
@@ -107,19 +108,45 @@ impl Backend {
         }
     }
 
-    /// The kill switch, and back.
-    pub(super) async fn switch(self, dropping: bool) -> anyhow::Result<Status> {
+    /// The kill switch. A daemon that hangs or refuses does not keep drops real: the maps are written in its place, where this
+    /// process may. No status where that cannot be read: the switch is turned all the same.
+    pub(super) async fn stop(global: &Global) -> anyhow::Result<Option<Status>> {
+        let asked = async {
+            match Self::find(global).await? {
+                Self::Daemon(client) => client.post("/api/v1/stop", &()).await.map(Some),
+                Self::Pins(_) => Ok(None),
+            }
+        };
+        let refused = match tokio::time::timeout(STOP_PATIENCE, asked).await {
+            Ok(Ok(Some(status))) => return Ok(Some(status)),
+            Ok(Ok(None)) => None,
+            Ok(Err(error)) => Some(error),
+            Err(_) => Some(anyhow!("the daemon has not answered within {} s", STOP_PATIENCE.as_secs())),
+        };
+        let switched = match (dataplane::stop_pinned(&Pins::new(&global.bpffs)), refused) {
+            (Err(error), None) => return Err(error.into()),
+            (Err(error), Some(refused)) => return Err(refused.context(format!("the maps cannot be written: {error}"))),
+            (Ok(switched), None) => switched,
+            (Ok(switched), Some(refused)) => {
+                eprintln!("floodwall: {}: the maps were written in its place", describe(&refused));
+                switched
+            }
+        };
+        let _ = BEFORE.set(Before::Switched(switch_change(&switched)));
+        let status = shown(global.bpffs.clone()).await;
+        if let Err(error) = &status {
+            eprintln!("floodwall: all dropping is stopped; what else is set cannot be read: {}", describe(error));
+        }
+        Ok(status.ok())
+    }
+
+    /// Has it go on.
+    pub(super) async fn resume(self) -> anyhow::Result<Status> {
         match self {
-            Self::Daemon(client) => client.post(if dropping { "/api/v1/resume" } else { "/api/v1/stop" }, &()).await,
+            Self::Daemon(client) => client.post("/api/v1/resume", &()).await,
             Self::Pins(bpffs) => {
-                let mut plane = open(bpffs.clone(), Access::Write)?;
-                if dropping {
-                    plane.resume()?
-                } else {
-                    plane.stop()?
-                }
-                drop(plane);
-                Ok(Status::new(&snapshot(bpffs).await?, None, false))
+                open(bpffs.clone(), Access::Write)?.resume()?;
+                shown(bpffs).await
             }
         }
     }
@@ -256,12 +283,25 @@ impl Backend {
     }
 }
 
+/// How long the kill switch waits for a daemon, which needs some milliseconds.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What was set when this process opened the maps to change them: it is then written down by whoever runs the verb.
-static BEFORE: OnceLock<Option<Picture>> = OnceLock::new();
+static BEFORE: OnceLock<Before> = OnceLock::new();
+
+enum Before {
+    /// All that was set, where it could be read.
+    All(Option<Picture>),
+    /// What the kill switch has changed, which reads nothing beforehand.
+    Switched(Vec<Change>),
+}
 
 /// What this process has changed without a daemon; `None` where it was not to change anything.
 pub(super) fn changed_maps(bpffs: &Path) -> Option<Vec<Change>> {
-    let before = BEFORE.get()?.as_ref();
+    let before = match BEFORE.get()? {
+        Before::Switched(changes) => return Some(changes.clone()),
+        Before::All(before) => before.as_ref(),
+    };
     // Maps that are gone, as after a detach, say nothing.
     let after = || Picture::of(&open(bpffs.to_owned(), Access::Read).ok()?).ok();
     Some(before.and_then(|before| Some(before.changes_to(&after()?))).unwrap_or_default())
@@ -270,9 +310,13 @@ pub(super) fn changed_maps(bpffs: &Path) -> Option<Vec<Change>> {
 fn open(bpffs: PathBuf, access: Access) -> dataplane::Result<Dataplane> {
     let plane = Dataplane::open(Pins::new(bpffs), access)?;
     if access == Access::Write {
-        BEFORE.get_or_init(|| Picture::of(&plane).ok());
+        BEFORE.get_or_init(|| Before::All(Picture::of(&plane).ok()));
     }
     Ok(plane)
+}
+
+async fn shown(bpffs: PathBuf) -> anyhow::Result<Status> {
+    Ok(Status::new(&snapshot(bpffs).await?, None, false))
 }
 
 async fn snapshot(bpffs: PathBuf) -> dataplane::Result<Snapshot> {

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::args::{Config, Global};
 use super::{print, write_out};
-use crate::configuration::{Configuration, DEFAULT_PATH, Plan, Source};
+use crate::api::SCHEMA_VERSION;
+use crate::configuration::{Change, Configuration, DEFAULT_PATH, Plan, Source};
 use crate::dataplane::{Access, Dataplane, Pins};
 use crate::exit::{Exit, Failure};
 
@@ -18,7 +19,8 @@ pub(super) fn run(global: &Global, verb: &Config) -> anyhow::Result<Exit> {
         Config::Diff => {
             let dataplane = Dataplane::open(Pins::new(&global.bpffs), Access::Read)?;
             let plan = Plan::new(&dataplane, &found(global)?, None)?;
-            print(global, &plan.changes, |changes| match changes.as_slice() {
+            let differing = Differing { schema_version: SCHEMA_VERSION, changes: plan.changes };
+            print(global, &differing, |differing| match differing.changes.as_slice() {
                 [] => "nothing: what the files say is in force\n".to_owned(),
                 changes => changes.iter().map(|change| format!("{change}\n")).collect(),
             })?;
@@ -26,6 +28,13 @@ pub(super) fn run(global: &Global, verb: &Config) -> anyhow::Result<Exit> {
         Config::Schema => write_out(&(serde_json::to_string_pretty(&schema_for!(Configuration))? + "\n"))?,
     }
     Ok(Exit::Done)
+}
+
+/// What it would take to put the files in force.
+#[derive(Serialize)]
+struct Differing {
+    schema_version: u32,
+    changes: Vec<Change>,
 }
 
 fn found(global: &Global) -> anyhow::Result<Source> {
@@ -36,12 +45,13 @@ fn found(global: &Global) -> anyhow::Result<Source> {
 fn check(global: &Global) -> anyhow::Result<()> {
     #[derive(Serialize)]
     struct Checked {
+        schema_version: u32,
         files: Vec<String>,
         keys: usize,
     }
     let source = found(global)?;
     let files: Vec<_> = source.files.iter().map(|file| file.display().to_string()).collect();
-    let checked = Checked { files, keys: source.origins.len() };
+    let checked = Checked { schema_version: SCHEMA_VERSION, files, keys: source.origins.len() };
     print(global, &checked, |checked| format!("{}: right, {} keys\n", checked.files.join(", "), checked.keys))
 }
 
@@ -53,18 +63,25 @@ struct Shown {
     origin: String,
 }
 
+/// All of them.
+#[derive(Serialize)]
+struct AllShown {
+    schema_version: u32,
+    keys: Vec<Shown>,
+}
+
 fn show(global: &Global, with_origin: bool) -> anyhow::Result<()> {
     let source = Source::find(global.config.as_deref())?.unwrap_or_default();
     let mut keys = BTreeMap::new();
     flatten(serde_json::to_value(source.configuration.with_defaults())?, "", &mut keys);
     let origin = |key: &str| source.origins.get(key).cloned().unwrap_or_else(|| "default".to_owned());
     let shown = keys.into_iter().map(|(key, value)| Shown { origin: origin(&key), key, value });
-    let shown: Vec<Shown> = shown.collect();
+    let shown = AllShown { schema_version: SCHEMA_VERSION, keys: shown.collect() };
     let line = |Shown { key, value, origin }: &Shown| match with_origin {
         true => format!("{:<40} # {origin}\n", format!("{key} = {value}")),
         false => format!("{key} = {value}\n"),
     };
-    print(global, &shown, |shown| shown.iter().map(line).collect())
+    print(global, &shown, |shown| shown.keys.iter().map(line).collect())
 }
 
 fn flatten(value: serde_json::Value, above: &str, found: &mut BTreeMap<String, serde_json::Value>) {

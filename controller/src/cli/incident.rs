@@ -6,7 +6,7 @@ use super::args::{Drill, Global, Incident, Text};
 use super::backend::Backend;
 use super::client::Client;
 use super::print;
-use crate::api::{DrillRequest, Status};
+use crate::api::{DrillRequest, IncidentsView, SCHEMA_VERSION, Status};
 use crate::configuration::Source;
 use crate::exit::{Exit, Failure};
 use crate::incident::{self, Happened, IncidentChange, Store, customer_notice, isp_request, postmortem, utc};
@@ -17,7 +17,7 @@ const FOLLOWED_EVERY: Duration = Duration::from_millis(250);
 pub(super) async fn run(global: &Global, verb: Incident) -> anyhow::Result<()> {
     match verb {
         Incident::List { follow: true, after } => follow(global, after).await,
-        Incident::List { .. } => print(global, &all(global).await?, |all| list(all)),
+        Incident::List { .. } => print(global, &all(global).await?, |view| list(&view.incidents)),
         Incident::Show { id } => print(global, &one(global, id).await?, show),
         Incident::Note { text } => change(global, &IncidentChange::Note(text)).await,
         Incident::Ack => change(global, &IncidentChange::Ack).await,
@@ -57,10 +57,13 @@ async fn change(global: &Global, change: &IncidentChange) -> anyhow::Result<()> 
     print(global, &changed, show)
 }
 
-async fn all(global: &Global) -> anyhow::Result<Vec<incident::Incident>> {
+async fn all(global: &Global) -> anyhow::Result<IncidentsView> {
     match Client::connect(&global.socket).await? {
         Some(client) => client.get("/api/v1/incidents").await,
-        None => Ok(Store::beside(&global.history).all()?),
+        None => {
+            let incidents = Store::beside(&global.history).all()?;
+            Ok(IncidentsView { schema_version: SCHEMA_VERSION, incidents })
+        }
     }
 }
 
@@ -93,7 +96,7 @@ fn tell(happened: &Happened, after: &mut i64) -> anyhow::Result<()> {
 }
 
 async fn one(global: &Global, id: Option<String>) -> anyhow::Result<incident::Incident> {
-    let all = all(global).await?;
+    let all = all(global).await?.incidents;
     let found = match &id {
         None => all.into_iter().next_back(),
         Some(id) => all.into_iter().find(|incident| incident.id == *id),

@@ -15,6 +15,7 @@ mod runbook;
 mod services;
 mod show;
 mod signatures;
+mod terminal;
 mod uninstall;
 mod watch;
 
@@ -32,8 +33,8 @@ use floodwall_common::lists::List;
 use serde::Serialize;
 
 use self::args::{
-    Amplifiers, Cli, Cookies, FragmentPolicy, Global, Limits, MetricsAddress, ModeName, Policy, Run, SetLimit, Switch,
-    Verb, metrics_address,
+    Amplifiers, Cli, Cookies, FragmentPolicy, Global, Limits, MetricsAddress, ModeName, Policy, Run, SetLimit, Verb,
+    metrics_address,
 };
 use self::backend::Backend;
 use crate::api::{
@@ -122,8 +123,12 @@ async fn once(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Limits(verb) => limits(global, verb).await?,
         Verb::Mode { mode, trial } => return set_mode(global, mode, trial.seconds()).await,
         Verb::Confirm => print(global, &Backend::find(global).await?.confirm().await?, show::mode)?,
-        Verb::Stop => return switch(global, Switch::Off).await,
-        Verb::Resume => return switch(global, Switch::On).await,
+        Verb::Stop => {
+            if let Some(status) = Backend::stop(global).await? {
+                print(global, &status, show::mode)?;
+            }
+        }
+        Verb::Resume => print(global, &Backend::find(global).await?.resume().await?, show::mode)?,
         Verb::Policy(verb) => policy(global, verb).await?,
         Verb::Amplifiers(verb) => amplifiers(global, verb).await?,
         Verb::Service(verb) => services::run(global, verb).await?,
@@ -146,7 +151,7 @@ async fn once(cli: Cli) -> anyhow::Result<Exit> {
         }
         Verb::Incident(verb) => incident::run(global, verb).await?,
         Verb::Replay(options) => replay::run(global, &options)?,
-        Verb::Doctor { interfaces } => return doctor(global, &interfaces).await,
+        Verb::Doctor { interfaces, named } => return doctor(global, &[interfaces, named].concat()).await,
         Verb::Runbook { name } => write_out(&runbook::text(name.as_deref())?)?,
         Verb::Audit => return audit(global).await,
         Verb::Drill(verb) => incident::drill(global, verb).await?,
@@ -258,8 +263,11 @@ fn log_to_stderr(json: bool) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let colours = std::env::var_os("NO_COLOR").is_none() && io::IsTerminal::is_terminal(&io::stderr());
-    if json { builder.json().init() } else { builder.with_ansi(colours).with_target(false).init() }
+    if json {
+        builder.json().init()
+    } else {
+        builder.with_ansi(terminal::has_colours(&io::stderr())).with_target(false).init()
+    }
 }
 
 async fn status(global: &Global) -> anyhow::Result<Exit> {
@@ -307,13 +315,6 @@ fn judge(global: &Global, diagnosis: &Diagnosis, heads: [&str; 3]) -> anyhow::Re
         Severity::Warning => Exit::NotEnforcing,
         Severity::Problem => Exit::NotAttached,
     })
-}
-
-/// Stops all dropping, or has it go on.
-async fn switch(global: &Global, dropping: Switch) -> anyhow::Result<Exit> {
-    let status = Backend::find(global).await?.switch(dropping == Switch::On).await?;
-    print(global, &status, show::mode)?;
-    Ok(Exit::Done)
 }
 
 async fn policy(global: &Global, verb: Policy) -> anyhow::Result<()> {

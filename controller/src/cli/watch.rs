@@ -2,13 +2,13 @@
 //!
 //! Only for verbs that look: what changes something is not to be done every two seconds.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::{Amplifiers, Cli, Config, Cookies, Group, Incident, Limits, List, Policy, Service, Signature, Verb};
-use super::{ReaderGone, once, write_out};
+use super::{ReaderGone, once, terminal, write_out};
 use crate::exit::{Exit, Failure, describe};
 
 /// To the upper left corner, and nothing below it.
@@ -21,7 +21,7 @@ pub(super) async fn run(cli: Cli, seconds: u32) -> anyhow::Result<Exit> {
         let text = "--watch is for verbs that look, and this one does something, or answers but once";
         return Err(Failure::new(Exit::Usage, text).hint("floodwall status --watch").into());
     }
-    let takes_screen = !cli.global.json && io::stdout().is_terminal();
+    let takes_screen = !cli.global.json && terminal::is_screen(&io::stdout());
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut last = None;
     loop {

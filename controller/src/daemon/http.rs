@@ -19,17 +19,17 @@ use super::server::Caller;
 use super::{Daemon, events};
 use crate::api::{
     AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, DetachRequest, DrillRequest, ExplainView,
-    GroupsChange, GroupsView, HistoryView, LimitsChange, LimitsView, ListChange, ListChanged, ListView, ModeChange,
-    PolicyEntry, PolicyView, ReloadRequest, Reloaded, SCHEMA_VERSION, ServicesChange, ServicesView, SignaturesChange,
-    SignaturesView, Status, TopView, VERSION_HEADER,
+    GroupsChange, GroupsView, HistoryView, IncidentsView, LimitsChange, LimitsView, ListChange, ListChanged, ListView,
+    ModeChange, PolicyEntry, PolicyView, ReloadRequest, Reloaded, SCHEMA_VERSION, ServicesChange, ServicesView,
+    SignaturesChange, SignaturesView, Status, TopView, VERSION_HEADER,
 };
 use crate::configuration::Change;
-use crate::dataplane::{self, monotonic_ns};
+use crate::dataplane::{self, Switched, monotonic_ns};
 use crate::doctor::Diagnosis;
 use crate::exit::{Exit, Failure, describe, exit_of};
 use crate::groups::{self, Members};
 use crate::incident::{self, Incident, IncidentChange};
-use crate::picture::list_change;
+use crate::picture::{list_change, switch_change};
 use crate::preview::{PreviewView, preview};
 use crate::talkers::By;
 use crate::{control, explain, lockout, metrics};
@@ -256,15 +256,23 @@ async fn confirm(State(daemon): Shared, axum::Extension(who): Who) -> Answer<Sta
 }
 
 async fn stop(State(daemon): Shared, axum::Extension(who): Who) -> Answer<Status> {
-    let ((), details) = daemon.change(|plane| Ok(plane.stop()?))?;
-    changed(&daemon, &who, "stop".to_owned(), details, None).await?;
-    Ok(status(State(daemon)).await)
+    let switched = daemon.dataplane().stop()?;
+    Ok(Json(after_switch(&daemon, &who, "stop", &switched).await))
 }
 
 async fn resume(State(daemon): Shared, axum::Extension(who): Who) -> Answer<Status> {
-    let ((), details) = daemon.change(|plane| Ok(plane.resume()?))?;
-    changed(&daemon, &who, "resume".to_owned(), details, None).await?;
-    Ok(status(State(daemon)).await)
+    let switched = daemon.dataplane().resume()?;
+    Ok(Json(after_switch(&daemon, &who, "resume", &switched).await))
+}
+
+/// What comes once the kill switch is turned: that it cannot be shown is no reason to say that it is not.
+async fn after_switch(daemon: &Daemon, who: &Caller, what: &str, switched: &Switched) -> Status {
+    if changed(daemon, who, what.to_owned(), switch_change(switched), None).await.is_err() {
+        warn!(what, "done, but what is shown is of before");
+    }
+    let view = daemon.view();
+    let mode = switched.after.mode().label().to_owned();
+    Status { mode, ..Status::new(&view.now, view.earlier.as_deref(), true) }
 }
 
 async fn policies(State(daemon): Shared) -> Answer<PolicyView> {
@@ -482,7 +490,7 @@ async fn drill(State(daemon): Shared, axum::Extension(who): Who, Json(request): 
     Ok(status(State(daemon)).await)
 }
 
-async fn incidents(State(daemon): Shared) -> Answer<Vec<Incident>> {
+async fn incidents(State(daemon): Shared) -> Answer<IncidentsView> {
     let open = daemon.incident().clone();
     let mut all = blocking(daemon, |daemon| Ok(daemon.store().all()?)).await?;
     // What is in memory is newer.
@@ -490,7 +498,7 @@ async fn incidents(State(daemon): Shared) -> Answer<Vec<Incident>> {
         all.retain(|incident| incident.id != open.id);
         all.push(open);
     }
-    Ok(Json(all))
+    Ok(Json(IncidentsView { schema_version: SCHEMA_VERSION, incidents: all }))
 }
 
 async fn incident(State(daemon): Shared, Path(id): Path<String>) -> Answer<Incident> {

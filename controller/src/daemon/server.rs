@@ -264,6 +264,8 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, router: Ro
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .keep_alive(false)
+        // Who has hung up before his request was read is not asked whether he meant it.
+        .half_close(true)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     match tokio::time::timeout(REQUEST_TIMEOUT, connection).await {

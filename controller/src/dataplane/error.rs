@@ -109,15 +109,16 @@ pub enum Error {
         source: io::Error,
     },
     /// The device is set up in a way that XDP cannot run with.
-    #[error(
-        "'{interface}' refuses XDP as it is set up, with an MTU of {mtu} ({source})\n  try: ip link set dev {interface} mtu 1500; \
-        ethtool -K {interface} lro off rx-gro-hw off; ethtool -L {interface} combined <half of its queues>"
-    )]
+    #[error("'{interface}' refuses native XDP: {why} ({source}{said})\n  try: {mend}")]
     DeviceRefuses {
         /// The interface.
         interface: String,
-        /// Its MTU.
-        mtu: u32,
+        /// What of its set-up is in the way.
+        why: String,
+        /// `: "words"` of its driver, where it has said any.
+        said: String,
+        /// The command that mends it.
+        mend: String,
         /// What the kernel said.
         source: io::Error,
     },

@@ -1,11 +1,12 @@
 //! The allow and deny lists and who is in a group, in the kernel: built beside the ones in force, then put in force by one word.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{ArrayOfMaps, MapData, MapError};
+use aya::maps::{ArrayOfMaps, Map, MapData, MapError};
 use aya::sys::SyscallError;
 use floodwall_common::abi::map;
 use floodwall_common::class::Family;
@@ -51,9 +52,70 @@ impl Listed {
 
 /// The maps of the lists.
 pub(super) struct Tries {
-    pub(super) v4: ArrayOfMaps<MapData, LpmTrie<MapData, Key4, ListEntry>>,
-    pub(super) v6: ArrayOfMaps<MapData, LpmTrie<MapData, Key6, ListEntry>>,
-    pub(super) prefilter: MapData,
+    v4: TriesOf<Key4>,
+    v6: TriesOf<Key6>,
+    prefilter: MapData,
+}
+
+/// The tries of one family, by bank and list.
+struct TriesOf<K> {
+    outer: ArrayOfMaps<MapData, Trie<K>>,
+    outer_fd: OwnedFd,
+    name: &'static str,
+    /// Those that are in there, each pinned by itself: opening one by its number takes CAP_SYS_ADMIN.
+    held: [Option<OwnedFd>; SLOTS as usize],
+}
+
+type Trie<K> = LpmTrie<MapData, K, ListEntry>;
+
+impl<K: aya::Pod> TriesOf<K> {
+    fn open(pins: &Pins, name: &'static str, outer: MapData) -> Result<Self> {
+        let outer_fd = outer.fd().as_fd().try_clone_to_owned();
+        let outer_fd = outer_fd.map_err(|source| Error::system("open the lists", source))?;
+        let outer = ArrayOfMaps::try_from(Map::ArrayOfMaps(outer)).map_err(unreadable)?;
+        let held = std::array::from_fn(|slot| sys::open_pinned(&pins.trie(name, slot)).ok());
+        Ok(Self { outer, outer_fd, name, held })
+    }
+
+    /// What is in a slot; nothing where no trie was ever put in.
+    fn get(&self, slot: u32) -> Result<Option<Trie<K>>> {
+        let number = sys::map_in(self.outer_fd.as_fd(), slot);
+        let number = number.map_err(|source| Error::system("read the lists", source))?;
+        let (Some(number), Some(held)) = (number, &self.held[slot as usize]) else { return self.by_number(slot) };
+        let held = held.try_clone().map_err(|source| Error::system("read the lists", source))?;
+        let held = MapData::from_fd(held).map_err(unreadable)?;
+        // Another build may have put one in and not pinned it.
+        match held.info().map_err(unreadable)?.id() == number {
+            true => LpmTrie::try_from(Map::LpmTrie(held)).map(Some).map_err(unreadable),
+            false => self.by_number(slot),
+        }
+    }
+
+    fn by_number(&self, slot: u32) -> Result<Option<Trie<K>>> {
+        match self.outer.get(&slot, 0) {
+            Ok(trie) => Ok(Some(trie)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(unreadable(error)),
+        }
+    }
+
+    /// Puts a trie in. Where it cannot be pinned, as where the BPF file system was wiped, that is made up for with the other pins.
+    fn set(&mut self, pins: &Pins, slot: u32, new: &NewTrie<K>) -> Result<()> {
+        self.outer.set(slot, &new.trie, 0).map_err(unwritable)?;
+        let held = new.fd.try_clone();
+        let held = held.map_err(|source| Error::system("write the lists; nothing was changed", source))?;
+        let path = pins.trie(self.name, slot as usize);
+        let _ = std::fs::remove_file(&path);
+        let _ = sys::pin(held.as_fd(), &path);
+        self.held[slot as usize] = Some(held);
+        Ok(())
+    }
+
+    fn pins<'a>(&'a self, pins: &'a Pins) -> impl Iterator<Item = (PathBuf, &'a OwnedFd)> {
+        let named =
+            move |(slot, held): (usize, &'a Option<OwnedFd>)| Some((pins.trie(self.name, slot), held.as_ref()?));
+        self.held.iter().enumerate().filter_map(named)
+    }
 }
 
 /// A [`Prefilter`], as the loader's library takes it.
@@ -74,18 +136,10 @@ unsafe impl aya::Pod for PrefilterWords {}
 /// types of keys and values (BTF), which the tries made here have not, and kernels 5.15 to 6.1 then refuse to put these
 /// in: they compare where in a value a timer lies, which "in no types" and "nowhere in these types" answer differently.
 pub(super) fn create(pins: &Pins) -> Result<()> {
-    let value_bytes = size_of::<ListEntry>() as u32;
     let failed = |source| Error::privileged("create the maps of the lists", source);
     for (name, data_bytes) in [(map::LISTS_V4, size_of::<Key4>()), (map::LISTS_V6, size_of::<Key6>())] {
-        let trie = sys::NewMap {
-            kind: sys::MAP_TYPE_LPM_TRIE,
-            key_bytes: size_of::<u32>() as u32 + data_bytes as u32,
-            value_bytes,
-            // Of no account to what may be put in, and the least memory to ask for.
-            entries: 1,
-            flags: BPF_F_NO_PREALLOC,
-        };
-        let template = sys::create_map("", trie, None).map_err(failed)?;
+        // How many entries is of no account to what may be put in, and this the least memory to ask for.
+        let template = sys::create_map("", trie_of(data_bytes, 1), None).map_err(failed)?;
         let tries =
             sys::NewMap { kind: sys::MAP_TYPE_ARRAY_OF_MAPS, key_bytes: 4, value_bytes: 4, entries: SLOTS, flags: 0 };
         let outer = sys::create_map(name, tries, Some(template.as_fd())).map_err(failed)?;
@@ -95,11 +149,21 @@ pub(super) fn create(pins: &Pins) -> Result<()> {
 }
 
 impl Tries {
+    pub(super) fn open(pins: &Pins, v4: MapData, v6: MapData, prefilter: MapData) -> Result<Self> {
+        let (v4, v6) = (TriesOf::open(pins, map::LISTS_V4, v4)?, TriesOf::open(pins, map::LISTS_V6, v6)?);
+        Ok(Self { v4, v6, prefilter })
+    }
+
+    /// Where the tries are pinned.
+    pub(super) fn pins<'a>(&'a self, pins: &'a Pins) -> impl Iterator<Item = (PathBuf, &'a OwnedFd)> {
+        self.v4.pins(pins).chain(self.v6.pins(pins))
+    }
+
     /// What is on a list in this bank.
     pub(super) fn read(&self, list: List, bank: u32) -> Result<Vec<Listed>> {
         let slot = slot(bank, list);
         let mut entries = Vec::new();
-        if let Some(trie) = present(self.v4.get(&slot, 0))? {
+        if let Some(trie) = self.v4.get(slot)? {
             for item in trie.iter() {
                 let (key, entry) = item.map_err(unreadable)?;
                 let data: Key4 = key.data();
@@ -107,7 +171,7 @@ impl Tries {
                 entries.extend(listed(address, key.prefix_len(), &entry));
             }
         }
-        if let Some(trie) = present(self.v6.get(&slot, 0))? {
+        if let Some(trie) = self.v6.get(slot)? {
             for item in trie.iter() {
                 let (key, entry) = item.map_err(unreadable)?;
                 entries.extend(listed(IpAddr::from(key.data()), key.prefix_len(), &entry));
@@ -119,10 +183,10 @@ impl Tries {
 
     /// Puts prepared lists into a bank that is not in force. Says what it holds; it comes in force when that is written to
     /// the configuration.
-    pub(super) fn install(&mut self, bank: u32, prepared: &PreparedLists) -> Result<ListState> {
+    pub(super) fn install(&mut self, pins: &Pins, bank: u32, prepared: &PreparedLists) -> Result<ListState> {
         for (list, tries) in List::ALL.iter().zip(&prepared.tries) {
-            self.v4.set(slot(bank, *list), &tries.v4, 0).map_err(unwritable)?;
-            self.v6.set(slot(bank, *list), &tries.v6, 0).map_err(unwritable)?;
+            self.v4.set(pins, slot(bank, *list), &tries.v4)?;
+            self.v6.set(pins, slot(bank, *list), &tries.v6)?;
         }
         write_bank(self.prefilter.fd().as_fd(), bank, &*prepared.words)?;
         let state = ListState::empty(bank);
@@ -139,8 +203,30 @@ pub struct PreparedLists {
 }
 
 struct PreparedTries {
-    v4: LpmTrie<MapData, Key4, ListEntry>,
-    v6: LpmTrie<MapData, Key6, ListEntry>,
+    v4: NewTrie<Key4>,
+    v6: NewTrie<Key6>,
+}
+
+/// A trie that is in no list yet.
+struct NewTrie<K> {
+    trie: Trie<K>,
+    fd: OwnedFd,
+}
+
+impl<K: aya::Pod> NewTrie<K> {
+    fn new() -> Result<Self> {
+        let failed = |source| Error::privileged("create the maps of the lists", source);
+        let fd = sys::create_map("", trie_of(size_of::<K>(), MAX_ENTRIES), None).map_err(failed)?;
+        let data = MapData::from_fd(fd.try_clone().map_err(failed)?).map_err(unwritable)?;
+        Ok(Self { trie: LpmTrie::try_from(Map::LpmTrie(data)).map_err(unwritable)?, fd })
+    }
+}
+
+/// The shape of a trie of so many entries: in front of the data of a key is the length of its prefix.
+const fn trie_of(data_bytes: usize, entries: u32) -> sys::NewMap {
+    let key_bytes = (size_of::<u32>() + data_bytes) as u32;
+    let value_bytes = size_of::<ListEntry>() as u32;
+    sys::NewMap { kind: sys::MAP_TYPE_LPM_TRIE, key_bytes, value_bytes, entries, flags: BPF_F_NO_PREALLOC }
 }
 
 impl PreparedLists {
@@ -168,8 +254,7 @@ impl PreparedLists {
 
 impl PreparedTries {
     fn new(entries: &[Listed]) -> Result<Self> {
-        let mut v4 = LpmTrie::create(MAX_ENTRIES, BPF_F_NO_PREALLOC).map_err(unwritable)?;
-        let mut v6 = LpmTrie::create(MAX_ENTRIES, BPF_F_NO_PREALLOC).map_err(unwritable)?;
+        let (mut v4, mut v6) = (NewTrie::new()?, NewTrie::new()?);
         for (entry, covered_until_ns) in with_cover(entries) {
             let value = value(entry, covered_until_ns);
             match entry.prefix {
@@ -177,11 +262,11 @@ impl PreparedTries {
                     let mut data = Key4::default();
                     data[..4].copy_from_slice(&prefix.network().octets());
                     let key = Key::new(u32::from(prefix.prefix_len()), data);
-                    patiently(|| v4.insert(&key, value, 0)).map_err(unwritable)?;
+                    patiently(|| v4.trie.insert(&key, value, 0)).map_err(unwritable)?;
                 }
                 IpNet::V6(prefix) => {
                     let key = Key::new(u32::from(prefix.prefix_len()), prefix.network().octets());
-                    patiently(|| v6.insert(&key, value, 0)).map_err(unwritable)?;
+                    patiently(|| v6.trie.insert(&key, value, 0)).map_err(unwritable)?;
                 }
             }
         }
@@ -221,15 +306,6 @@ const fn family_of(prefix: IpNet) -> Family {
 
 const fn slot(bank: u32, list: List) -> u32 {
     bank * LISTS as u32 + list as u32
-}
-
-/// A slot that no trie was ever put into is an empty list.
-fn present<T>(trie: Result<T, MapError>) -> Result<Option<T>> {
-    match trie {
-        Ok(trie) => Ok(Some(trie)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(error) => Err(unreadable(error)),
-    }
 }
 
 fn unreadable(error: MapError) -> Error {

@@ -96,6 +96,11 @@ impl Pins {
         self.directory.join(name)
     }
 
+    /// The pin of a trie of lists: of this slot of that map.
+    pub(super) fn trie(&self, name: &str, slot: usize) -> PathBuf {
+        self.directory.join(format!("{name}-{slot}"))
+    }
+
     /// The directory of the links.
     pub(super) fn links(&self) -> PathBuf {
         self.directory.join("links")

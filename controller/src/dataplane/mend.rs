@@ -99,7 +99,8 @@ impl Dataplane {
         let links = self.links.iter().map(|(ifindex, link)| (pins.link(*ifindex), link));
         let sent = self.sent_links.iter().map(|(ifindex, link)| (pins.sent_link(*ifindex), link));
         let filters = self.sent_filters.iter().map(|(ifindex, program)| (pins.sent_filter(*ifindex), program));
-        let all = maps.chain(links).chain(sent).chain(filters).filter(|(path, _)| !path.exists());
+        let tries = self.tries.pins(pins);
+        let all = maps.chain(tries).chain(links).chain(sent).chain(filters).filter(|(path, _)| !path.exists());
         all.filter_map(|(path, held)| Some((path, held.try_clone().ok()?))).collect()
     }
 

@@ -17,8 +17,10 @@ mod lists;
 mod maps;
 mod mend;
 mod mode;
+mod netlink;
 mod object;
 mod programs;
+mod refusal;
 mod samples;
 mod scratch;
 mod sent;
@@ -37,7 +39,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aya::maps::{Array, ArrayOfMaps, Map, MapData, RingBuf};
+use aya::maps::{Array, Map, MapData, RingBuf};
 use floodwall_common::abi::{CpuState, InterfaceRecord, map};
 use floodwall_common::config::{Config, Sampling};
 use floodwall_common::limiter::{BUCKETS, Bucket};
@@ -62,6 +64,7 @@ pub use interfaces::{Outcome, Protected};
 pub use lists::{Listed, PreparedLists};
 pub use maps::{Mapped, Pins};
 pub use mend::Mended;
+pub use mode::{Switched, stop_pinned};
 pub use object::hash as object_hash;
 pub use samples::{Sample, SampleReader};
 pub use scratch::Scratch;
@@ -122,13 +125,7 @@ impl Dataplane {
     /// # Errors
     /// Where nothing is, or something else, or another process holds it.
     pub fn open(pins: Pins, access: Access) -> Result<Self> {
-        if let Err(error) = std::fs::metadata(pins.map(map::CONFIG)) {
-            if error.kind() == io::ErrorKind::PermissionDenied {
-                return Err(Error::privileged("look into the BPF file system", error));
-            }
-            check_bpffs(&pins)?;
-            return Err(Error::NotLoaded { path: pins.directory().to_owned() });
-        }
+        check_loaded(&pins)?;
         let lock = match access {
             Access::Read => None,
             Access::Write => Some(lock(&pins)?),
@@ -187,11 +184,8 @@ impl Dataplane {
         };
         let cpus = Mapped::new(open(map::CPUS)?.fd().as_fd(), possible_cpus as usize)?;
         let sources = Mapped::new(open(map::SOURCES)?.fd().as_fd(), BUCKETS)?;
-        let tries = Tries {
-            v4: typed(open(map::LISTS_V4)?, Map::ArrayOfMaps, ArrayOfMaps::try_from)?,
-            v6: typed(open(map::LISTS_V6)?, Map::ArrayOfMaps, ArrayOfMaps::try_from)?,
-            prefilter: open(map::PREFILTER)?,
-        };
+        let (v4, v6, prefilter) = (open(map::LISTS_V4)?, open(map::LISTS_V6)?, open(map::PREFILTER)?);
+        let tries = Tries::open(&pins, v4, v6, prefilter)?;
         let signatures = SignatureMaps {
             tables: open(map::SIGNATURES)?,
             records: typed(open(map::SIGNATURE_SPECS)?, Map::Array, Array::try_from)?,
@@ -261,10 +255,7 @@ impl Dataplane {
     /// # Errors
     /// Where the map cannot be read.
     pub fn config(&self) -> Result<Box<Config>> {
-        self.config
-            .get(&0, 0)
-            .map(Box::new)
-            .map_err(|error| Error::system("read the configuration", io::Error::other(root_cause(&error))))
+        read_config(&self.config)
     }
 
     /// Changes the configuration in one write: the next packet sees it. `expected` is the generation that the caller
@@ -277,10 +268,7 @@ impl Dataplane {
         change(&mut config);
         ask_what_is_armed(&mut config);
         config.generation += 1;
-        let whole: &Config = &config;
-        self.config
-            .set(0, whole, 0)
-            .map_err(|error| Error::system("write the configuration", io::Error::other(root_cause(&error))))?;
+        write_config(&mut self.config, &config)?;
         Ok(config.generation)
     }
 
@@ -369,7 +357,7 @@ impl Dataplane {
         if let Some(groups) = groups {
             groups::set(&mut wanted, groups, self.machine)?;
         }
-        let state = self.tries.install(wanted.lists.bank() ^ 1, prepared)?;
+        let state = self.tries.install(&self.pins, wanted.lists.bank() ^ 1, prepared)?;
         self.change(Some(expected), |config| {
             config.lists = state;
             take_limits(config, &wanted);
@@ -495,6 +483,26 @@ fn create_directory(pins: &Pins) -> Result<()> {
 }
 
 /// Locks the directory above that of this version: that one may be cleared and made anew by who holds the lock.
+fn check_loaded(pins: &Pins) -> Result<()> {
+    match std::fs::metadata(pins.map(map::CONFIG)) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(Error::privileged("look into the BPF file system", error))
+        }
+        Err(_) => check_bpffs(pins).and(Err(Error::NotLoaded { path: pins.directory().to_owned() })),
+    }
+}
+
+fn read_config(config: &Array<MapData, Config>) -> Result<Box<Config>> {
+    let failed = |error| Error::system("read the configuration", io::Error::other(root_cause(&error)));
+    config.get(&0, 0).map(Box::new).map_err(failed)
+}
+
+fn write_config(config: &mut Array<MapData, Config>, wanted: &Config) -> Result<()> {
+    let failed = |error| Error::system("write the configuration", io::Error::other(root_cause(&error)));
+    config.set(0, wanted, 0).map_err(failed)
+}
+
 fn lock(pins: &Pins) -> Result<Flock<File>> {
     let path = pins.home();
     let directory = File::open(&path).map_err(|source| Error::PinDirectory {

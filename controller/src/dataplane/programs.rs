@@ -12,6 +12,7 @@ use floodwall_common::config::Config;
 use super::device::{AttachMode, Device};
 use super::error::{Error, Result};
 use super::maps::{Pins, in_object, kept_sections};
+use super::refusal::{self, LINEAR_MTU};
 use super::sys::{self, Hook};
 use super::{object, root_cause};
 use crate::capabilities;
@@ -144,32 +145,41 @@ pub(super) fn attach(object: &mut Ebpf, device: &Device, allow_generic: bool) ->
         Ok(link) => return Ok(Attached { link, mode: AttachMode::Native }),
         Err(refusal) => refusal,
     };
-    if is_about_frame_size(&refusal) {
-        match native(object, Variant::Frags)? {
-            Ok(link) => return Ok(Attached { link, mode: AttachMode::Native }),
-            Err(second) => refusal = second,
+    let mut variant = Variant::Linear;
+    if may_be_about_frame_size(&refusal, device) {
+        match native(object, Variant::Frags) {
+            Ok(Ok(link)) => return Ok(Attached { link, mode: AttachMode::Native }),
+            Ok(Err(second)) => (variant, refusal) = (Variant::Frags, second),
+            // Kernels before 5.18 do not take that program: what the device has said of the other one counts.
+            Err(_) => {}
         }
     }
-    let unsupported = refusal.raw_os_error() == Some(libc::EOPNOTSUPP);
-    if allow_generic && (unsupported || is_about_frame_size(&refusal)) {
+    if !is_of_the_device(&refusal) {
+        return Err(refused(device, refusal));
+    }
+    if allow_generic {
         let program = verify(object, Variant::Linear)?;
         return sys::link_create(program.as_fd(), device.ifindex, Hook::Generic)
             .map(|link| Attached { link, mode: AttachMode::Generic })
             .map_err(|source| refused(device, source));
     }
-    Err(refused(device, refusal))
+    Err(refusal::of(device, verify(object, variant)?.as_fd(), refusal))
 }
 
-/// What drivers answer when a linear frame of this MTU would not fit: `ERANGE` by most, `EINVAL` by some.
-fn is_about_frame_size(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ERANGE | libc::EINVAL))
+/// What drivers answer when a linear frame of this MTU would not fit: `ERANGE` by most, `EINVAL` by some, and by a few that they
+/// cannot at all.
+fn may_be_about_frame_size(error: &io::Error, device: &Device) -> bool {
+    let is_large = device.mtu > LINEAR_MTU;
+    matches!(error.raw_os_error(), Some(libc::ERANGE | libc::EINVAL)) || is_large && is_of_the_device(error)
+}
+
+/// Whether it is the device or its driver that does not want a program as it is set up, and generic mode might do.
+fn is_of_the_device(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ERANGE | libc::EINVAL | libc::ENOSPC))
 }
 
 fn refused(device: &Device, source: io::Error) -> Error {
-    let interface = device.name.clone();
     match source.raw_os_error() {
-        Some(libc::EOPNOTSUPP) => Error::NoNativeXdp { interface, source },
-        Some(libc::ERANGE | libc::EINVAL) => Error::DeviceRefuses { interface, mtu: device.mtu, source },
         Some(libc::EBUSY | libc::EEXIST) => foreign(device),
         _ => Error::privileged("attach the filter", source),
     }

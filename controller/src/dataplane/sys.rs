@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
@@ -135,6 +136,26 @@ struct ObjectAttributes {
     pathname: u64,
     fd: u32,
     flags: u32,
+}
+
+/// The number of the map that is in this slot of an array of maps; `None` where none is.
+pub(super) fn map_in(array: BorrowedFd<'_>, slot: u32) -> io::Result<Option<u32>> {
+    #[repr(C)]
+    struct Attributes {
+        map_fd: u32,
+        reserved: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let mut number = 0u32;
+    let (key, value) = (&raw const slot as u64, &raw mut number as u64);
+    let mut attributes = Attributes { map_fd: array.as_raw_fd() as u32, reserved: 0, key, value, flags: 0 };
+    match bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes) {
+        Ok(_) => Ok(Some(number)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Pins an object at a path of a BPF file system.

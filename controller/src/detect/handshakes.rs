@@ -210,8 +210,6 @@ const fn prefix(source: &(u64, u64)) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use floodwall_common::packet::Source;
-    use floodwall_common::signatures::Fragment;
 
     use super::*;
 
@@ -226,21 +224,8 @@ mod tests {
     fn of_what_is_seen_in_part_no_share_is_told() {
         let mut followed = Followed::default();
         let packet = |number: u32, at_ns: u64, flags: u8| Observed {
-            at_ns,
-            weight: 1,
-            source: Source::V4(number),
-            protocol: 6,
-            fragment: Fragment::None,
-            ports: Some((40_000, 443)),
-            flags: Some(flags),
-            layout: 1,
-            hops: 57,
-            length: 60,
-            beginning: None,
-            is_malformed: false,
-            is_known: None,
-            is_to_service: false,
             is_held: flags == 0x02,
+            ..Observed::segment(number, 40_000, at_ns, flags)
         };
         let completed = |followed: &mut Followed, now_ns: u64| followed.shares(now_ns, None).completed;
         for number in 0..100 {

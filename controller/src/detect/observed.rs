@@ -146,6 +146,30 @@ pub trait Host {
     }
 }
 
+#[cfg(test)]
+impl Observed {
+    /// A segment of TCP to a web server, as tests of connections want it: from there and this port, with these flags.
+    pub(super) fn segment(source: u32, port: u16, at_ns: u64, flags: u8) -> Self {
+        Self {
+            at_ns,
+            weight: 1,
+            source: Source::V4(source),
+            protocol: TCP,
+            fragment: Fragment::None,
+            ports: Some((port, 443)),
+            flags: Some(flags),
+            layout: 1,
+            hops: 57,
+            length: 60,
+            beginning: None,
+            is_malformed: false,
+            is_known: None,
+            is_to_service: false,
+            is_held: false,
+        }
+    }
+}
+
 impl Observed {
     /// What a frame tells. `None` where it is not IP, or its IP header is malformed.
     pub fn of(frame: Frame<'_>, at_ns: u64, weight: u32, is_held: bool, host: &impl Host) -> Option<Self> {

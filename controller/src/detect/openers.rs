@@ -387,28 +387,11 @@ fn name_of(source: Source) -> String {
 
 #[cfg(test)]
 mod tests {
-    use floodwall_common::signatures::Fragment;
 
     use super::*;
 
     fn packet(source: u32, port: u16, at_ns: u64, flags: u8) -> Observed {
-        Observed {
-            at_ns,
-            weight: 1,
-            source: Source::V4(source),
-            protocol: 6,
-            fragment: Fragment::None,
-            ports: Some((port, 443)),
-            flags: Some(flags),
-            layout: 1,
-            hops: 57,
-            length: 60,
-            beginning: None,
-            is_malformed: false,
-            is_known: Some(flags == 0x10),
-            is_to_service: false,
-            is_held: false,
-        }
+        Observed { is_known: Some(flags == 0x10), ..Observed::segment(source, port, at_ns, flags) }
     }
 
     /// Twelve quiet seconds with a client, and then what is asked about: so many connections a second for six, each tried so often.

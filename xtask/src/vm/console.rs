@@ -32,6 +32,8 @@ pub(super) struct Console {
     pub(super) linear: Option<Load>,
     pub(super) frags: Option<Load>,
     pub(super) tests: Vec<Test>,
+    /// How the kernel is locked down; nothing where it cannot be.
+    pub(super) lockdown: Option<String>,
     /// The mark that all was run, without which nothing is a success.
     pub(super) is_complete: bool,
     begun: Duration,
@@ -66,6 +68,7 @@ impl Console {
         let words: Vec<_> = mark.split(' ').collect();
         match words.as_slice() {
             ["booted", ..] => self.has_booted = true,
+            ["lockdown", how] => self.lockdown = Some((*how).to_owned()),
             ["complete"] => self.is_complete = true,
             ["begin", _] => {
                 self.begun = at;
@@ -112,10 +115,15 @@ mod tests {
 
     #[test]
     fn the_marks_say_what_was_run_and_for_how_long() {
-        let lines =
-            ["floodwall-vm: booted 6.1.0", "floodwall-vm: begin table", "ok", "\rx floodwall-vm: end table 101"];
+        let lines = [
+            "floodwall-vm: booted 6.1.0",
+            "floodwall-vm: lockdown integrity",
+            "floodwall-vm: begin table",
+            "ok",
+            "\rx floodwall-vm: end table 101",
+        ];
         let console = console(&lines);
-        assert!(console.has_booted && !console.is_complete);
+        assert!(console.has_booted && !console.is_complete && console.lockdown.as_deref() == Some("integrity"));
         assert_eq!(console.tests, [Test { name: "table".into(), is_good: false, seconds: 2 }]);
     }
 

@@ -19,13 +19,15 @@ const DEADLINE: Duration = Duration::from_secs(5_400);
 const KERNEL_LINE: &str = "console=ttyS0 quiet loglevel=4 panic=-1 rcupdate.rcu_cpu_stall_timeout=60";
 
 /// Boots a kernel with the payload, and returns what was heard on its console.
-pub(super) fn run(kernel: &Kernel, payload: &Payload) -> Result<Console> {
+pub(super) fn run(kernel: &Kernel, payload: &Payload, lockdown: Option<&str>) -> Result<Console> {
     let image = initramfs(kernel, payload)?;
     let mut emulator = Command::new("qemu-system-x86_64");
     // Several threads of the emulator panic kernels from 6.12 on, in the dispatcher of XDP programs.
     emulator.args(["-accel", "tcg,thread=single", "-cpu", "max,la57=off", "-smp", "2", "-m", "1G"]);
     emulator.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"]);
-    emulator.arg("-kernel").arg(kernel.image()).arg("-initrd").arg(image).args(["-append", KERNEL_LINE]);
+    let lockdown = lockdown.map(|lockdown| format!(" lockdown={lockdown}")).unwrap_or_default();
+    let line = format!("{KERNEL_LINE}{lockdown}");
+    emulator.arg("-kernel").arg(kernel.image()).arg("-initrd").arg(image).args(["-append", &line]);
     eprintln!("vm: {}: starting the emulator", kernel.version);
     let child = emulator.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
     let mut child = child.context("cannot start qemu-system-x86_64")?;

@@ -14,7 +14,10 @@ mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
 mount -t bpf bpf /sys/fs/bpf
+mount -t securityfs none /sys/kernel/security
 echo "floodwall-vm: booted $(uname -r)"
+# As `none [integrity] confidentiality`.
+echo "floodwall-vm: lockdown $(sed 's/.*\[//; s/\].*//' /sys/kernel/security/lockdown)"
 
 while read -r module; do
     insmod "/modules/$module" || echo "floodwall-vm: cannot load the module $module"

@@ -15,8 +15,10 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Asks whether the filter loads: run before all tests.
 const PROBE: &str = "probe";
 /// The tests, in this order.
-pub(super) const TESTS: [&str; 7] =
-    ["budget", "table", "differential", "lists", "lifecycle", "replies", "traffic_control"];
+pub(super) const TESTS: [&str; 8] =
+    ["budget", "table", "differential", "lists", "lifecycle", "replies", "traffic_control", SUSPEND];
+/// The one of them that is a program of its own: no machine but an emulated one is put to sleep for a test.
+const SUSPEND: &str = "suspend";
 /// Those of them that say what they have measured.
 const TALKING: [&str; 2] = ["budget", "differential"];
 const INIT: &str = include_str!("init.sh");
@@ -56,8 +58,9 @@ fn compile(target_dir: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut cargo = command::cargo();
     cargo.args(["build", "--locked", "--target", TARGET, "--message-format", "json-render-diagnostics"]);
     cargo.arg("--target-dir").arg(target_dir);
-    cargo.args(["--package", "floodwall", "--package", "floodwall-tests", "--bin", "floodwall", "--bin", PROBE]);
-    cargo.args(TESTS.iter().flat_map(|name| ["--test", name]));
+    cargo.args(["--package", "floodwall", "--package", "floodwall-tests", "--bin", "floodwall"]);
+    cargo.args(["--bin", PROBE, "--bin", SUSPEND]);
+    cargo.args(TESTS.iter().filter(|name| **name != SUSPEND).flat_map(|name| ["--test", name]));
     cargo.env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
     // An archive in memory: what is not needed there only makes the boot longer.
     cargo.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_PROFILE_DEV_STRIP", "true");
