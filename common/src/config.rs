@@ -112,8 +112,6 @@ pub struct Config {
     pub meters: [Meters; KIND_SLOTS],
     /// Compiled limits of [`Per::WIDER`], by [`Kind`].
     pub wider: [[Meters; KIND_SLOTS]; Per::WIDER.len()],
-    /// Compiled limits of one source in a group, by group and [`Kind`]: where the group has none of its own, those of everybody.
-    pub groups: [[Meters; KIND_SLOTS]; GROUP_SLOTS],
     /// Compiled limit of sources on the allow list, all classes and families together.
     pub allowed: Meters,
     /// Compiled caps of services, by number; of zero, which is no service, there is none.
@@ -126,6 +124,9 @@ pub struct Config {
     pub signatures: SignatureState,
     /// When drops that are on trial end to be real, in [`Moment`] nanoseconds. Read only while they are.
     pub trial_until_ns: u64,
+    /// Compiled limits of one source in a group, by group and [`Kind`]: where the group has none of its own, those of everybody.
+    /// Behind all else that packets are asked: an instruction of the kernel's machine reaches 32 KiB from the beginning.
+    pub groups: [[Meters; KIND_SLOTS]; GROUP_SLOTS],
     /// For people: that limit as it was set. The kernel half does not read it.
     pub cookie_spec: RateSpec,
     /// For people: the services, by number. The kernel half does not read it.
@@ -144,6 +145,7 @@ pub struct Config {
 // A usual packet reads the first cache line, and one of its kind.
 const _: () = assert!(offset_of!(Config, sampling) + offset_of!(Sampling, every) <= 64);
 const _: () = assert!(offset_of!(Config, meters) % 64 == 0 && size_of::<Meters>() == 128);
+const _: () = assert!(offset_of!(Config, groups) < 1 << 15);
 
 impl Config {
     /// The mode as it was set, of its word: also of a trial that has ended.
