@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::read_to_string;
 
 use floodwall_common::class::Family;
+use floodwall_common::config::Mode;
 use floodwall_common::packet::Source;
 use tracing::{info, warn};
 
@@ -62,8 +63,17 @@ impl Lookout {
     }
 }
 
-/// Closes what denied sources have open, but of those whom somebody here would miss. In words, what came of it.
+/// Closes what denied sources have open, but of those whom somebody here would miss, and only where drops are real: a connection that is
+/// closed is gone, whatever the mode. In words, what came of it.
 pub(super) fn close(daemon: &Daemon, denied: &Denied) -> String {
+    match is_enforcing(daemon) {
+        Ok(true) => {}
+        Ok(false) => return "no connection is closed: nothing is dropped either".to_owned(),
+        Err(error) => {
+            warn!(%error, "connections of denied sources are not closed");
+            return format!("no connection is closed: {error}");
+        }
+    }
     let peers = daemon.around(None);
     let is_missed = |source: &Source| peers.iter().any(|peer| overlap(peer.prefix, prefix_of(*source)));
     let keys: HashSet<_> = denied.sources.iter().filter(|source| !is_missed(source)).copied().map(key).collect();
@@ -85,6 +95,11 @@ pub(super) fn close(daemon: &Daemon, denied: &Denied) -> String {
     }
     info!(closed, "connections of denied sources");
     format!("closed {closed} connections")
+}
+
+fn is_enforcing(daemon: &Daemon) -> dataplane::Result<bool> {
+    let plane = daemon.dataplane();
+    Ok(plane.config()?.mode_at(plane.clock()?.now()) == Mode::Enforce)
 }
 
 const fn open(connection: &Connection) -> Open {
