@@ -296,7 +296,7 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
         // What few networks send these share, whatever they have in common.
         if matches!(vector.group(), Group::Syn | Group::Tcp | Group::Udp | Group::Icmp) && *vector != Vector::HttpFlood
         {
-            measures.extend(wide::find(*vector, features, window).map(Measure::Limit));
+            measures.extend(wide::find(*vector, window).map(Measure::Limit));
         }
         match vector {
             Vector::SynFlood => {

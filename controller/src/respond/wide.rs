@@ -8,12 +8,14 @@ use floodwall_common::class::Family;
 use floodwall_common::limits::{LimitKey, LimitName, Limits, Per, Rate};
 
 use super::signature::{COLLATERAL, COVERS, ENOUGH, FLOOD, good, share};
-use crate::detect::{Features, ONE_GOOD_OF, Observed, Vector, WINDOW_NS, Window};
+use crate::detect::{ONE_GOOD_OF, Observed, Vector, WINDOW_NS, Window};
 
 /// How many times of what one of them has sent in peace each may send.
 const ROOM: f64 = 4.0;
 /// Rates are of the latest part of a second: most floods are named before they are a second old.
 const LATEST: u64 = 10;
+/// Packets that were seen of a network in it, below which its rate is a guess: of random sources one packet makes no flooding network.
+const SEEN: usize = 4;
 /// Networks that are named.
 const NAMED: usize = 3;
 
@@ -51,7 +53,7 @@ impl Wide {
 
 /// The narrowest limit that holds most of a flood, where it comes from few networks, and nearly nobody else is in them. Each may send
 /// four times what any network has sent in peace, and as much as would wake nobody.
-pub(super) fn find(vector: Vector, features: &Features, window: &Window) -> Option<Wide> {
+pub(super) fn find(vector: Vector, window: &Window) -> Option<Wide> {
     let group = vector.group();
     let is_strange = |packet: &Observed| packet.is_known != Some(true) && !packet.is_held;
     let flood = window.packets().filter(|(of, packet)| *of == group && is_strange(packet));
@@ -60,11 +62,11 @@ pub(super) fn find(vector: Vector, features: &Features, window: &Window) -> Opti
     if flood.len() < FLOOD || good.len() < ENOUGH {
         return None;
     }
-    let times = features.of(group).per_second / features.of(group).packets.max(1.0);
     let newest_ns = flood.last()?.at_ns;
     let is_latest = |packet: &&&Observed| newest_ns.saturating_sub(packet.at_ns) < WINDOW_NS / LATEST;
     let latest: Vec<_> = flood.iter().filter(is_latest).collect();
-    let weight = |packet: &Observed| times * LATEST as f64 * f64::from(packet.weight);
+    // By the samples alone: at the beginning of a flood exact counters are ahead of these.
+    let weight = |packet: &Observed| LATEST as f64 * f64::from(packet.weight);
     let all: f64 = latest.iter().map(|packet| weight(packet)).sum();
     Per::WIDER.into_iter().find_map(|per| {
         let of = |packet: &Observed| (per.key(packet.source.key()), packet.source.family());
@@ -76,9 +78,14 @@ pub(super) fn find(vector: Vector, features: &Features, window: &Window) -> Opti
         }
         let most = in_peace.into_values().fold(0.0, f64::max);
         let limit = (ROOM * most).max(vector.wakes_at()).ceil();
-        let mut rates: HashMap<(u64, Family), f64> = HashMap::new();
-        latest.iter().for_each(|packet| *rates.entry(of(packet)).or_default() += weight(packet));
-        rates.retain(|_, rate| *rate > limit);
+        let mut seen: HashMap<(u64, Family), (f64, usize)> = HashMap::new();
+        for packet in &latest {
+            let (rate, packets) = seen.entry(of(packet)).or_default();
+            *rate += weight(packet);
+            *packets += 1;
+        }
+        let rates = seen.into_iter().filter(|(_, (rate, packets))| *rate > limit && *packets >= SEEN);
+        let rates: HashMap<_, _> = rates.map(|(network, (rate, _))| (network, rate)).collect();
         let covers = rates.values().map(|rate| rate - limit).sum::<f64>() / all;
         let hurt = good.iter().filter(|packet| rates.contains_key(&of(packet))).count();
         let collateral = share(hurt, good.len());
