@@ -1,7 +1,7 @@
 //! Connections that are held and ask for nothing: who holds them is named, denied and loses them; whose connections rest because
 //! they wait for an answer, or for the next request, does not.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of tests fail as the tests do: by a panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests fail as the tests do: by a panic")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
