@@ -118,7 +118,7 @@ fn what_is_unsure_and_too_much_is_asked_and_the_verdict_follows() {
         assert_eq!(situation["vectors"][0], "udp-flood", "{situation}");
     });
     let incidents: Value = serde_json::from_str(&scene.verb("incident list --json")).unwrap();
-    let timeline = incidents[0]["timeline"].as_array().unwrap();
+    let timeline = incidents["incidents"][0]["timeline"].as_array().unwrap();
     let told = |what: &str| timeline.iter().position(|event| event["what"].as_str().unwrap().contains(what));
     let asked = told("probe: udp-flood is ").unwrap_or_else(|| panic!("{timeline:?}"));
     let concluded = told("nobody waits for an answer: a flood, or calls").unwrap_or_else(|| panic!("{timeline:?}"));

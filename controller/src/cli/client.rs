@@ -61,7 +61,7 @@ impl Client {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Asks for lines, and hands each over as it comes, until the daemon ends the answer.
+    /// Asks for lines, and hands each that is not empty over as it comes, until the daemon ends the answer.
     pub(super) async fn lines(
         self,
         path: &str,
@@ -76,7 +76,10 @@ impl Client {
             text.extend_from_slice(frame?.data_ref().map_or(&[], |data| &data[..]));
             while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<_> = text.drain(..=end).collect();
-                take(String::from_utf8_lossy(&line).trim_end())?;
+                let line = String::from_utf8_lossy(&line);
+                if !line.trim_end().is_empty() {
+                    take(line.trim_end())?;
+                }
             }
         }
         connection.abort();

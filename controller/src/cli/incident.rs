@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::args::{Drill, Global, Incident, Text};
 use super::backend::Backend;
 use super::client::Client;
-use super::print;
+use super::{print, write_out};
 use crate::api::{DrillRequest, IncidentsView, SCHEMA_VERSION, Status};
 use crate::configuration::Source;
 use crate::exit::{Exit, Failure};
@@ -91,8 +91,7 @@ async fn follow(global: &Global, after: Option<i64>) -> anyhow::Result<()> {
 
 fn tell(happened: &Happened, after: &mut i64) -> anyhow::Result<()> {
     *after = happened.number;
-    println!("{}", serde_json::to_string(happened)?);
-    Ok(())
+    write_out(&format!("{}\n", serde_json::to_string(happened)?))
 }
 
 async fn one(global: &Global, id: Option<String>) -> anyhow::Result<incident::Incident> {

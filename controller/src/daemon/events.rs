@@ -1,7 +1,8 @@
 //! What happens in incidents, as it happens: one answer that is held open, a line of JSON for each event.
 //!
 //! It is bounded like all else: so many at once, each for so long, and a batch of lines is read only once the one before is taken. Who
-//! hangs up, or takes nothing until the connection's time is up, is let go of.
+//! hangs up, or takes nothing until the connection's time is up, is let go of. While nothing happens an empty line is sent now and then: only
+//! by that it shows that nobody is there any more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use crate::incident::Happened;
 const STREAMS: usize = 8;
 /// How long one is held open: a little less than a connection may last. Whoever follows asks again.
 const LASTS: Duration = Duration::from_secs(50);
+/// How long nothing is sent at most.
+const QUIET: Duration = Duration::from_secs(1);
 /// How often it is looked whether something has happened.
 const LOOKS_EVERY: Duration = Duration::from_millis(250);
 
@@ -63,12 +66,16 @@ pub(super) fn follow(daemon: Arc<Daemon>, after: i64) -> Result<Body, Failure> {
 
 /// The next lines, once there are some; `None` when its time is up.
 async fn next(mut following: Following) -> anyhow::Result<Option<(String, Following)>> {
+    let quiet_until = Instant::now() + QUIET;
     while Instant::now() < following.until {
         let (daemon, after) = (Arc::clone(&following.daemon), following.after);
         let events = tokio::task::spawn_blocking(move || daemon.store().since(after)).await??;
         if let Some(last) = events.last() {
             following.after = last.number;
             return Ok(Some((lines(&events)?, following)));
+        }
+        if Instant::now() >= quiet_until {
+            return Ok(Some(("\n".to_owned(), following)));
         }
         // condition: the loop asks again.
         tokio::time::sleep(LOOKS_EVERY).await;
