@@ -19,6 +19,7 @@ mod groups;
 mod limits;
 mod signatures;
 
+pub(crate) use armed::check_name;
 pub use armed::{
     AmplifierView, AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, ServiceView, ServicesChange,
     ServicesView,

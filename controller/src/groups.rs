@@ -9,7 +9,7 @@ use floodwall_common::limits::{LimitName, Per};
 use floodwall_common::packet::Source;
 use ipnet::IpNet;
 
-use crate::api::{GroupView, GroupsChange, GroupsView, LimitView, SCHEMA_VERSION};
+use crate::api::{self, GroupView, GroupsChange, GroupsView, LimitView, SCHEMA_VERSION};
 use crate::configuration::Change;
 use crate::control::{self, ListPlan};
 use crate::dataplane::{self, Dataplane, Group, check_limits, numbered};
@@ -198,11 +198,7 @@ pub(crate) fn shared_prefix(groups: &[GroupView]) -> Option<(IpNet, &str, &str)>
 
 /// Refuses what cannot be the name of a group.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-    if (1..=NAME_BYTES).contains(&name.len()) && name.bytes().all(plain) {
-        return Ok(());
-    }
-    Err(format!("'{name}' is no name for a group: 1 to {NAME_BYTES} letters, digits, dots, dashes and underscores"))
+    api::check_name("group", name, NAME_BYTES)
 }
 
 /// The limit with this name that a group can have.

@@ -5,7 +5,8 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
-use floodwall_tests::daemon::{Daemon, Place, floodwall, metric, packets, run_verb, wait_for};
+use floodwall_tests::daemon::{Daemon, Place, metric, packets, wait_for};
+use floodwall_tests::stand::Stand;
 use floodwall_tests::topology::{PROTECTED, Topology};
 use serde_json::Value;
 
@@ -24,46 +25,36 @@ prefixes = ["10.66.1.1/32", "fd66:1:1::/64"]
 pps = 10
 "#;
 
-struct Link {
-    topology: Topology,
-    place: Place,
-    file: PathBuf,
+/// A stand with two clients, whose daemon has a file.
+struct Link(Stand);
+
+impl std::ops::Deref for Link {
+    type Target = Stand;
+
+    fn deref(&self) -> &Stand {
+        &self.0
+    }
 }
 
 impl Link {
     fn new() -> Self {
-        let (topology, place) = (Topology::new(2).unwrap(), Place::new().unwrap());
-        let file = place.directory().join("floodwall.toml");
-        let link = Self { topology, place, file };
+        let link = Self(Stand { topology: Topology::new(2).unwrap(), place: Place::new().unwrap() });
         link.write(&FILE.replace("eth0", PROTECTED));
         link
     }
 
-    fn write(&self, text: &str) {
-        std::fs::write(&self.file, text).unwrap();
+    fn file(&self) -> PathBuf {
+        self.place.directory().join("floodwall.toml")
     }
 
     fn read(&self) -> String {
-        std::fs::read_to_string(&self.file).unwrap()
+        std::fs::read_to_string(self.file()).unwrap()
     }
 
     fn run(&self, more: &[&str]) -> Daemon {
-        let file = self.file.to_str().unwrap();
-        Daemon::start(&self.topology.server, &self.place, &[&["--config", file], more].concat()).unwrap()
-    }
-
-    fn verb(&self, words: &str) -> String {
-        run_verb(&self.topology.server, &self.place, words).unwrap()
-    }
-
-    fn json(&self, words: &str) -> Value {
-        serde_json::from_str(&self.verb(&format!("{words} --json"))).unwrap()
-    }
-
-    /// The exit code, and what was said.
-    fn refused(&self, words: &str) -> (Option<i32>, String) {
-        let output = floodwall(&self.topology.server, &self.place, &words.split(' ').collect::<Vec<_>>()).unwrap();
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        let file = self.file();
+        Daemon::start(&self.topology.server, &self.place, &[&["--config", file.to_str().unwrap()], more].concat())
+            .unwrap()
     }
 
     /// Sends a hundred datagrams at once.
@@ -112,7 +103,7 @@ fn members_have_the_limits_of_their_group_and_nobody_else_has() {
         "{}",
         link.read()
     );
-    assert!(link.verb(&format!("config diff --config {}", link.file.display())).starts_with("nothing"));
+    assert!(link.verb(&format!("config diff --config {}", link.file().display())).starts_with("nothing"));
     // Another limit for all leaves the group's own alone, and is that of whatever it has none of its own.
     link.verb("limits set udp --pps 10");
     assert_eq!(link.lost(PARTNER), 0);
@@ -160,7 +151,7 @@ fn a_reload_has_the_groups_of_the_file_and_no_others() {
         (text.replace("[groups.mobile.limits]\nudp", "[groups.mobile]\nlimit"), "duplicate key"),
     ] {
         link.write(&wrong);
-        let (exit, error) = link.refused("reload");
+        let (exit, error) = link.exit("reload");
         assert!(exit == Some(3) && error.contains(said) && error.contains("Nothing was changed"), "{said}: {error}");
     }
     assert_eq!(link.json("group list")["groups"].as_array().unwrap().len(), 2);
@@ -189,16 +180,17 @@ fn what_is_typed_wrong_is_said_and_changes_nothing() {
         ("group remove partners 192.0.2.1", 2, "192.0.2.1/32 is not in the group"),
         ("allow list groups", 2, "unexpected argument"),
     ] {
-        let (code, error) = link.refused(words);
+        let (code, error) = link.exit(words);
         assert!(code == Some(exit) && error.contains(said), "{words}: {code:?} {error}");
     }
     link.verb("group add scanners 198.51.100.0/24");
-    let file = link.file.display();
-    let (code, error) = link.refused(&format!("limits set udp --group scanners --pps 5 --save --config {file}"));
+    let file = link.file();
+    let file = file.display();
+    let (code, error) = link.exit(&format!("limits set udp --group scanners --pps 5 --save --config {file}"));
     assert!(code == Some(3) && error.contains("[groups.scanners]"), "{error}");
     // A group that blocks takes in nearly nobody unless that is insisted on.
     link.verb("limits set udp --group scanners --pps 0 --force");
-    let (code, error) = link.refused("group add scanners 0.0.0.0/1");
+    let (code, error) = link.exit("group add scanners 0.0.0.0/1");
     assert!(code == Some(2) && error.contains("nearly everybody") && error.contains("--force"), "{error}");
     link.verb("group add scanners 0.0.0.0/1 --force");
     link.verb("group remove scanners");
@@ -206,7 +198,7 @@ fn what_is_typed_wrong_is_said_and_changes_nothing() {
     for number in 0..14 {
         link.verb(&format!("group add g{number} 192.0.2.{number}"));
     }
-    let (code, error) = link.refused("group add g14 192.0.2.14");
+    let (code, error) = link.exit("group add g14 192.0.2.14");
     assert!(code == Some(3) && error.contains("room for 15 groups"), "{error}");
     daemon.stop().unwrap();
 }

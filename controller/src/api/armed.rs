@@ -79,6 +79,15 @@ pub struct ServicesChange {
     pub remove: Vec<String>,
 }
 
+/// Refuses what cannot be the name of something that an operator names, such as a service: `most` bytes have room.
+pub(crate) fn check_name(what: &str, name: &str, most: usize) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    if (1..=most).contains(&name.len()) && name.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(format!("'{name}' is no name for a {what}: 1 to {most} letters, digits, dots, dashes and underscores"))
+}
+
 impl ServiceView {
     /// A service as it crosses the socket.
     pub fn new(service: &Service) -> Self {
@@ -101,13 +110,7 @@ impl ServiceView {
     /// # Errors
     /// What is wrong with it, in words.
     pub fn service(&self) -> Result<Service, String> {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-        if !(1..=NAME_BYTES).contains(&self.name.len()) || !self.name.bytes().all(plain) {
-            return Err(format!(
-                "'{}' is no name for a service: 1 to {NAME_BYTES} letters, digits, dots, dashes and underscores",
-                self.name
-            ));
-        }
+        check_name("service", &self.name, NAME_BYTES)?;
         let mut ports = Vec::new();
         for text in &self.ports {
             ports.extend(

@@ -108,19 +108,11 @@ pub(super) fn create_map(name: &str, map: NewMap, inner: Option<BorrowedFd<'_>>)
 /// Waits until all runs of programs that have begun by now are over. A change of any map of maps waits for that before it
 /// returns (kernel commit 1ae80cf31938, older than 5.15), and this makes one to change.
 pub(super) fn wait_for_programs() -> io::Result<()> {
-    #[repr(C)]
-    struct Attributes {
-        map_fd: u32,
-        reserved: u32,
-        key: u64,
-        value: u64,
-        flags: u64,
-    }
     let array = NewMap { kind: MAP_TYPE_ARRAY, key_bytes: 4, value_bytes: 4, entries: 1, flags: 0 };
     let inner = create_map("", array, None)?;
     let outer = create_map("", NewMap { kind: MAP_TYPE_ARRAY_OF_MAPS, ..array }, Some(inner.as_fd()))?;
     let (key, value) = (0u32, inner.as_raw_fd());
-    let mut attributes = Attributes {
+    let mut attributes = ElementAttributes {
         map_fd: outer.as_raw_fd() as u32,
         reserved: 0,
         key: std::ptr::from_ref(&key) as u64,
@@ -128,6 +120,15 @@ pub(super) fn wait_for_programs() -> io::Result<()> {
         flags: 0,
     };
     bpf(BPF_MAP_UPDATE_ELEM, &mut attributes).map(drop)
+}
+
+#[repr(C)]
+struct ElementAttributes {
+    map_fd: u32,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 #[repr(C)]
@@ -140,17 +141,9 @@ struct ObjectAttributes {
 
 /// The number of the map that is in this slot of an array of maps; `None` where none is.
 pub(super) fn map_in(array: BorrowedFd<'_>, slot: u32) -> io::Result<Option<u32>> {
-    #[repr(C)]
-    struct Attributes {
-        map_fd: u32,
-        reserved: u32,
-        key: u64,
-        value: u64,
-        flags: u64,
-    }
     let mut number = 0u32;
     let (key, value) = (&raw const slot as u64, &raw mut number as u64);
-    let mut attributes = Attributes { map_fd: array.as_raw_fd() as u32, reserved: 0, key, value, flags: 0 };
+    let mut attributes = ElementAttributes { map_fd: array.as_raw_fd() as u32, reserved: 0, key, value, flags: 0 };
     match bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes) {
         Ok(_) => Ok(Some(number)),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
