@@ -3,13 +3,14 @@
 
 use core::mem::offset_of;
 
-use crate::class::KIND_SLOTS;
+use crate::class::{KIND_SLOTS, Kind};
+use crate::labelled_enum;
 use crate::limiter::GATE_CELLS;
 use crate::reason::REASON_SLOTS;
 use crate::signatures::SIGNATURES as SIGNATURE_SLOTS;
 
 /// Version of every layout in this crate that lies in a map, and of the names below.
-pub const ABI_VERSION: u32 = 8;
+pub const ABI_VERSION: u32 = 9;
 
 /// Map names, as the kernel and bpftool show them and as the pins are called. At most 15 characters.
 pub mod map {
@@ -108,8 +109,38 @@ pub struct Counter {
 /// Counters of one interface and verdict (as carried out), by kind and reason.
 pub type CounterBank = [[Counter; REASON_SLOTS]; KIND_SLOTS];
 
-/// The two streams of samples, by what the reason does: a drop that monitor mode lets pass is of stream 1 too.
-pub const SAMPLE_STREAMS: usize = 2;
+labelled_enum! {
+    /// A stream of samples. Each has an interval and a budget of its own, so that a flood of one leaves enough of the others.
+    pub enum Stream {
+        /// What passes, but for [`Self::Open`].
+        Pass = 0 => "pass",
+        /// What drops or is answered, also where monitor mode lets it pass, but for [`Self::Open`].
+        Drop = 1 => "drop",
+        /// Who begins connections: SYNs that pass, and of those that are answered with a cookie the ones from verified sources,
+        /// which forged addresses are not.
+        Open = 2 => "open",
+    }
+}
+
+impl Stream {
+    /// The stream of a packet, by numbers that are 0 or 1: whether its reason drops, and whether it opens a connection though it does.
+    #[inline(always)]
+    pub const fn of(kind: Kind, wanted: u32, opens: bool) -> Self {
+        match (wanted & 1, kind.is_syn()) {
+            (0, false) => Self::Pass,
+            (0, true) => Self::Open,
+            _ if opens => Self::Open,
+            _ => Self::Drop,
+        }
+    }
+}
+
+/// How many there are.
+pub const SAMPLE_STREAMS: usize = Stream::ALL.len();
+/// Room for them; a power of two, so that an index can be masked.
+pub const STREAM_SLOTS: usize = 4;
+
+const _: () = assert!(SAMPLE_STREAMS <= STREAM_SLOTS);
 
 /// What a CPU keeps of one stream of samples. Touched by sampled packets only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,6 +154,8 @@ pub struct Sampler {
     pub second_began_ns: u64,
     /// Samples that found the ring full.
     pub lost: u64,
+    /// Packets that were of this stream, by those that were drawn: each stands for as many as its interval has.
+    pub packets: u64,
 }
 
 /// Counters of one interface, by verdict as it was carried out.
@@ -135,8 +168,8 @@ pub struct CpuState {
     pub gate: [u32; GATE_CELLS],
     /// Counters by interface slot.
     pub counters: [InterfaceCounters; INTERFACE_SLOTS],
-    /// Streams of samples.
-    pub samplers: [Sampler; SAMPLE_STREAMS],
+    /// Streams of samples, by [`Stream`].
+    pub samplers: [Sampler; STREAM_SLOTS],
     /// Hits of signatures, by number.
     pub signatures: [Counter; SIGNATURE_SLOTS],
 }
@@ -176,10 +209,12 @@ pub struct Sample {
     pub kind: u8,
     /// [`crate::reason::Verdict`] as it was carried out, so `pass` for all in monitor mode.
     pub verdict: u8,
-    /// The stream: 0 passes, 1 drops (also in monitor mode).
+    /// [`Stream`], as its number.
     pub stream: u8,
+    /// [`crate::reason::Verdict`] of its reason, so `drop` also where monitor mode lets it pass.
+    pub wanted: u8,
     /// Keeps the layout free of hidden bytes.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 6],
     /// The first bytes of the frame.
     pub head: [u8; SAMPLE_BYTES],
 }

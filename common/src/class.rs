@@ -60,6 +60,12 @@ impl Kind {
         self.0 >= 6
     }
 
+    /// Whether it is a SYN.
+    #[inline(always)]
+    pub const fn is_syn(self) -> bool {
+        self.0 == Self::new(Family::V4, Class::TcpSyn).0 || self.0 == Self::new(Family::V6, Class::TcpSyn).0
+    }
+
     /// The kind in a place that [`Kind::index`] has named.
     #[inline(always)]
     pub const fn from_masked(index: u64) -> Self {

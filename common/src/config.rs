@@ -7,6 +7,7 @@
 use core::hint::cold_path;
 use core::mem::offset_of;
 
+use crate::abi::{SAMPLE_STREAMS, STREAM_SLOTS, Stream};
 use crate::class::{KIND_SLOTS, Kind};
 use crate::clock::Moment;
 use crate::cookie::Cookies;
@@ -44,53 +45,55 @@ pub const LIMIT_SLOTS: usize = 8;
 
 const _: () = assert!(LimitName::ALL.len() <= LIMIT_SLOTS && Per::WIDER.len() == 2);
 
-/// How many headers go to the sample ring. By stream: what passes, what drops.
+/// How many headers go to the sample ring, by [`Stream`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Sampling {
     /// A packet is sampled where the golden-ratio sequence of its counter falls below this: 2^64 / `every`, 0 for none.
-    thresholds: [u64; 2],
-    /// The higher of the two: what is not below this is no sample of either stream.
-    highest: u64,
+    thresholds: [u64; STREAM_SLOTS],
     /// One packet in so many, on average; zero for none.
-    every: [u32; 2],
+    every: [u32; STREAM_SLOTS],
     /// At most so many samples a second, on each CPU and stream.
     pub budget: u32,
     /// Puts the meters behind it at the beginning of a cache line.
-    reserved: [u32; 15],
+    reserved: [u32; 11],
 }
 
 impl Sampling {
     /// Samples one in `every` packets of each stream, and at most `budget` a second on each CPU and stream.
-    pub const fn new(every: [u32; 2], budget: u32) -> Self {
+    pub const fn new(every: [u32; SAMPLE_STREAMS], budget: u32) -> Self {
         const fn threshold(every: u32) -> u64 {
             match every {
                 0 => 0,
                 every => u64::MAX / every as u64,
             }
         }
-        let thresholds = [threshold(every[0]), threshold(every[1])];
-        let highest = if thresholds[0] > thresholds[1] { thresholds[0] } else { thresholds[1] };
-        Self { thresholds, highest, every, budget, reserved: [0; 15] }
+        let [pass, drop, open] = every;
+        Self {
+            thresholds: [threshold(pass), threshold(drop), threshold(open), 0],
+            every: [pass, drop, open, 0],
+            budget,
+            reserved: [0; 11],
+        }
     }
 
-    /// One packet in so many.
+    /// One packet in so many, by the number of a [`Stream`].
     #[inline(always)]
     pub const fn every(&self, stream: usize) -> u32 {
-        self.every[stream & 1]
+        self.every[stream & (STREAM_SLOTS - 1)]
     }
 
     /// Whether the packet that made its counter `count` is a sample. Multiples of the golden ratio fall evenly into
     /// the unit interval and into every residue class of `count`: no rhythm of the traffic hides from them, and no
     /// state and no random number is needed.
     #[inline(always)]
-    pub const fn takes(&self, stream: usize, count: u64) -> bool {
-        let drawn = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        if drawn >= self.highest {
-            return false;
+    pub const fn takes(&self, stream: Stream, count: u64) -> bool {
+        let is_taken =
+            count.wrapping_mul(0x9e37_79b9_7f4a_7c15) < self.thresholds[stream as usize & (STREAM_SLOTS - 1)];
+        if is_taken {
+            cold_path();
         }
-        cold_path();
-        drawn < self.thresholds[stream & 1]
+        is_taken
     }
 }
 

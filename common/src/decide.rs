@@ -50,8 +50,8 @@ pub trait World<'w>: Memory {
     fn is_signed(&mut self, frame: Frame<'_>) -> bool;
     /// What [`crate::closer::look_closer`] says of the frame: where the maps are apart from the rest, they are asked there.
     fn look_closer(&mut self, frame: Frame<'_>, key: u64, kind: Kind) -> Closer;
-    /// Whether the frame, a SYN, is one that a listener has a cookie for now.
-    fn has_cookie(&mut self, frame: Frame<'_>) -> bool;
+    /// Whether the frame, a SYN of the source with this [`Source::key`], is one that a listener has a cookie for now.
+    fn has_cookie(&mut self, frame: Frame<'_>, key: u64) -> bool;
     /// Whether this meter lets the source with this [`Source::key`] send this now; if so, charges it.
     fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool;
 }
@@ -206,7 +206,7 @@ fn judge<'w>(packet: &Headers, frame: Frame<'_>, world: &mut impl World<'w>) -> 
     if is_past_cap {
         return found.because(Reason::ServiceCap);
     }
-    if meters.ask(Ask::COOKIE) && world.has_cookie(frame) {
+    if meters.ask(Ask::COOKIE) && world.has_cookie(frame, packet.key) {
         // Answered or not: it never gets to the service, so that its cap is not asked.
         return found.because(answered(packet.key, world));
     }

@@ -71,7 +71,7 @@ fn layouts() -> String {
     layout!(out, Prefilter { bits });
     layout!(out, Bucket);
     layout!(out, CpuState { samplers, gate, counters, signatures });
-    layout!(out, Sampler { weight, written, second_began_ns, lost });
+    layout!(out, Sampler { weight, written, second_began_ns, lost, packets });
     layout!(out, Counter { packets, bytes });
     layout!(
         out,
@@ -86,6 +86,7 @@ fn layouts() -> String {
             kind,
             verdict,
             stream,
+            wanted,
             reserved,
             head,
         }

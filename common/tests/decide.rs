@@ -41,7 +41,7 @@ fn config(packets: Rate, bytes: Rate) -> Config {
         mode: Mode::Enforce as u32,
         lists: ListState::empty(0).with(List::Allow, family),
         drops: DropSet::standard(),
-        sampling: Sampling::new([0, 0], 0),
+        sampling: Sampling::new([0; 3], 0),
         key: HashKey::new([1, 1]),
         meters: [meters(packets, bytes); KIND_SLOTS],
         wider: [[meters(Rate::Off, Rate::Off); KIND_SLOTS]; Per::WIDER.len()],
@@ -107,7 +107,7 @@ impl<'w> World<'w> for Model<'w> {
         look_closer(frame, key, kind, self.config, self)
     }
 
-    fn has_cookie(&mut self, _: Frame<'_>) -> bool {
+    fn has_cookie(&mut self, _: Frame<'_>, _: u64) -> bool {
         true
     }
 

@@ -158,7 +158,7 @@ impl Status {
             allow_entries: entries(floodwall_common::lists::List::Allow),
             allow_automatic: now.allow_automatic,
             deny_entries: entries(floodwall_common::lists::List::Deny),
-            samples_lost: now.samples_lost.iter().sum(),
+            samples_lost: now.samples.lost.iter().sum(),
             generation: now.generation,
             armed: armed(now),
             situation: now.situation.clone(),

@@ -1,5 +1,6 @@
 //! What Prometheus scrapes: a view of the snapshot, and nothing beside it. docs/metrics.md describes each name.
 
+use floodwall_common::abi::Stream;
 use floodwall_common::class::Family;
 use floodwall_common::config::Mode;
 use floodwall_common::limits::{LimitName, Rate};
@@ -298,12 +299,12 @@ fn tables(snapshot: &Snapshot) -> Collectors {
     let lost = counter(
         "floodwall_samples_lost_total",
         "Sampled headers that found the ring full. Counters are exact all the same.",
-        &["verdict"],
+        &["stream"],
     )?;
-    let every = gauge("floodwall_sample_interval_packets", "One packet in so many is sampled.", &["verdict"])?;
-    for (stream, verdict) in [Verdict::Pass, Verdict::Drop].into_iter().enumerate() {
-        lost.with_label_values(&[verdict.label()]).inc_by(snapshot.samples_lost[stream]);
-        every.with_label_values(&[verdict.label()]).set(i64::from(snapshot.sample_every[stream]));
+    let every = gauge("floodwall_sample_interval_packets", "One packet in so many is sampled.", &["stream"])?;
+    for stream in Stream::ALL {
+        lost.with_label_values(&[stream.label()]).inc_by(snapshot.samples.lost[*stream as usize]);
+        every.with_label_values(&[stream.label()]).set(i64::from(snapshot.sample_every[*stream as usize]));
     }
     Ok(vec![
         Box::new(sources),

@@ -188,6 +188,7 @@ const fn reaches_limits(sample: &Sample) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use floodwall_common::abi::Stream;
     use floodwall_common::class::{Class, Family, Kind};
 
     /// A sample of UDP of this second.
@@ -199,6 +200,7 @@ pub(crate) mod tests {
             slot: 0,
             reason,
             kind: Kind::new(Family::V4, Class::Udp),
+            stream: Stream::Pass,
             drops: false,
             dropped: false,
             source: Some(Source::V4(source)),

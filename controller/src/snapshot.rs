@@ -10,7 +10,7 @@ use floodwall_common::limits::{LimitKey, LimitName, Limits, Rate};
 use floodwall_common::lists::{List, MAX_ENTRIES};
 use floodwall_common::reason::{DropSet, Reason, Verdict};
 
-use crate::dataplane::{self, Cell, Dataplane, Device, Protected, caps_of, group_limits_of, limits_of, monotonic_ns};
+use crate::dataplane::{self, Cell, Dataplane, Device, Protected, SampleCounts, caps_of, group_limits_of, limits_of, monotonic_ns};
 use crate::detect::{self, Vector};
 use crate::history::Origin;
 use crate::incident;
@@ -146,8 +146,8 @@ pub struct Snapshot {
     pub sources: u64,
     /// Sources that can be remembered.
     pub source_capacity: u64,
-    /// Samples that found the ring full, by stream.
-    pub samples_lost: [u64; SAMPLE_STREAMS],
+    /// What became of samples.
+    pub samples: SampleCounts,
     /// One packet in so many is sampled, by stream.
     pub sample_every: [u32; SAMPLE_STREAMS],
     /// What goes on; `None` without a daemon.
@@ -186,8 +186,8 @@ impl Snapshot {
             list_capacity: MAX_ENTRIES as usize,
             sources,
             source_capacity,
-            samples_lost: dataplane.sample_counts().lost,
-            sample_every: [config.sampling.every(0), config.sampling.every(1)],
+            samples: dataplane.sample_counts(),
+            sample_every: std::array::from_fn(|stream| config.sampling.every(stream)),
             situation: None,
             check_up: None,
         })

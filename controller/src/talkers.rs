@@ -173,6 +173,7 @@ impl Total {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use floodwall_common::abi::Stream;
     use floodwall_common::class::{Class, Family, Kind};
 
     const NOW: u64 = 100_000_000_000;
@@ -185,6 +186,7 @@ mod tests {
             slot: 0,
             reason: if drops { Reason::PacketLimit } else { Reason::Passed },
             kind: Kind::new(Family::V4, Class::Udp),
+            stream: if drops { Stream::Drop } else { Stream::Pass },
             drops,
             dropped: drops,
             source: Some(source),

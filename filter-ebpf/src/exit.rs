@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::helpers::generated::{bpf_ringbuf_reserve, bpf_ringbuf_submit};
 use aya_ebpf::programs::XdpContext;
-use floodwall_common::abi::{CpuState, InterfaceCounters, SAMPLE_BYTES, Sample};
+use floodwall_common::abi::{CpuState, InterfaceCounters, SAMPLE_BYTES, STREAM_SLOTS, Sample, Stream};
 use floodwall_common::class::{KIND_SLOTS, Kind};
 use floodwall_common::config::{Config, Sampling};
 use floodwall_common::decide::Exit;
@@ -26,6 +26,8 @@ pub(crate) struct Leave<'a> {
     pub(crate) config: &'static Config,
     pub(crate) cpu: *mut CpuState,
     pub(crate) bytes: u32,
+    /// A SYN that is answered, from a verified source.
+    pub(crate) opens: bool,
 }
 
 impl Exit for Leave<'_> {
@@ -66,9 +68,9 @@ impl Leave<'_> {
     #[inline(always)]
     fn leave(self, reason: Reason, kind: Kind, wanted: u32, dropped: u32) -> u32 {
         let count = count(self.cpu, self.bytes, reason, kind, dropped);
-        let sampling = &self.config.sampling;
-        if sampling.takes(wanted as usize, count) {
-            let seen = Seen { bytes: self.bytes, reason, kind, wanted, dropped };
+        let (sampling, stream) = (&self.config.sampling, Stream::of(kind, wanted, self.opens));
+        if sampling.takes(stream, count) {
+            let seen = Seen { bytes: self.bytes, reason, kind, wanted, dropped, stream: stream as u32 };
             sample(self.ctx, self.cpu, sampling, &seen);
         }
         // Drop is 1, pass is 2.
@@ -104,6 +106,8 @@ struct Seen {
     wanted: u32,
     dropped: u32,
     bytes: u32,
+    /// A number, as of a [`Stream`] the compiler knows that it needs no mask, and the verifier does not.
+    stream: u32,
     reason: Reason,
     kind: Kind,
 }
@@ -111,15 +115,16 @@ struct Seen {
 /// The slow path, taken to its end at most `budget` times a second.
 #[inline(never)]
 fn sample(ctx: &XdpContext, cpu: *mut CpuState, sampling: &Sampling, seen: &Seen) {
-    let stream = seen.wanted as usize & 1;
     // SAFETY: a live array entry that only this CPU writes.
-    let sampler = unsafe { &mut (*cpu).samplers[stream] };
+    let sampler = unsafe { &mut (&mut (*cpu).samplers)[seen.stream as usize & (STREAM_SLOTS - 1)] };
     let now = clock::monotonic_ns();
     if now.wrapping_sub(sampler.second_began_ns) >= 1_000_000_000 {
         sampler.second_began_ns = now;
         sampler.written = 0;
     }
-    sampler.weight = sampler.weight.saturating_add(sampling.every(stream));
+    let every = sampling.every(seen.stream as usize);
+    sampler.weight = sampler.weight.saturating_add(every);
+    sampler.packets += u64::from(every);
     if sampler.written >= sampling.budget {
         return;
     }
@@ -153,8 +158,9 @@ fn write(ctx: &XdpContext, now: u64, weight: u32, seen: &Seen) -> bool {
     record.reason = seen.reason as u8;
     record.kind = seen.kind.index();
     record.verdict = seen.dropped as u8;
-    record.stream = seen.wanted as u8;
-    record.reserved = [0; 7];
+    record.stream = seen.stream as u8;
+    record.wanted = seen.wanted as u8;
+    record.reserved = [0; 6];
     record.head_bytes = copy_head(ctx, &mut record.head);
     // SAFETY: reserved above, submitted once. The controller reads on its own tick: no wake-up per sample.
     unsafe { bpf_ringbuf_submit(place.cast(), u64::from(aya_ebpf::bindings::BPF_RB_NO_WAKEUP)) };

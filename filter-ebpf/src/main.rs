@@ -54,7 +54,7 @@ fn filter(ctx: &XdpContext, length: impl FnOnce(usize, usize) -> u32) -> u32 {
         return black_box(xdp_action::XDP_PASS);
     };
     let bytes = length(ctx.data(), ctx.data_end());
-    let exit = Leave { ctx, config: kernel.config, cpu: kernel.cpu, bytes };
+    let exit = Leave { ctx, config: kernel.config, cpu: kernel.cpu, bytes, opens: false };
     let found = match decide_fast(frame(ctx, bytes), &mut kernel, exit) {
         Some(action) if action < ARMED => return action,
         Some(armed) => {
@@ -77,7 +77,8 @@ fn complete(ctx: *mut xdp_md, cpu: *mut CpuState, now: Moment, bytes: u32) -> u3
     let mut kernel = Kernel::<Complete>::at(ctx, cpu, now);
     let ctx = XdpContext::new(ctx);
     let (reason, kind) = decide(frame(&ctx, bytes), &mut kernel);
-    let action = Leave { ctx: &ctx, config: kernel.config, cpu, bytes }.because(reason, kind);
+    let exit = Leave { ctx: &ctx, config: kernel.config, cpu, bytes, opens: kernel.opens };
+    let action = exit.because(reason, kind);
     if reason as u8 == Reason::SynCookie as u8 && action == xdp_action::XDP_DROP {
         return cookie::answer(ctx.ctx, kernel.cookie, kind);
     }

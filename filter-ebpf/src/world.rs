@@ -60,6 +60,8 @@ pub(crate) struct Kernel<H> {
     pub(crate) now: Moment,
     /// What a SYN is answered with, where it is.
     pub(crate) cookie: u32,
+    /// It is, and comes from a verified source.
+    pub(crate) opens: bool,
     how: PhantomData<H>,
 }
 
@@ -72,7 +74,7 @@ impl<H: How> Kernel<H> {
 
     #[inline(always)]
     pub(crate) fn at(ctx: *mut xdp_md, cpu: *mut CpuState, now: Moment) -> Self {
-        Self { ctx, config: maps::config(), cpu, now, cookie: 0, how: PhantomData }
+        Self { ctx, config: maps::config(), cpu, now, cookie: 0, opens: false, how: PhantomData }
     }
 
     /// The cell of a source in the gate of this CPU.
@@ -142,9 +144,10 @@ impl<H: How> World<'static> for Kernel<H> {
     }
 
     #[inline(always)]
-    fn has_cookie(&mut self, _: Frame<'_>) -> bool {
+    fn has_cookie(&mut self, _: Frame<'_>, key: u64) -> bool {
         let found = cookie::cookie(self.ctx);
         self.cookie = found.unwrap_or(0);
+        self.opens = found.is_some() && self.is_verified(key);
         found.is_some()
     }
 

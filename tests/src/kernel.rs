@@ -104,7 +104,7 @@ impl Kernel {
     pub fn load(time: Time) -> Result<Self> {
         let bpffs = Bpffs::mount()?;
         let mut dataplane = Dataplane::open_or_create(Pins::new(bpffs.path()))?;
-        dataplane.set_sampling(Sampling::new([0, 0], 0))?;
+        dataplane.set_sampling(Sampling::new([0; 3], 0))?;
         let linear = dataplane.load_for_test(false, time == Time::Test)?;
         let frags = dataplane.load_for_test(true, time == Time::Test)?;
         let egress = dataplane.load_egress_for_test(time == Time::Test)?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use floodwall::dataplane::monotonic_ns;
-use floodwall_common::abi::{SAMPLE_BYTES, SAMPLE_RING_BYTES, Sample};
+use floodwall_common::abi::{SAMPLE_BYTES, SAMPLE_RING_BYTES, Sample, Stream};
 use floodwall_common::class::{Class, Family, Kind};
 use floodwall_common::config::{Mode, Sampling};
 use floodwall_common::limits::{LimitName, Rate};
@@ -15,8 +15,8 @@ use floodwall_tests::frames::{udp_v4, udp_v6};
 use floodwall_tests::kernel::{Kernel, Time, Variant, listed, pin_to_cpu};
 
 const CPU: usize = 1;
-const PASSES: u8 = 0;
-const DROPS: u8 = 1;
+const PASSES: u8 = Stream::Pass as u8;
+const DROPS: u8 = Stream::Drop as u8;
 const V4_UDP: Kind = Kind::new(Family::V4, Class::Udp);
 
 /// On one CPU, as budgets and weights are kept by CPU; everything is sampled, up to the budget.
@@ -25,7 +25,7 @@ fn sampling(every: u32, budget: u32) -> Result<Kernel> {
     let mut kernel = Kernel::load(Time::Ticks)?;
     kernel.dataplane.set_mode(Mode::Enforce)?;
     kernel.replace_list(List::Deny, &[listed("198.51.100.0/24", None)?])?;
-    kernel.dataplane.set_sampling(Sampling::new([every; 2], budget))?;
+    kernel.dataplane.set_sampling(Sampling::new([every; 3], budget))?;
     kernel.set_limit(LimitName::Udp, Rate::Off, Rate::Off)?;
     Ok(kernel)
 }
@@ -73,8 +73,8 @@ fn a_sample_says_what_the_packet_was() -> Result<()> {
     assert_eq!(kernel.judge(Variant::Linear, &dropping())?, Verdict::Pass);
     let samples = ring.drain()?;
     let seen: Vec<_> = samples.iter().map(|sample| (sample.verdict, sample.stream)).collect();
-    assert_eq!(seen, [(PASSES, DROPS)], "a drop that monitor mode lets pass");
-    assert_eq!(kernel.dataplane.sample_counts().lost, [0, 0]);
+    assert_eq!(seen, [(Verdict::Pass as u8, DROPS)], "a drop that monitor mode lets pass");
+    assert_eq!(kernel.dataplane.sample_counts().lost, [0; 3]);
     Ok(())
 }
 
@@ -140,7 +140,7 @@ fn the_budget_is_kept_by_stream_and_weights_make_up_for_it() -> Result<()> {
     let _: Verdict = kernel.judge(Variant::Linear, &passing(4))?;
     let passes = ring.drain()?;
     assert_eq!(passes.iter().map(|sample| (sample.stream, sample.weight)).collect::<Vec<_>>(), [(PASSES, 1)]);
-    assert_eq!(kernel.dataplane.sample_counts().lost, [0, 0]);
+    assert_eq!(kernel.dataplane.sample_counts().lost, [0; 3]);
     Ok(())
 }
 

@@ -235,7 +235,7 @@ impl Watch {
     /// Takes a sample in, of which one in so many is taken of each stream. What a used-up budget has left to a sample is too much
     /// for one: volumes are counted elsewhere.
     pub(super) fn observe(&mut self, sample: &Sample, frame: Frame<'_>, every: [u32; SAMPLE_STREAMS]) {
-        let weight = sample.weight.min(2 * every[usize::from(sample.drops)]).max(1);
+        let weight = sample.weight.min(2 * every[sample.stream as usize]).max(1);
         if let Some(packet) = Observed::of(frame, sample.monotonic_ns, weight, sample.drops, &self.live) {
             if packet.is_known == Some(true) {
                 self.count_toll(sample, frame, weight);

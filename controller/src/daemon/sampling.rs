@@ -1,11 +1,10 @@
 //! How often headers are sampled: so that about as many come in at 100 packets a second as at ten million.
 
 use floodwall_common::config::Sampling;
-use floodwall_common::reason::Verdict;
 use tracing::debug;
 
 use crate::dataplane::Dataplane;
-use crate::snapshot::{Count, Snapshot};
+use crate::snapshot::Snapshot;
 
 /// Samples a second that are wanted of each stream.
 const TARGET_PER_SECOND: f64 = 4_000.0;
@@ -22,28 +21,15 @@ pub(super) fn tune(dataplane: &mut Dataplane, before: &Snapshot, now: &Snapshot)
         return;
     }
     let every = std::array::from_fn(|stream| {
-        let packets = stream_count(now, stream).since(stream_count(before, stream)).packets;
+        let packets = now.samples.packets[stream].saturating_sub(before.samples.packets[stream]);
         interval(now.sample_every[stream], packets as f64 / seconds)
     });
     if every != now.sample_every {
-        debug!(pass = every[0], drop = every[1], "sampling interval");
+        debug!(?every, "sampling interval");
         if let Err(error) = dataplane.set_sampling(Sampling::new(every, BUDGET_PER_SECOND)) {
             debug!(%error, "cannot change the sampling interval");
         }
     }
-}
-
-fn stream_count(snapshot: &Snapshot, stream: usize) -> Count {
-    let mut sum = Count::default();
-    for interface in &snapshot.interfaces {
-        for cell in &interface.cells {
-            let wanted: Verdict = cell.reason.verdict(snapshot.drops);
-            if wanted as usize == stream {
-                sum += *cell;
-            }
-        }
-    }
-    sum
 }
 
 /// The interval for so many packets a second; the present one where it is within a third of that.

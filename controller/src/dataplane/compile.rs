@@ -2,6 +2,7 @@
 
 use std::io;
 
+use floodwall_common::abi::SAMPLE_STREAMS;
 use floodwall_common::class::{Class, KIND_SLOTS, Kind};
 use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
 use floodwall_common::cookie::{CookieMode, Cookies};
@@ -19,7 +20,7 @@ use super::error::{Error, Result};
 use super::{egress, groups, services, unix_s};
 
 /// How often headers are sampled where nobody has said: by stream, one in so many.
-const DEFAULT_SAMPLING: Sampling = Sampling::new([64, 64], 1_000);
+const DEFAULT_SAMPLING: Sampling = Sampling::new([64; SAMPLE_STREAMS], 1_000);
 
 /// The limits that lie in a configuration.
 pub fn limits_of(config: &Config, key: LimitKey) -> Limits {

@@ -29,6 +29,8 @@ pub struct Cell {
 pub struct SampleCounts {
     /// Samples that found the ring full.
     pub lost: [u64; SAMPLE_STREAMS],
+    /// Packets of the stream, as estimated from those that were drawn.
+    pub packets: [u64; SAMPLE_STREAMS],
 }
 
 impl Dataplane {
@@ -84,9 +86,11 @@ impl Dataplane {
     pub fn sample_counts(&self) -> SampleCounts {
         let mut counts = SampleCounts::default();
         for cpu in self.cpus.iter() {
-            for (stream, lost) in counts.lost.iter_mut().enumerate() {
+            for stream in 0..SAMPLE_STREAMS {
                 // SAFETY: as in `sum`.
-                *lost += unsafe { (&raw const (*cpu).samplers[stream].lost).read_volatile() };
+                let sampler = unsafe { (&raw const (*cpu).samplers[stream]).read_volatile() };
+                counts.lost[stream] += sampler.lost;
+                counts.packets[stream] += sampler.packets;
             }
         }
         counts

@@ -1,7 +1,7 @@
 //! Sampled headers, out of the ring.
 
 use aya::maps::{MapData, RingBuf};
-use floodwall_common::abi;
+use floodwall_common::abi::{self, Stream};
 use floodwall_common::class::Kind;
 use floodwall_common::packet::{Frame, Parsed, Source, parse};
 use floodwall_common::reason::{Reason, Verdict};
@@ -21,6 +21,8 @@ pub struct Sample {
     pub reason: Reason,
     /// Its kind.
     pub kind: Kind,
+    /// The stream that it is of.
+    pub stream: Stream,
     /// Its reason drops, or would in enforce mode.
     pub drops: bool,
     /// It was dropped.
@@ -68,7 +70,8 @@ fn decode(record: &[u8], each: &mut impl FnMut(Sample, Frame<'_>)) -> Option<()>
         slot: raw.slot,
         reason,
         kind: Kind::from_index(raw.kind)?,
-        drops: drops(raw.stream == 1),
+        stream: Stream::from_index(raw.stream)?,
+        drops: drops(raw.wanted == 1),
         dropped: drops(raw.verdict == 1),
         source,
     };

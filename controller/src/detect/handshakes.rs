@@ -61,6 +61,9 @@ pub(super) struct Followed {
     /// When a packet that passes stood for others last. What drops or is answered is sampled by itself: SYNs that are answered may all
     /// be seen, and what completes them not.
     gap_ns: Option<u64>,
+    /// When a SYN that drops or is answered did. Of these all that come from verified sources may be seen, and of the others few: what
+    /// becomes of the former says nothing of the latter.
+    held_gap_ns: Option<u64>,
     /// Networks that have completed a connection: when first, and when last.
     regulars: HashMap<u64, (u64, u64)>,
 }
@@ -68,10 +71,16 @@ pub(super) struct Followed {
 impl Followed {
     /// Takes a packet in. Those that stand for others are no use: the rest of their connection was not seen.
     pub(super) fn take(&mut self, packet: &Observed) {
+        let is_held_syn = packet.is_held && packet.group() == Group::Syn;
         if packet.weight != 1 {
             if !packet.is_held {
                 self.gap_ns = Some(packet.at_ns);
+            } else if is_held_syn {
+                self.held_gap_ns = Some(packet.at_ns);
             }
+            return;
+        }
+        if is_held_syn && is_recent(self.held_gap_ns, packet.at_ns) {
             return;
         }
         let Some(tuple) = packet.tuple() else { return };
@@ -187,7 +196,7 @@ impl Followed {
             let first = self.regulars.get(&prefix(source)).map(|(first_ns, _)| *first_ns);
             first.is_some_and(|first_ns| now_ns.saturating_sub(first_ns) >= HISTORY_NS)
         };
-        let has_gaps = self.gap_ns.is_some_and(|at_ns| now_ns.saturating_sub(at_ns) < RECENT_NS);
+        let has_gaps = is_recent(self.gap_ns, now_ns);
         let share = |part: usize, all: usize| (all >= ENOUGH && !has_gaps).then(|| part as f64 / all as f64);
         Handshakes {
             begun: old,
@@ -200,6 +209,10 @@ impl Followed {
             is_regular: most.filter(|_| has_history).map(|(source, _)| was_there(source)),
         }
     }
+}
+
+fn is_recent(gap_ns: Option<u64>, now_ns: u64) -> bool {
+    gap_ns.is_some_and(|at_ns| now_ns.saturating_sub(at_ns) < RECENT_NS)
 }
 
 /// The /24 or /48 of a source.

@@ -276,7 +276,7 @@ impl<'c, L: FnMut(List, Source) -> bool> World<'c> for Judge<'c, '_, L> {
         look_closer(frame, key, kind, self.config, self)
     }
 
-    fn has_cookie(&mut self, _: Frame<'_>) -> bool {
+    fn has_cookie(&mut self, _: Frame<'_>, _: u64) -> bool {
         self.listens && self.config.cookies.mode != CookieMode::Off as u32
     }
 

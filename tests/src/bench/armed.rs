@@ -13,7 +13,7 @@ use floodwall_common::signatures::{Action, Fragment, Range, SIGNATURES, Shape, T
 use crate::kernel::{Kernel, Ring, Time, listed, signature};
 
 /// One packet in so many, as the daemon has it at ten million a second.
-const SAMPLED: Sampling = Sampling::new([5_000, 5_000], 1_000);
+const SAMPLED: Sampling = Sampling::new([5_000; 3], 1_000);
 
 /// What is armed. All but the cap of a service so that nothing of a random flood suits it: what is measured is looking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,11 @@
 //! The sixteen scenarios of detection, end to end, behind Floodwall and behind what others do. In namespaces of its own.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
 use floodwall_tests::bench::markdown;
 use floodwall_tests::scenarios::run::{Settings, allow_many_connections, play};
@@ -19,18 +21,21 @@ struct Options {
     /// Only these, by their numbers
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=16))]
     only: Vec<u8>,
-    /// How often each is played, with another seed
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
-    seeds: u64,
-    /// How hard: 20,000 packets a second, or 100,000
-    #[arg(long, value_enum, default_value_t = Hardness::S)]
-    level: Hardness,
-    /// What else is put before the server, after Floodwall
-    #[arg(long, value_delimiter = ',', value_enum)]
-    peer: Vec<Wall>,
-    /// Times as short as they can be, and one seed: less than ten minutes for all
-    #[arg(long, conflicts_with_all = ["seeds", "level"])]
+    /// How often each is played, with another seed: 5, or once where it is short
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100))]
+    seeds: Option<u64>,
+    /// How hard: 20,000 packets a second, which is what it is where it is short, or 100,000
+    #[arg(long, value_enum)]
+    level: Option<Hardness>,
+    /// What is put before the server
+    #[arg(long, value_delimiter = ',', value_enum, default_value = "floodwall")]
+    wall: Vec<Wall>,
+    /// Times as short as they can be: ten minutes for all behind one wall
+    #[arg(long)]
     short: bool,
+    /// A file of scores, a line each: what is in it is not played again, what is played is added
+    #[arg(long, value_name = "FILE")]
+    scores: Option<PathBuf>,
     /// What is good has the hardware address of what is not, and the other way round: nothing may change by it
     #[arg(long)]
     swap_macs: bool,
@@ -73,22 +78,28 @@ fn run(options: &Options) -> Result<()> {
     allow_many_connections()?;
     let settings = Settings {
         level: match options.level {
-            Hardness::S => Level::S,
-            Hardness::M => Level::M,
+            Some(Hardness::S) => Level::S,
+            None if options.short => Level::S,
+            Some(Hardness::M) | None => Level::M,
         },
         timing: if options.short { Timing::SHORT } else { Timing::LONG },
         swapped: options.swap_macs,
     };
-    let seeds = if options.short { 1 } else { options.seeds };
-    let mut walls = vec![Wall::Floodwall];
-    walls.extend(options.peer.iter().filter(|wall| **wall != Wall::Floodwall));
-    let mut scores = Vec::new();
-    let wanted = SCENARIOS.iter().filter(|one| options.only.is_empty() || options.only.contains(&one.number));
-    for scenario in wanted {
+    let seeds = options.seeds.unwrap_or(if options.short { 1 } else { 5 });
+    let mut scores = options.scores.as_deref().map_or(Ok(Vec::new()), |path| kept(path, &settings))?;
+    for scenario in SCENARIOS.iter().filter(|one| options.only.is_empty() || options.only.contains(&one.number)) {
         for seed in 1..=seeds {
-            for wall in &walls {
+            for wall in &options.wall {
+                let is_this = |score: &Score| (score.scenario, &*score.wall, score.seed) == (scenario.number, wall.name(), seed);
+                if scores.iter().any(is_this) {
+                    continue;
+                }
                 let what = || format!("{} {} behind {}", scenario.number, scenario.name, wall.name());
-                scores.push(one(scenario, *wall, &settings, seed, options).with_context(what)?);
+                let score = one(scenario, *wall, &settings, seed, options).with_context(what)?;
+                if let Some(path) = &options.scores {
+                    keep(path, &score)?;
+                }
+                scores.push(score);
             }
         }
     }
@@ -104,6 +115,26 @@ fn run(options: &Options) -> Result<()> {
         println!("{}", report::table(&scores));
     }
     Ok(())
+}
+
+/// The scores in this file, if there is one. Scores of another form are not mixed with those of this one.
+fn kept(path: &Path, settings: &Settings) -> Result<Vec<Score>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let of_line = |(number, line): (usize, &str)| {
+        let place = || format!("{}, line {}", path.display(), number + 1);
+        let score: Score = serde_json::from_str(line).with_context(|| format!("{}: no score", place()))?;
+        ensure!(score.form == settings.into(), "{}: played at another level, or in other times", place());
+        Ok(score)
+    };
+    text.lines().enumerate().map(of_line).collect()
+}
+
+fn keep(path: &Path, score: &Score) -> Result<()> {
+    let add = || writeln!(File::options().create(true).append(true).open(path)?, "{}", serde_json::to_string(score)?);
+    add().with_context(|| format!("write {}", path.display()))
 }
 
 fn one(scenario: &Scenario, wall: Wall, settings: &Settings, seed: u64, options: &Options) -> Result<Score> {

@@ -15,10 +15,10 @@ pub mod table;
 pub mod walls;
 pub mod watch;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a scenario is in truth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Truth {
     /// Nothing out of the ordinary.

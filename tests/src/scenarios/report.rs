@@ -26,7 +26,7 @@ const COLUMNS: [&str; 13] = [
 struct Row(Vec<String>);
 
 fn rows(scores: &[Score]) -> Vec<Row> {
-    let mut keys: Vec<(u8, &str)> = scores.iter().map(|score| (score.scenario, score.wall)).collect();
+    let mut keys: Vec<(u8, &str)> = scores.iter().map(|score| (score.scenario, &*score.wall)).collect();
     keys.dedup();
     let mut seen: Vec<(u8, &str)> = Vec::new();
     for key in keys {
@@ -77,8 +77,8 @@ fn row(of: &[&Score]) -> Row {
     };
     Row(vec![
         first.scenario.to_string(),
-        first.name.to_owned(),
-        first.wall.to_owned(),
+        first.name.to_string(),
+        first.wall.to_string(),
         first.truth.label().to_owned(),
         verdicts.join("; "),
         format!("{right}/{}", of.len()),
@@ -147,7 +147,7 @@ pub fn markdown(scores: &[Score], settings: &Settings) -> anyhow::Result<String>
 }
 
 fn suites(scores: &[Score]) -> String {
-    let mut walls: Vec<&str> = scores.iter().map(|score| score.wall).collect();
+    let mut walls: Vec<&str> = scores.iter().map(|score| &*score.wall).collect();
     walls.sort_unstable();
     walls.dedup();
     let of = |wall: &str| {

@@ -1,6 +1,8 @@
 //! What a scenario comes to: times, shares, and points from 0 to 100. Pure: it looks at nothing but what was seen.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 use super::run::{Played, Settings};
 use super::table::OFFENDERS;
@@ -31,16 +33,18 @@ pub const CAP: f64 = 60.0;
 const CAPPING: [u8; 3] = [12, 14, 15];
 
 /// What became of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Score {
     /// The number of the scenario.
     pub scenario: u8,
     /// What it is called.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What stood before the server.
-    pub wall: &'static str,
+    pub wall: Cow<'static, str>,
     /// What chance began with.
     pub seed: u64,
+    /// How hard and how long it was.
+    pub form: Form,
     /// What it is.
     pub truth: Truth,
     /// What was said at the end of it; nothing where a wall says nothing.
@@ -68,7 +72,7 @@ pub struct Score {
     /// Share of legitimate requests that were lost, beyond what was lost in the quiet phase.
     pub loss: f64,
     /// The same of the group that lost most, and of which.
-    pub worst_group: Option<(&'static str, f64)>,
+    pub worst_group: Option<(Cow<'static, str>, f64)>,
     /// Legitimate requests in it.
     pub requests: usize,
     /// Time within which 99 of 100 answers came, to that of the quiet phase.
@@ -93,8 +97,26 @@ pub struct Score {
     pub points: Points,
 }
 
+/// How a scenario was played. Scores of one form can be held against each other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Form {
+    level: Cow<'static, str>,
+    stretch: f64,
+    swapped: bool,
+}
+
+impl From<&Settings> for Form {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            level: settings.level.name.into(),
+            stretch: settings.timing.stretch,
+            swapped: settings.swapped,
+        }
+    }
+}
+
 /// Points. Attacks have all of them, the others verdict and legitimate traffic.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Points {
     /// Of 25, or 50.
     pub verdict: f64,
@@ -137,9 +159,10 @@ pub fn score(scenario: &Scenario, wall: Wall, settings: &Settings, seed: u64, pl
     let (loss, worst_group, requests) = look.loss(since);
     let mut score = Score {
         scenario: scenario.number,
-        name: scenario.name,
-        wall: wall.name(),
+        name: scenario.name.into(),
+        wall: wall.name().into(),
         seed,
+        form: settings.into(),
         truth: scenario.truth,
         is_verdict_right: reached.is_some() && said.last().is_some_and(|said| right(said)),
         are_vectors_right: !said.is_empty() && scenario.vectors.iter().all(hits),
@@ -152,7 +175,7 @@ pub fn score(scenario: &Scenario, wall: Wall, settings: &Settings, seed: u64, pl
         stopped_after,
         stopped,
         loss,
-        worst_group,
+        worst_group: worst_group.map(|(group, lost)| (group.into(), lost)),
         requests,
         p99_ratio: look.p99_ratio(since),
         by_mistake: (!scenario.truth.is_attack()).then(|| look.by_mistake()),
