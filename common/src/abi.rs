@@ -8,6 +8,7 @@ use crate::labelled_enum;
 use crate::limiter::GATE_CELLS;
 use crate::reason::REASON_SLOTS;
 use crate::signatures::SIGNATURES as SIGNATURE_SLOTS;
+use crate::verifier::opaque;
 
 /// Version of every layout in this crate that lies in a map, and of the names below.
 pub const ABI_VERSION: u32 = 9;
@@ -123,15 +124,19 @@ labelled_enum! {
 }
 
 impl Stream {
-    /// The stream of a packet, by numbers that are 0 or 1: whether its reason drops, and whether it opens a connection though it does.
+    /// The number of the stream of a packet: whether its reason drops, 0 or 1, and whether it opens a connection though it does. In
+    /// numbers and not in branches, each of which the verifier would walk.
     #[inline(always)]
-    pub const fn of(kind: Kind, wanted: u32, opens: bool) -> Self {
-        match (wanted & 1, kind.is_syn()) {
-            (0, false) => Self::Pass,
-            (0, true) => Self::Open,
-            _ if opens => Self::Open,
-            _ => Self::Drop,
-        }
+    pub fn of(kind: Kind, wanted: u32, opens: bool) -> u32 {
+        let open = kind.syn() & (wanted ^ 1 | u32::from(opens)) & 1;
+        // What the compiler knows of it, the verifier does not.
+        opaque(u64::from(open * Self::Open as u32 | (open ^ 1) & wanted)) as u32
+    }
+
+    /// The same of one that passes.
+    #[inline(always)]
+    pub const fn of_passed(kind: Kind) -> u32 {
+        kind.syn() * Self::Open as u32
     }
 }
 
@@ -276,6 +281,24 @@ mod pod {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::class::{Class, Family};
+
+    #[test]
+    fn only_syns_open_connections_and_of_those_that_drop_only_some() {
+        for kind in Kind::all_ip().chain([Kind::NOT_IP]) {
+            let is_syn = kind.parts().is_some_and(|(_, class)| class == Class::TcpSyn);
+            for (wanted, opens) in [(0, false), (1, false), (0, true), (1, true)] {
+                let expected = match (is_syn, wanted, opens) {
+                    (true, 0, _) | (true, _, true) => Stream::Open,
+                    (_, 0, _) => Stream::Pass,
+                    _ => Stream::Drop,
+                };
+                assert_eq!(Stream::of(kind, wanted, opens), expected as u32, "{kind:?} {wanted} {opens}");
+            }
+        }
+        assert!(Kind::all_ip().all(|kind| Stream::of_passed(kind) == Stream::of(kind, 0, false)));
+        assert_eq!(Kind::new(Family::V6, Class::TcpSyn).syn(), 1);
+    }
 
     #[test]
     fn map_names_fit_the_kernel() {

@@ -60,10 +60,11 @@ impl Kind {
         self.0 >= 6
     }
 
-    /// Whether it is a SYN.
+    /// 1 for a SYN, else 0.
     #[inline(always)]
-    pub const fn is_syn(self) -> bool {
-        self.0 == Self::new(Family::V4, Class::TcpSyn).0 || self.0 == Self::new(Family::V6, Class::TcpSyn).0
+    pub const fn syn(self) -> u32 {
+        const SYNS: u32 = 1 << Kind::new(Family::V4, Class::TcpSyn).0 | 1 << Kind::new(Family::V6, Class::TcpSyn).0;
+        SYNS >> (self.0 & (KIND_SLOTS as u8 - 1)) & 1
     }
 
     /// The kind in a place that [`Kind::index`] has named.

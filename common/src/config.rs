@@ -7,7 +7,7 @@
 use core::hint::cold_path;
 use core::mem::offset_of;
 
-use crate::abi::{SAMPLE_STREAMS, STREAM_SLOTS, Stream};
+use crate::abi::{SAMPLE_STREAMS, STREAM_SLOTS};
 use crate::class::{KIND_SLOTS, Kind};
 use crate::clock::Moment;
 use crate::cookie::Cookies;
@@ -45,7 +45,7 @@ pub const LIMIT_SLOTS: usize = 8;
 
 const _: () = assert!(LimitName::ALL.len() <= LIMIT_SLOTS && Per::WIDER.len() == 2);
 
-/// How many headers go to the sample ring, by [`Stream`].
+/// How many headers go to the sample ring, by [`crate::abi::Stream`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Sampling {
@@ -77,17 +77,17 @@ impl Sampling {
         }
     }
 
-    /// One packet in so many, by the number of a [`Stream`].
+    /// One packet in so many, by the number of a [`crate::abi::Stream`].
     #[inline(always)]
     pub const fn every(&self, stream: usize) -> u32 {
         self.every[stream & (STREAM_SLOTS - 1)]
     }
 
-    /// Whether the packet that made its counter `count` is a sample. Multiples of the golden ratio fall evenly into
+    /// Whether the packet of a stream that made its counter `count` is a sample. Multiples of the golden ratio fall evenly into
     /// the unit interval and into every residue class of `count`: no rhythm of the traffic hides from them, and no
     /// state and no random number is needed.
     #[inline(always)]
-    pub const fn takes(&self, stream: Stream, count: u64) -> bool {
+    pub const fn takes(&self, stream: u32, count: u64) -> bool {
         let is_taken =
             count.wrapping_mul(0x9e37_79b9_7f4a_7c15) < self.thresholds[stream as usize & (STREAM_SLOTS - 1)];
         if is_taken {

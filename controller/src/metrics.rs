@@ -301,9 +301,15 @@ fn tables(snapshot: &Snapshot) -> Collectors {
         "Sampled headers that found the ring full. Counters are exact all the same.",
         &["stream"],
     )?;
+    let packets = counter(
+        "floodwall_stream_packets_total",
+        "Packets of each stream of samples, as estimated from those that were drawn.",
+        &["stream"],
+    )?;
     let every = gauge("floodwall_sample_interval_packets", "One packet in so many is sampled.", &["stream"])?;
     for stream in Stream::ALL {
         lost.with_label_values(&[stream.label()]).inc_by(snapshot.samples.lost[*stream as usize]);
+        packets.with_label_values(&[stream.label()]).inc_by(snapshot.samples.packets[*stream as usize]);
         every.with_label_values(&[stream.label()]).set(i64::from(snapshot.sample_every[*stream as usize]));
     }
     Ok(vec![
@@ -313,6 +319,7 @@ fn tables(snapshot: &Snapshot) -> Collectors {
         Box::new(list_capacity),
         Box::new(signatures),
         Box::new(lost),
+        Box::new(packets),
         Box::new(every),
     ])
 }

@@ -10,7 +10,9 @@ use floodwall_common::limits::{LimitKey, LimitName, Limits, Rate};
 use floodwall_common::lists::{List, MAX_ENTRIES};
 use floodwall_common::reason::{DropSet, Reason, Verdict};
 
-use crate::dataplane::{self, Cell, Dataplane, Device, Protected, SampleCounts, caps_of, group_limits_of, limits_of, monotonic_ns};
+use crate::dataplane::{
+    self, Cell, Dataplane, Device, Protected, SampleCounts, caps_of, group_limits_of, limits_of, monotonic_ns,
+};
 use crate::detect::{self, Vector};
 use crate::history::Origin;
 use crate::incident;

@@ -8,6 +8,7 @@ use aya_ebpf::programs::XdpContext;
 use floodwall_common::class::Kind;
 use floodwall_common::cookie::{LONG, LONGEST_SYN, Offer, SHORT, SynAck, fold, header_words, plain_syn, sum};
 use floodwall_common::packet::Frame;
+use floodwall_common::verified;
 
 use crate::{clock, maps};
 
@@ -19,20 +20,53 @@ const LONGEST: usize = LONGEST_SYN / 4 + 1;
 
 /// The network namespace of the interface.
 const THIS_NAMESPACE: u64 = u64::MAX;
-/// In an answer of [`floodwall_cookie`]: there is one.
-const FOUND: u64 = 1 << 32;
+/// What a SYN is answered with. One number, as it crosses a call.
+#[derive(Clone, Copy)]
+pub(crate) struct Answer(u64);
 
-/// The cookie that a listener has for this SYN now, if it has one.
+impl Answer {
+    pub(crate) const NONE: Self = Self(0);
+    const FOUND: u64 = 1 << 32;
+    const OPENS: u64 = 1 << 33;
+
+    /// Whether there is a cookie.
+    #[inline(always)]
+    pub(crate) const fn is_some(self) -> bool {
+        self.0 & Self::FOUND != 0
+    }
+
+    /// Whether there is one, for a source that is verified.
+    #[inline(always)]
+    pub(crate) const fn opens(self) -> bool {
+        self.0 & Self::OPENS != 0
+    }
+
+    #[inline(always)]
+    const fn cookie(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// The cookie that a listener has now for this SYN of the source with this key, if it has one.
 #[inline(always)]
-pub(crate) fn cookie(ctx: *mut xdp_md) -> Option<u32> {
-    let found = floodwall_cookie(ctx);
-    (found & FOUND != 0).then_some(found as u32)
+pub(crate) fn look_for(ctx: *mut xdp_md, key: u64) -> Answer {
+    Answer(floodwall_cookie(ctx, key))
 }
 
 /// A global function, which the kernel verifies once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn floodwall_cookie(ctx: *mut xdp_md) -> u64 {
+pub extern "C" fn floodwall_cookie(ctx: *mut xdp_md, key: u64) -> u64 {
+    let found = cookie(ctx);
+    let trace = verified::trace(&maps::config().key, key);
+    if found != 0 && maps::verified(trace).remembers(trace, clock::now(), verified::SPAN) {
+        return found | Answer::OPENS;
+    }
+    found
+}
+
+#[inline(always)]
+fn cookie(ctx: *mut xdp_md) -> u64 {
     let context = XdpContext::new(ctx);
     if let Some(syn) = plain_syn::<V4>(frame(&context)) {
         return ask::<V4>(&context, syn);
@@ -79,7 +113,7 @@ fn ask<const LENGTH: usize>(ctx: &XdpContext, syn: &[u8; LENGTH]) -> u64 {
         cookie
     };
     // No listener there, or none that has need of one.
-    if cookie < 0 { 0 } else { FOUND | cookie as u64 & 0xffff_ffff }
+    if cookie < 0 { 0 } else { Answer::FOUND | cookie as u64 & 0xffff_ffff }
 }
 
 /// A copy of a TCP header with its options: the kernel takes a length that varies of the stack only.
@@ -138,10 +172,10 @@ pub extern "C" fn floodwall_offer(ctx: *mut xdp_md, at: u32) -> u64 {
 /// Makes the SYN in the frame its answer, and says to the kernel what becomes of it. What it offers is found out first, so
 /// that the two functions need no room on the stack at once.
 #[inline(always)]
-pub(crate) fn answer(ctx: *mut xdp_md, cookie: u32, kind: Kind) -> u32 {
+pub(crate) fn answer(ctx: *mut xdp_md, with: Answer, kind: Kind) -> u32 {
     let headers = if kind.is_v6() { V6 - TCP } else { V4 - TCP };
     let offer = floodwall_offer(ctx, headers as u32);
-    floodwall_syn_ack(ctx, cookie, offer)
+    floodwall_syn_ack(ctx, with.cookie(), offer)
 }
 
 #[unsafe(no_mangle)]

@@ -36,7 +36,7 @@ impl Exit for Leave<'_> {
     #[inline(always)]
     fn passed(self, kind: Kind) -> u32 {
         const { assert!(matches!(Reason::Passed.policy(), Policy::Passes)) }
-        self.leave(Reason::Passed, kind, 0, 0)
+        self.leave(Reason::Passed, kind, Stream::of_passed(kind), (0, 0))
     }
 
     #[inline(always)]
@@ -44,9 +44,9 @@ impl Exit for Leave<'_> {
         const { assert!(matches!(Reason::PacketLimit.policy(), Policy::Drops)) }
         // A branch, which goes one way for days: there the place in the counters is a constant.
         if self.config.enforces() {
-            self.leave(Reason::PacketLimit, kind, 1, 1)
+            self.leave(Reason::PacketLimit, kind, Stream::Drop as u32, (1, 1))
         } else {
-            self.leave(Reason::PacketLimit, kind, 1, u32::from(self.config.drops_at(clock::now)))
+            self.leave(Reason::PacketLimit, kind, Stream::Drop as u32, (1, u32::from(self.config.drops_at(clock::now))))
         }
     }
 
@@ -59,18 +59,19 @@ impl Exit for Leave<'_> {
     fn because(self, reason: Reason, kind: Kind) -> u32 {
         // In numbers, not in branches: each of them is 0 or 1.
         let wanted = u32::from(self.config.drops.has(reason));
-        self.leave(reason, kind, wanted, wanted & u32::from(self.config.drops_at(clock::now)))
+        let dropped = wanted & u32::from(self.config.drops_at(clock::now));
+        self.leave(reason, kind, Stream::of(kind, wanted, self.opens), (wanted, dropped))
     }
 }
 
 impl Leave<'_> {
     /// Counts, samples, and says to the kernel what becomes of the packet.
     #[inline(always)]
-    fn leave(self, reason: Reason, kind: Kind, wanted: u32, dropped: u32) -> u32 {
+    fn leave(self, reason: Reason, kind: Kind, stream: u32, (wanted, dropped): (u32, u32)) -> u32 {
         let count = count(self.cpu, self.bytes, reason, kind, dropped);
-        let (sampling, stream) = (&self.config.sampling, Stream::of(kind, wanted, self.opens));
+        let sampling = &self.config.sampling;
         if sampling.takes(stream, count) {
-            let seen = Seen { bytes: self.bytes, reason, kind, wanted, dropped, stream: stream as u32 };
+            let seen = Seen { bytes: self.bytes, reason, kind, wanted: wanted << 8 | stream, dropped };
             sample(self.ctx, self.cpu, sampling, &seen);
         }
         // Drop is 1, pass is 2.
@@ -103,11 +104,10 @@ fn counters_at() -> u64 {
 /// the verifier refuses.
 #[repr(C, align(8))]
 struct Seen {
+    /// The stream, and in the next byte whether the reason drops: all of it is two words on the stack, of which there are few.
     wanted: u32,
     dropped: u32,
     bytes: u32,
-    /// A number, as of a [`Stream`] the compiler knows that it needs no mask, and the verifier does not.
-    stream: u32,
     reason: Reason,
     kind: Kind,
 }
@@ -115,14 +115,15 @@ struct Seen {
 /// The slow path, taken to its end at most `budget` times a second.
 #[inline(never)]
 fn sample(ctx: &XdpContext, cpu: *mut CpuState, sampling: &Sampling, seen: &Seen) {
+    let stream = seen.wanted as u8;
     // SAFETY: a live array entry that only this CPU writes.
-    let sampler = unsafe { &mut (&mut (*cpu).samplers)[seen.stream as usize & (STREAM_SLOTS - 1)] };
+    let sampler = unsafe { &mut (&mut (*cpu).samplers)[stream as usize & (STREAM_SLOTS - 1)] };
     let now = clock::monotonic_ns();
     if now.wrapping_sub(sampler.second_began_ns) >= 1_000_000_000 {
         sampler.second_began_ns = now;
         sampler.written = 0;
     }
-    let every = sampling.every(seen.stream as usize);
+    let every = sampling.every(stream as usize);
     sampler.weight = sampler.weight.saturating_add(every);
     sampler.packets += u64::from(every);
     if sampler.written >= sampling.budget {
@@ -158,8 +159,8 @@ fn write(ctx: &XdpContext, now: u64, weight: u32, seen: &Seen) -> bool {
     record.reason = seen.reason as u8;
     record.kind = seen.kind.index();
     record.verdict = seen.dropped as u8;
-    record.stream = seen.stream as u8;
-    record.wanted = seen.wanted as u8;
+    record.stream = seen.wanted as u8;
+    record.wanted = (seen.wanted >> 8) as u8;
     record.reserved = [0; 6];
     record.head_bytes = copy_head(ctx, &mut record.head);
     // SAFETY: reserved above, submitted once. The controller reads on its own tick: no wake-up per sample.

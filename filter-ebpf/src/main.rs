@@ -77,10 +77,10 @@ fn complete(ctx: *mut xdp_md, cpu: *mut CpuState, now: Moment, bytes: u32) -> u3
     let mut kernel = Kernel::<Complete>::at(ctx, cpu, now);
     let ctx = XdpContext::new(ctx);
     let (reason, kind) = decide(frame(&ctx, bytes), &mut kernel);
-    let exit = Leave { ctx: &ctx, config: kernel.config, cpu, bytes, opens: kernel.opens };
+    let exit = Leave { ctx: &ctx, config: kernel.config, cpu, bytes, opens: kernel.answer.opens() };
     let action = exit.because(reason, kind);
     if reason as u8 == Reason::SynCookie as u8 && action == xdp_action::XDP_DROP {
-        return cookie::answer(ctx.ctx, kernel.cookie, kind);
+        return cookie::answer(ctx.ctx, kernel.answer, kind);
     }
     action
 }

@@ -21,6 +21,7 @@ use floodwall_common::services::Transport;
 use floodwall_common::signatures::SIGNATURES;
 use floodwall_common::{closer, first_syn, verified};
 
+use crate::cookie::Answer;
 use crate::{clock, cookie, maps};
 
 /// How a meter is asked.
@@ -59,9 +60,7 @@ pub(crate) struct Kernel<H> {
     pub(crate) cpu: *mut CpuState,
     pub(crate) now: Moment,
     /// What a SYN is answered with, where it is.
-    pub(crate) cookie: u32,
-    /// It is, and comes from a verified source.
-    pub(crate) opens: bool,
+    pub(crate) answer: Answer,
     how: PhantomData<H>,
 }
 
@@ -74,7 +73,7 @@ impl<H: How> Kernel<H> {
 
     #[inline(always)]
     pub(crate) fn at(ctx: *mut xdp_md, cpu: *mut CpuState, now: Moment) -> Self {
-        Self { ctx, config: maps::config(), cpu, now, cookie: 0, opens: false, how: PhantomData }
+        Self { ctx, config: maps::config(), cpu, now, answer: Answer::NONE, how: PhantomData }
     }
 
     /// The cell of a source in the gate of this CPU.
@@ -145,10 +144,8 @@ impl<H: How> World<'static> for Kernel<H> {
 
     #[inline(always)]
     fn has_cookie(&mut self, _: Frame<'_>, key: u64) -> bool {
-        let found = cookie::cookie(self.ctx);
-        self.cookie = found.unwrap_or(0);
-        self.opens = found.is_some() && self.is_verified(key);
-        found.is_some()
+        self.answer = cookie::look_for(self.ctx, key);
+        self.answer.is_some()
     }
 
     #[inline(always)]

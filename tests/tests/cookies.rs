@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use floodwall_tests::daemon::{Daemon, Place, floodwall, packets, run_verb, status, wait_for};
+use floodwall_tests::daemon::{Daemon, Place, floodwall, metric, packets, run_verb, status, wait_for};
 use floodwall_tests::pins::{Foreign, attach_world_end};
 use floodwall_tests::topology::{PROTECTED, Topology, WORLD};
 
@@ -110,6 +110,24 @@ fn connections_are_made_by_cookies_in_both_families() -> Result<()> {
     scene.verb("cookies off")?;
     scene.converse(SERVER_V4)?;
     ensure!(scene.answered()? == 2, "off is off");
+    Ok(())
+}
+
+/// Beside a flood of forged SYNs it is seen who begins connections.
+#[test]
+fn syns_of_who_is_verified_are_samples_of_their_own() -> Result<()> {
+    let scene = Scene::new(2, 2)?;
+    scene.verb("cookies always")?;
+    let opened = || metric(&scene.topology.server, &scene.place, "floodwall_stream_packets_total", &["open"]);
+    for server in [SERVER_V4, SERVER_V6] {
+        let before = opened()?;
+        scene.converse(server)?;
+        let answered = scene.answered()?;
+        ensure!(opened()? == before, "{server}: nobody is verified by a SYN, nor before");
+        scene.converse(server)?;
+        ensure!(scene.answered()? == answered + 1, "a cookie for each");
+        ensure!(opened()? == before + 1.0, "{server}: who has been here before");
+    }
     Ok(())
 }
 

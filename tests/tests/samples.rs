@@ -11,7 +11,7 @@ use floodwall_common::config::{Mode, Sampling};
 use floodwall_common::limits::{LimitName, Rate};
 use floodwall_common::lists::List;
 use floodwall_common::reason::{Reason, Verdict};
-use floodwall_tests::frames::{udp_v4, udp_v6};
+use floodwall_tests::frames::{classes_v4, classes_v6, udp_v4, udp_v6};
 use floodwall_tests::kernel::{Kernel, Time, Variant, listed, pin_to_cpu};
 
 const CPU: usize = 1;
@@ -75,6 +75,28 @@ fn a_sample_says_what_the_packet_was() -> Result<()> {
     let seen: Vec<_> = samples.iter().map(|sample| (sample.verdict, sample.stream)).collect();
     assert_eq!(seen, [(Verdict::Pass as u8, DROPS)], "a drop that monitor mode lets pass");
     assert_eq!(kernel.dataplane.sample_counts().lost, [0; 3]);
+    Ok(())
+}
+
+#[test]
+fn syns_that_pass_have_a_stream_of_their_own() -> Result<()> {
+    let kernel = sampling(1, 2)?;
+    let mut ring = kernel.ring()?;
+    // Of others the budget is used up at once.
+    let _: Verdict = kernel.repeat(&passing(4), 1_000)?;
+    let others = ring.drain()?;
+    ensure!(others.iter().all(|sample| sample.stream == PASSES) && !others.is_empty());
+    for classes in [classes_v4([203, 0, 113, 7].into()), classes_v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into())] {
+        let _: Verdict = kernel.judge(Variant::Linear, &classes[0])?;
+        let samples = ring.drain()?;
+        let seen: Vec<_> = samples.iter().map(|sample| (sample.stream, sample.wanted, sample.weight)).collect();
+        assert_eq!(seen, [(Stream::Open as u8, Verdict::Pass as u8, 1)]);
+    }
+    // One that drops is no different from others that do.
+    let _: Verdict = kernel.judge(Variant::Linear, &classes_v4([198, 51, 100, 7].into())[0])?;
+    let samples = ring.drain()?;
+    assert_eq!(samples.iter().map(|sample| (sample.stream, sample.wanted)).collect::<Vec<_>>(), [(DROPS, DROPS)]);
+    assert_eq!(kernel.dataplane.sample_counts().packets, [1_000, 1, 2], "what the budget refused is counted");
     Ok(())
 }
 

@@ -90,7 +90,8 @@ fn run(options: &Options) -> Result<()> {
     for scenario in SCENARIOS.iter().filter(|one| options.only.is_empty() || options.only.contains(&one.number)) {
         for seed in 1..=seeds {
             for wall in &options.wall {
-                let is_this = |score: &Score| (score.scenario, &*score.wall, score.seed) == (scenario.number, wall.name(), seed);
+                let is_this =
+                    |score: &Score| (score.scenario, &*score.wall, score.seed) == (scenario.number, wall.name(), seed);
                 if scores.iter().any(is_this) {
                     continue;
                 }

@@ -107,11 +107,7 @@ pub struct Form {
 
 impl From<&Settings> for Form {
     fn from(settings: &Settings) -> Self {
-        Self {
-            level: settings.level.name.into(),
-            stretch: settings.timing.stretch,
-            swapped: settings.swapped,
-        }
+        Self { level: settings.level.name.into(), stretch: settings.timing.stretch, swapped: settings.swapped }
     }
 }
 
@@ -180,7 +176,7 @@ pub fn score(scenario: &Scenario, wall: Wall, settings: &Settings, seed: u64, pl
         p99_ratio: look.p99_ratio(since),
         by_mistake: (!scenario.truth.is_attack()).then(|| look.by_mistake()),
         dropped_by_filter: played.dropped[1].saturating_sub(played.dropped[0]),
-        changes: said.windows(2).filter(|pair| pair[0].verdict != pair[1].verdict).count(),
+        changes: changes(&said),
         incidents: played.incidents.len(),
         cpu: look.cpu(),
         memory: played.costs.map(|[.., ended]| ended.resident + ended.maps),
@@ -191,6 +187,14 @@ pub fn score(scenario: &Scenario, wall: Wall, settings: &Settings, seed: u64, pl
     };
     score.points = points(scenario, wall, &score, look.mitigation_target());
     score
+}
+
+/// How often the verdict changed once something was said: the first one of an incident is no change.
+fn changes(said: &[&Said]) -> usize {
+    let normal = Truth::Normal.label();
+    let mut said = said.iter().map(|said| said.verdict.as_str()).skip_while(|verdict| *verdict == normal);
+    let Some(mut present) = said.next() else { return 0 };
+    said.filter(|verdict| std::mem::replace(&mut present, verdict) != *verdict).count()
 }
 
 fn is_attack(said: &Said) -> bool {
