@@ -130,7 +130,7 @@ impl Stream {
     pub fn of(kind: Kind, wanted: u32, opens: bool) -> u32 {
         let open = kind.syn() & (wanted ^ 1 | u32::from(opens)) & 1;
         // What the compiler knows of it, the verifier does not.
-        opaque(u64::from(open * Self::Open as u32 | (open ^ 1) & wanted)) as u32
+        opaque(u64::from((open * Self::Open as u32) | ((open ^ 1) & wanted))) as u32
     }
 
     /// The same of one that passes.

@@ -29,6 +29,7 @@ pub mod past;
 pub mod peers;
 pub mod picture;
 pub mod prefixes;
+pub mod pressure;
 pub mod preview;
 pub mod replay;
 pub mod respond;

@@ -241,6 +241,20 @@ fn situation(snapshot: &Snapshot) -> Collectors {
             findings.with_label_values(&[severity]).set(number as i64);
         }
     }
+    let refused = GaugeVec::new(
+        Opts::new(
+            "floodwall_host_refused_per_second",
+            "What the host had no room for in the last second, by what it was.",
+        ),
+        &["what"],
+    )?;
+    let softirq = GaugeVec::new(
+        Opts::new(
+            "floodwall_host_softirq_ratio",
+            "Share of its time that the processor which is busiest with packets gives them.",
+        ),
+        &none,
+    )?;
     // Without a daemon nobody looks.
     if let Some(situation) = &snapshot.situation {
         for each in detect::Verdict::ALL {
@@ -249,6 +263,16 @@ fn situation(snapshot: &Snapshot) -> Collectors {
         for each in Vector::ALL {
             attack.with_label_values(&[each.label()]).set(i64::from(situation.vectors.contains(&each)));
         }
+        let pressure = &situation.pressure;
+        for (what, number) in [
+            ("connections", pressure.connections),
+            ("datagrams", pressure.datagrams),
+            ("backlog", pressure.backlog),
+            ("device", pressure.device),
+        ] {
+            refused.with_label_values(&[what]).set(number);
+        }
+        softirq.with_label_values(&none).set(pressure.softirq);
         sure.with_label_values(&none).set(situation.confidence);
         measures.with_label_values(&none).set(situation.measures as i64);
         for (gauge, number) in [(&open, situation.open_connections), (&held, situation.held_connections)] {
@@ -267,6 +291,8 @@ fn situation(snapshot: &Snapshot) -> Collectors {
         Box::new(verdict),
         Box::new(attack),
         Box::new(sure),
+        Box::new(refused),
+        Box::new(softirq),
         Box::new(measures),
         Box::new(open),
         Box::new(held),

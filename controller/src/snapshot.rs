@@ -16,6 +16,7 @@ use crate::dataplane::{
 use crate::detect::{self, Vector};
 use crate::history::Origin;
 use crate::incident;
+use crate::pressure::Pressure;
 use serde::{Deserialize, Serialize};
 
 /// Packets and bytes.
@@ -93,6 +94,9 @@ pub struct Situation {
     pub open_connections: Option<usize>,
     /// Of these, connections that ask for nothing, of sources that hold several such and use none.
     pub held_connections: Option<usize>,
+    /// What the host had no room for in the last second.
+    #[serde(default)]
+    pub pressure: Pressure,
     /// The most packets that one source has sent in a second of the last minutes, by limit: for metrics only.
     #[serde(skip)]
     pub most_of_a_source: [u64; LIMIT_SLOTS],

@@ -77,6 +77,9 @@ fn monitor_mode_counts_and_drops_nothing_until_the_next_packet_after_enforce() {
     floodwall_ok(&topology.server, &place, &["mode", "enforce"]).unwrap();
     let at_enforce = count("pass");
     wait_for("drops", || (count("drop") > 10_000).then_some(())).unwrap();
+    let host = |labels: &[&str]| metric(&topology.server, &place, "floodwall_host_refused_per_second", labels).unwrap();
+    wait_for("a look at the host after drops", || (count("drop") > 150_000).then_some(())).unwrap();
+    assert_eq!(host(&["what=\"device\""]), 0.0, "what the filter drops is not what the device has no room for");
     flood.join().unwrap().unwrap();
     // The view of `at_enforce` was taken right after the change: nothing passed since.
     assert_eq!(count("pass"), at_enforce);

@@ -130,6 +130,9 @@ fn going(situation: &Situation) -> String {
     for reason in &situation.reasons {
         let _ = writeln!(text, "  - {reason}");
     }
+    if situation.pressure.is_high() {
+        let _ = writeln!(text, "  this host is hard pressed: {}", situation.pressure);
+    }
     if let Some(incident) = &situation.incident {
         let _ = writeln!(text, "  more: floodwall incident show {incident}");
     }

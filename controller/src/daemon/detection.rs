@@ -28,6 +28,7 @@ use crate::detect::{
 };
 use crate::exit::describe;
 use crate::incident::{Incident, State, now_ms};
+use crate::pressure::Pressure;
 use crate::respond::{InForce, Measure, Policy, missing, respond, surplus};
 use crate::snapshot::{Situation, Snapshot, unix_s};
 use crate::{files, history, listeners};
@@ -62,7 +63,7 @@ struct Live {
     rates: Option<Rates>,
     stack: Option<Handshakes>,
     lookout: Lookout,
-    is_pressed: bool,
+    pressure: Pressure,
     probed: Option<(Group, f64)>,
 }
 
@@ -91,7 +92,7 @@ impl Host for Live {
     }
 
     fn is_pressed(&self) -> bool {
-        self.is_pressed
+        self.pressure.is_high()
     }
 
     fn probe(&self) -> Option<(Group, f64)> {
@@ -156,7 +157,9 @@ pub(super) struct Watch {
     baseline: (PathBuf, u64),
     live: Live,
     ports_at_ns: u64,
-    stack_then: (Stack, u64, f64, f64),
+    /// Names of the devices that are protected.
+    protected: BTreeSet<String>,
+    stack_then: Option<(Stack, u64, f64, f64)>,
     classes_then: (Vec<u64>, u64),
     usual_per_second: f64,
     restless_since_ms: Option<u64>,
@@ -192,11 +195,12 @@ impl Watch {
                 rates: None,
                 stack: None,
                 lookout: Lookout::default(),
-                is_pressed: false,
+                pressure: Pressure::default(),
                 probed: None,
             },
             ports_at_ns: 0,
-            stack_then: (Stack::read(), monotonic_ns(), 0.0, 0.0),
+            protected: BTreeSet::new(),
+            stack_then: None,
             classes_then: (Vec::new(), 0),
             usual_per_second: 0.0,
             restless_since_ms: None,
@@ -229,6 +233,7 @@ impl Watch {
             let protected = dataplane.protected(&[]).unwrap_or_default();
             let names: Vec<_> = protected.iter().map(|interface| interface.name.as_str()).collect();
             self.live.sends_elsewhere = sends_elsewhere(&names);
+            self.protected = names.into_iter().map(str::to_owned).collect();
         }
     }
 
@@ -297,6 +302,7 @@ impl Watch {
             measures: self.in_force.len(),
             open_connections: features.held.as_ref().map(|held| held.open),
             held_connections: features.held.as_ref().map(|held| held.slow),
+            pressure: self.live.pressure,
             most_of_a_source,
         }
     }
@@ -324,14 +330,18 @@ impl Watch {
         };
         let syns = passed(|class| class == Class::TcpSyn);
         let tcp = passed(|class| matches!(class, Class::TcpSyn | Class::Tcp));
-        let (then, then_ns, syns_then, tcp_then) = self.stack_then;
+        let now = |protected: &BTreeSet<String>| (Stack::read(protected), snapshot.taken_ns, syns, tcp);
+        let Some((then, then_ns, syns_then, tcp_then)) = &self.stack_then else {
+            self.stack_then = Some(now(&self.protected));
+            return;
+        };
         // A connection takes a round trip to be completed: over less than a second too many would be on their way.
-        let seconds = snapshot.taken_ns.saturating_sub(then_ns) as f64 / 1e9;
+        let seconds = snapshot.taken_ns.saturating_sub(*then_ns) as f64 / 1e9;
         if seconds >= 1.0 {
-            let now = Stack::read();
-            self.live.stack = now.handshakes(then, seconds, syns - syns_then, tcp - tcp_then);
-            self.live.is_pressed = now.is_pressed(then, seconds);
-            self.stack_then = (now, snapshot.taken_ns, syns, tcp);
+            let now = now(&self.protected);
+            self.live.stack = now.0.handshakes(then, seconds, syns - syns_then, tcp - tcp_then);
+            self.live.pressure = now.0.pressure(then, seconds);
+            self.stack_then = Some(now);
         }
     }
 

@@ -4,15 +4,13 @@ use std::collections::BTreeSet;
 use std::fs::read_to_string;
 
 use crate::detect::Handshakes;
+use crate::pressure::Pressure;
 
 /// Connection attempts in a second that a share is of at least.
 const ENOUGH: f64 = 20.0;
 
-/// Packets that a host has no room for in a second, from which on it is hard pressed.
-const PRESSED: f64 = 10.0;
-
 /// Counters of the stack.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Stack {
     /// Connections that were completed from outside.
     completed: f64,
@@ -20,18 +18,33 @@ pub(super) struct Stack {
     refused: f64,
     /// Datagrams that were dropped since whom they were for takes no more.
     overrun: f64,
+    /// Of those refused, such as found the queue of their listener full.
+    full_queues: f64,
+    /// Cookies that the stack has sent, and that came back.
+    cookies: [f64; 2],
+    /// Packets that a processor had no room for in its backlog.
+    backlog: f64,
+    /// Packets that a protected device had no room for.
+    device: f64,
+    /// Of each processor: time in all, and time for packets.
+    processors: Vec<[f64; 2]>,
     /// TCP segments that came to this host, and packets that only passed through.
     segments: f64,
     forwarded: f64,
 }
 
 impl Stack {
-    /// Reads them. Where a counter is not there it stays zero.
-    pub(super) fn read() -> Self {
+    /// Reads them, with those of the protected devices. Where a counter is not there it stays zero.
+    pub(super) fn read(protected: &BTreeSet<String>) -> Self {
         let (snmp, netstat) = (text("/proc/net/snmp"), text("/proc/net/netstat"));
         Self {
             completed: counter(&snmp, "Tcp", "PassiveOpens"),
             refused: counter(&netstat, "TcpExt", "ListenDrops"),
+            full_queues: counter(&netstat, "TcpExt", "ListenOverflows"),
+            cookies: ["SyncookiesSent", "SyncookiesRecv"].map(|name| counter(&netstat, "TcpExt", name)),
+            backlog: backlog_drops(&text("/proc/net/softnet_stat")),
+            device: device_drops(protected),
+            processors: processors(&text("/proc/stat")),
             overrun: counter(&snmp, "Udp", "RcvbufErrors") + counter_v6(&text("/proc/net/snmp6"), "Udp6RcvbufErrors"),
             segments: counter(&snmp, "Tcp", "InSegs"),
             forwarded: counter(&snmp, "Ip", "ForwDatagrams"),
@@ -40,7 +53,7 @@ impl Stack {
 
     /// What they say of a time in which so many SYNs were passed to the stack. `None` where there were too few, or where
     /// packets pass through this host to others, whose stacks nobody here sees.
-    pub(super) fn handshakes(self, before: Self, seconds: f64, syns: f64, tcp: f64) -> Option<Handshakes> {
+    pub(super) fn handshakes(&self, before: &Self, seconds: f64, syns: f64, tcp: f64) -> Option<Handshakes> {
         let since = |now: f64, before: f64| (now - before).max(0.0);
         let is_ours = since(self.segments, before.segments) >= tcp / 2.0
             && since(self.forwarded, before.forwarded) <= since(self.segments, before.segments) / 10.0;
@@ -59,11 +72,45 @@ impl Stack {
         })
     }
 
-    /// Whether there was more in this time than there is room for.
-    pub(super) fn is_pressed(self, before: Self, seconds: f64) -> bool {
-        let since = |now: f64, before: f64| (now - before).max(0.0);
-        since(self.refused, before.refused) + since(self.overrun, before.overrun) >= PRESSED * seconds
+    /// What there was no room for in this time.
+    pub(super) fn pressure(&self, before: &Self, seconds: f64) -> Pressure {
+        let rate = |now: f64, before: f64| (now - before).max(0.0) / seconds;
+        let pairs = self.processors.iter().zip(&before.processors);
+        let shares = pairs.map(|(now, then)| (now[1] - then[1]) / (now[0] - then[0]).max(1.0));
+        Pressure {
+            connections: rate(self.refused, before.refused),
+            full_queues: rate(self.full_queues, before.full_queues),
+            datagrams: rate(self.overrun, before.overrun),
+            backlog: rate(self.backlog, before.backlog),
+            device: rate(self.device, before.device),
+            cookies_sent: rate(self.cookies[0], before.cookies[0]),
+            cookies_received: rate(self.cookies[1], before.cookies[1]),
+            softirq: shares.fold(0.0, f64::max).clamp(0.0, 1.0),
+        }
     }
+}
+
+/// Packets that processors had no room for: a line for each, in which the second number is that, in hexadecimal digits.
+fn backlog_drops(text: &str) -> f64 {
+    let of_line = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
+    text.lines().filter_map(of_line).sum::<u64>() as f64
+}
+
+/// Packets that these devices have dropped on their way in. What the filter drops is not among them.
+fn device_drops(protected: &BTreeSet<String>) -> f64 {
+    let devices = procfs::net::dev_status().unwrap_or_default().into_values();
+    devices.filter(|device| protected.contains(&device.name)).map(|device| device.recv_drop).sum::<u64>() as f64
+}
+
+/// Of each processor the time in all and that for packets, in ticks: `cpu0 user nice system idle iowait irq softirq steal …`.
+fn processors(text: &str) -> Vec<[f64; 2]> {
+    let lines = text.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "));
+    let of_line = |line: &str| {
+        // What guests take is in the first two already.
+        let times: Vec<f64> = line.split_whitespace().skip(1).take(8).filter_map(|time| time.parse().ok()).collect();
+        [times.iter().sum(), times.get(6).copied().unwrap_or(0.0)]
+    };
+    lines.map(of_line).collect()
 }
 
 /// A counter of the file of IPv6, a line each.
@@ -109,14 +156,30 @@ mod tests {
     fn a_full_listener_and_forged_addresses_look_different() {
         let before = Stack::default();
         let full = Stack { completed: 100.0, refused: 900.0, segments: 3_000.0, ..Stack::default() };
-        let shares = full.handshakes(before, 1.0, 1_000.0, 3_000.0).unwrap();
+        let shares = full.handshakes(&before, 1.0, 1_000.0, 3_000.0).unwrap();
         assert_eq!((shares.answered, shares.acknowledged), (Some(0.1), Some(1.0)));
         let forged = Stack { completed: 10.0, segments: 3_000.0, ..Stack::default() };
-        let shares = forged.handshakes(before, 1.0, 1_000.0, 3_000.0).unwrap();
+        let shares = forged.handshakes(&before, 1.0, 1_000.0, 3_000.0).unwrap();
         assert_eq!((shares.answered, shares.acknowledged), (Some(1.0), Some(0.01)));
         let router = Stack { segments: 10.0, forwarded: 3_000.0, ..Stack::default() };
-        assert_eq!(router.handshakes(before, 1.0, 1_000.0, 3_000.0), None);
-        assert!(full.is_pressed(before, 1.0) && !forged.is_pressed(before, 1.0));
+        assert_eq!(router.handshakes(&before, 1.0, 1_000.0, 3_000.0), None);
+        assert!(full.pressure(&before, 1.0).is_high() && !forged.pressure(&before, 1.0).is_high());
+    }
+
+    #[test]
+    fn backlogs_and_processors_are_read() {
+        assert_eq!(backlog_drops("0000aaaa 0000000a 00000001 0\n0000bbbb 00000010 00000000 0\n"), 26.0);
+        let stat = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 10 0 10 70 0 0 10 0 5 0\ncpu1 0 0 0 50 0 0 50 0 0 0\nintr 1\n";
+        let now = Stack { processors: processors(stat), backlog: 26.0, ..Stack::default() };
+        assert_eq!(now.processors, [[100.0, 10.0], [100.0, 50.0]]);
+        let before = Stack { processors: vec![[0.0, 0.0]; 2], ..Stack::default() };
+        let pressure = now.pressure(&before, 2.0);
+        assert_eq!((pressure.softirq, pressure.backlog), (0.5, 13.0));
+        assert_eq!(
+            now.pressure(&Stack::default(), 1.0).softirq,
+            0.0,
+            "of processors that were not there nobody can say"
+        );
     }
 
     #[test]
@@ -126,6 +189,6 @@ mod tests {
             70.0
         );
         let (before, now) = (Stack { overrun: 50.0, ..Stack::default() }, Stack { overrun: 70.0, ..Stack::default() });
-        assert!(now.is_pressed(before, 1.0) && !now.is_pressed(before, 3.0));
+        assert!(now.pressure(&before, 1.0).is_high() && !now.pressure(&before, 3.0).is_high());
     }
 }
