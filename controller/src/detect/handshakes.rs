@@ -43,6 +43,19 @@ pub struct Handshakes {
     pub is_regular: Option<bool>,
 }
 
+impl Handshakes {
+    /// Whoever forges a SYN can send an ACK behind it: no larger share is completed than the stack has opened.
+    pub(super) fn at_most(self, stack: &Self) -> Self {
+        let least =
+            |seen: Option<f64>, opened: Option<f64>| seen.map(|seen| opened.map_or(seen, |opened| opened.min(seen)));
+        Self {
+            completed: least(self.completed, stack.completed),
+            acknowledged: least(self.acknowledged, stack.acknowledged),
+            ..self
+        }
+    }
+}
+
 struct Connection {
     begun_ns: u64,
     last_syn_ns: u64,

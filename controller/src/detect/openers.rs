@@ -176,6 +176,8 @@ pub(super) struct Following {
     quiet_ns: u64,
     asked_ns: u64,
     faded_ns: u64,
+    /// Quiet time that `begun` is not of, as what is learned fades.
+    joined_ns: u64,
     begun: f64,
     is_quiet: bool,
     /// When it was quiet last.
@@ -252,6 +254,7 @@ impl Following {
         if self.quiet_ns.saturating_sub(self.faded_ns) >= FADES_NS {
             self.faded_ns = self.quiet_ns;
             self.begun /= 2.0;
+            self.joined_ns += (self.quiet_ns - self.joined_ns) / 2;
             for network in self.networks.values_mut() {
                 network.begun /= 2.0;
                 network.joined_ns += (self.quiet_ns - network.joined_ns) / 2;
@@ -342,7 +345,7 @@ impl Following {
         grown.sort_by(|a, b| (b.1 - b.2).total_cmp(&(a.1 - a.2)).then_with(|| a.0.cmp(&b.0)));
         grown.truncate(AGGREGATE);
         let (now, usual) = grown.iter().fold((0.0, 0.0), |sum, (_, now, usual)| (sum.0 + now, sum.1 + usual));
-        let excess = per_second - self.begun / quiet_s(0);
+        let excess = per_second - self.begun / quiet_s(self.joined_ns);
         (excess > GROWN_PER_SECOND).then(|| Excess {
             share: ((now - usual) / excess).clamp(0.0, 1.0),
             per_second: now,
@@ -449,6 +452,29 @@ mod tests {
         assert!(following.newcomers()(&holder(80)), "again, a minute later");
         following.holding.clear();
         assert!(!following.newcomers()(&holder(80)), "a client for a minute, who held nothing");
+    }
+
+    /// What is usual does not fade with the time that nothing happens: after three hours as many are more than usual as after one.
+    #[test]
+    fn what_all_begin_usually_stays_what_it_is() {
+        let mut following = Following::default();
+        let (hours, per_second) = (3, 40);
+        let begin = |following: &mut Following, second: u64| {
+            for number in 0..per_second {
+                // Each from a network of its own, but for one that comes back.
+                let source = if number == 0 { 0x0a00_0001 } else { 0x0b00_0000 + (number << 8) };
+                let port = 1_024 + (second % 60_000) as u16;
+                following.take(&packet(source, port, second * SECOND_NS, 0x02));
+                following.take(&packet(source, port, second * SECOND_NS, 0x10));
+            }
+        };
+        for second in 1..hours * 3_600 {
+            following.expire(second * SECOND_NS, true);
+            begin(&mut following, second);
+        }
+        let now = hours * 3_600;
+        following.expire(now * SECOND_NS, false);
+        assert_eq!(following.features(now * SECOND_NS).aggregate, None, "as usual");
     }
 
     #[test]

@@ -271,6 +271,11 @@ pub fn apply(in_force: &[InForce], maps: &mut Maps) -> Result<()> {
     maps.set_signatures(&signatures)
 }
 
+/// Whether it is done by naming sources: how many packets they send says nothing of it.
+const fn is_by_name(vector: Vector) -> bool {
+    matches!(vector, Vector::HttpFlood | Vector::SlowConnections)
+}
+
 /// The share of a flood that is held already where nothing more has to be done.
 const HELD: f64 = 0.8;
 
@@ -287,15 +292,13 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
     }
     let loose = |vector: &&Vector| {
         let group = features.of(vector.group());
-        // Whom it denies it does by name: who is held is not named again, and others are not held by that.
-        let is_by_name = matches!(vector, Vector::HttpFlood | Vector::SlowConnections);
-        is_by_name || (group.samples > 0 && group.held < HELD)
+        // Who is held by name is not named again, and others are not held by that.
+        is_by_name(**vector) || (group.samples > 0 && group.held < HELD)
     };
     // What has ended is held in mind, but nothing new is done about it: what comes then is not it.
     for vector in assessment.current.iter().filter(loose) {
-        // What few networks send these share, whatever they have in common.
-        if matches!(vector.group(), Group::Syn | Group::Tcp | Group::Udp | Group::Icmp) && *vector != Vector::HttpFlood
-        {
+        // What few networks send these share, whatever they have in common. Whom it denies by name it does not need a rate of.
+        if matches!(vector.group(), Group::Syn | Group::Tcp | Group::Udp | Group::Icmp) && !is_by_name(*vector) {
             measures.extend(wide::find(*vector, window).map(Measure::Limit));
         }
         match vector {
@@ -338,4 +341,44 @@ fn fragments_of_replies(window: &Window) -> Option<Measure> {
     let count = window.packets().filter(|(group, packet)| is_fragment(*group, packet)).count();
     let found = signature::find(window, is_fragment).filter(|_| count >= FRAGMENTS);
     found.map(|found| Measure::Signature(Vector::FragmentFlood, found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// So many good packets, and so many of one network that nobody knows: with these flags, and without TCP options.
+    fn window(good: u32, flood: u32, flags: u8) -> (Features, Window) {
+        let mut window = Window::default();
+        for number in 0..good {
+            let known = Observed::segment(0x0a00_0000 + number, 40_000, SECOND, 0x10);
+            window.take(Observed { is_known: Some(true), ..known });
+        }
+        for number in 0..flood {
+            let strange = Observed::segment(0x1400_0000 + number % 200, number as u16, SECOND, flags);
+            window.take(Observed { layout: 0, ..strange });
+        }
+        (window.features(SECOND + SECOND / 10, false, None), window)
+    }
+
+    fn found(vector: Vector, (features, window): &(Features, Window)) -> Vec<Measure> {
+        respond(&Assessment { current: vec![vector], ..Assessment::default() }, features, window)
+    }
+
+    #[test]
+    fn who_holds_connections_is_no_matter_of_rates() {
+        let seen = window(300, 600, 0x10);
+        let is_limit = |measure: &Measure| matches!(measure, Measure::Limit(_));
+        assert!(!found(Vector::SlowConnections, &seen).iter().any(is_limit));
+        assert!(found(Vector::TcpFlood, &seen).iter().any(is_limit), "of a flood they are");
+    }
+
+    #[test]
+    fn of_a_few_good_packets_nobody_can_say_that_none_is_bare() {
+        let is_signature = |measure: &Measure| matches!(measure, Measure::Signature(..));
+        let with = |good: u32| found(Vector::SynFlood, &window(good, 300, 0x02)).iter().any(is_signature);
+        assert_eq!([0, 199, 200].map(with), [false, false, true]);
+    }
 }
