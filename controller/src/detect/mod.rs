@@ -10,6 +10,7 @@ mod handshakes;
 mod held;
 mod observed;
 mod openers;
+mod room;
 
 pub use baseline::{Baseline, HOURS};
 use evidence::{Case, Demand, Weighed, weigh, weigh_demand};

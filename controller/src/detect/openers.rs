@@ -10,6 +10,7 @@ use floodwall_common::signatures::Layout;
 
 use super::held::Holder;
 use super::observed::{Group, Observed};
+use super::room::make_room;
 
 /// Sources that are followed at most. Of a flood from more than that, those stay that come back.
 const CAPACITY: usize = 1 << 14;
@@ -229,8 +230,11 @@ impl Following {
 
     fn remember(&mut self, packet: &Observed) {
         let key = network(packet.source);
-        if !self.is_quiet || (self.networks.len() >= NETWORKS && !self.networks.contains_key(&key)) {
+        if !self.is_quiet {
             return;
+        }
+        if !self.networks.contains_key(&key) {
+            make_room(&mut self.networks, NETWORKS, |network| network.last_ns);
         }
         let (at_ns, joined_ns) = (packet.at_ns, self.quiet_ns);
         let unseen = || Network { first_ns: at_ns, last_ns: at_ns, joined_ns, begun: 0.0 };
@@ -475,6 +479,19 @@ mod tests {
         let now = hours * 3_600;
         following.expire(now * SECOND_NS, false);
         assert_eq!(following.features(now * SECOND_NS).aggregate, None, "as usual");
+    }
+
+    /// However many have been here, somebody new can become a client.
+    #[test]
+    fn who_comes_when_all_room_is_taken_is_remembered() {
+        let mut following = Following::default();
+        following.expire(SECOND_NS, true);
+        let client = |number: usize| packet((number as u32) << 8, 1_000, SECOND_NS + number as u64, 0x10);
+        (1..=NETWORKS + 1).for_each(|number| following.take(&client(number)));
+        following.expire(20 * SECOND_NS, true);
+        assert!(following.was_here(client(NETWORKS + 1).source));
+        assert!(!following.was_here(client(1).source), "who was seen longest ago");
+        assert!(following.networks.len() <= NETWORKS);
     }
 
     #[test]

@@ -33,6 +33,8 @@ use crate::signatures::fields_of;
 pub const STAYS_NS: u64 = 600_000_000_000;
 /// Signatures of its own at the same time.
 const SIGNATURES: usize = 8;
+/// Signatures in force, advised and taken back while one incident lasts, of which there are no more: a flood may change on and on.
+const TOLD: usize = 64;
 /// How often more sources are denied, and how often at most while the first of them are.
 const DENIED_EVERY_NS: u64 = 500_000_000;
 const DENIALS: usize = 12;
@@ -180,7 +182,8 @@ pub fn missing(proposed: Vec<Measure>, in_force: &[InForce], now_ns: u64) -> Vec
             let of_vector = |present: &&InForce| matches!(&present.measure, Measure::Signature(of, _) if of == vector);
             let is_settled = |present: &InForce| now_ns.saturating_sub(present.since_ns) > WINDOW_NS + SETTLE_NS;
             let busy = in_force.iter().filter(|present| present.is_signature() && !present.is_idle(now_ns)).count();
-            in_force.iter().filter(of_vector).all(is_settled) && busy < SIGNATURES
+            let told = in_force.iter().filter(|present| present.is_signature()).count();
+            in_force.iter().filter(of_vector).all(is_settled) && busy < SIGNATURES && told < TOLD
         }
         Measure::Deny(denied) => {
             let is_alike = |present: &Measure| matches!(present, Measure::Deny(of) if of.vector == denied.vector);
@@ -345,6 +348,8 @@ fn fragments_of_replies(window: &Window) -> Option<Measure> {
 
 #[cfg(test)]
 mod tests {
+    use floodwall_common::signatures::Shape;
+
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
@@ -373,6 +378,22 @@ mod tests {
         let is_limit = |measure: &Measure| matches!(measure, Measure::Limit(_));
         assert!(!found(Vector::SlowConnections, &seen).iter().any(is_limit));
         assert!(found(Vector::TcpFlood, &seen).iter().any(is_limit), "of a flood they are");
+    }
+
+    /// What is advised is kept for as long as the incident lasts, and a flood may change for days.
+    #[test]
+    fn there_is_an_end_to_what_is_advised() {
+        let signature = |number: usize| {
+            let shape = Shape { protocol: number as u16, ..Shape::ANY };
+            Measure::Signature(Vector::UdpFlood, Found { shape, covers: 1.0, collateral: 0.0, measured_on: 300 })
+        };
+        let mut advised: Vec<InForce> = Vec::new();
+        for number in 0..1_000 {
+            let now_ns = (number as u64 + 1) * 60 * SECOND;
+            let new = missing(vec![signature(number)], &advised, now_ns);
+            advised.extend(new.into_iter().map(|measure| InForce::new(measure, now_ns, now_ns + STAYS_NS)));
+        }
+        assert_eq!(advised.len(), TOLD);
     }
 
     #[test]
