@@ -94,6 +94,9 @@ pub struct Assessment {
     pub confidence: f64,
     /// The strongest reasons, in words.
     pub reasons: Vec<String>,
+    /// Who it is that has gone wild: prefixes (/24, /48) such as `198.51.100.0/24`, those that have grown most first, at most eight. Empty
+    /// where it is no misconfiguration, or where it is not known who was here before.
+    pub who: Vec<String>,
     /// The kind of flood that is likeliest of those that are not sure.
     pub suspect: Option<Suspect>,
 }
@@ -138,9 +141,11 @@ pub fn detect(features: &Features, usually: &impl Usually) -> Assessment {
         }
         (Some(flood), _) => flood,
         (None, Some((verdict, confidence, weighed))) => {
-            let mut reasons = who_is_meant(verdict, features);
+            let gone_wild = gone_wild(verdict, features);
+            let mut reasons: Vec<_> = gone_wild.map(in_words).into_iter().collect();
             reasons.extend(loudest(&weighed, REASONS - reasons.len()));
-            Assessment { verdict, confidence, reasons, ..Assessment::default() }
+            let who = gone_wild.map(|excess| excess.networks.clone()).unwrap_or_default();
+            Assessment { verdict, confidence, reasons, who, ..Assessment::default() }
         }
         (None, None) => {
             let doubt = suspect.map_or(0.0, |suspect| suspect.confidence);
@@ -150,14 +155,15 @@ pub fn detect(features: &Features, usually: &impl Usually) -> Assessment {
     Assessment { suspect, ..found }
 }
 
-/// The networks of one that has gone wild, by name.
-fn who_is_meant(verdict: Verdict, features: &Features) -> Vec<String> {
+/// The networks of one that has gone wild, where that is what goes on.
+fn gone_wild(verdict: Verdict, features: &Features) -> Option<&Excess> {
     let aggregate = features.openers.aggregate.as_ref().filter(|aggregate| !aggregate.networks.is_empty());
-    let name = |Excess { per_second, times, networks, .. }: &Excess| {
-        let networks = networks.join(", ");
-        format!("{networks}: {per_second:.0} connections a second, {times:.0} times what comes from there otherwise")
-    };
-    aggregate.filter(|_| verdict == Verdict::Misconfiguration).map(name).into_iter().collect()
+    aggregate.filter(|_| verdict == Verdict::Misconfiguration)
+}
+
+fn in_words(Excess { per_second, times, networks, .. }: &Excess) -> String {
+    let networks = networks.join(", ");
+    format!("{networks}: {per_second:.0} connections a second, {times:.0} times what comes from there otherwise")
 }
 
 /// The floods that go on, and which other is likeliest.
@@ -200,7 +206,7 @@ fn detect_flood(features: &Features, usually: &impl Usually) -> (Option<Assessme
         current: found.iter().map(|(vector, ..)| *vector).collect(),
         confidence: *confidence,
         reasons: loudest(weighed, REASONS),
-        suspect: None,
+        ..Assessment::default()
     });
     (attack, suspect)
 }
