@@ -72,8 +72,8 @@ impl Hour {
     }
 }
 
-/// The minute that goes on.
-#[derive(Clone, Debug, Default)]
+/// The minute that goes on. It is kept too: a daemon that starts again within the hour may not learn twice as much of it once more.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Minute {
     hour: usize,
     elapsed_ns: u64,
@@ -87,7 +87,6 @@ struct Minute {
 pub struct Baseline {
     schema_version: u32,
     hours: Vec<Hour>,
-    #[serde(skip)]
     minute: Option<Minute>,
 }
 
@@ -194,6 +193,25 @@ mod tests {
             assert!(usual(&baseline, 9).is_some_and(|usual| usual <= most), "week {week}: {:?}", usual(&baseline, 9));
         }
         assert!(usual(&baseline, 9) > Some(2_500.0), "but it follows: {:?}", usual(&baseline, 9));
+    }
+
+    #[test]
+    fn who_starts_again_within_the_hour_learns_no_more_of_it() {
+        let mut baseline = Baseline::default();
+        learn(&mut baseline, 9, 60, |_| 1_000.0);
+        // A week later.
+        learn(&mut baseline, 10, 1, |_| 1_000.0);
+        learn(&mut baseline, 9, 1, |_| 1_000.0);
+        for start in 0..6 {
+            let text = serde_json::to_string(&baseline).unwrap_or_default();
+            baseline = Baseline::of_json(&text).unwrap_or_default();
+            learn(&mut baseline, 9, 30, |_| 100_000.0);
+            assert!(
+                usual(&baseline, 9).is_some_and(|usual| usual <= 2_200.0),
+                "start {start}: {:?}",
+                usual(&baseline, 9)
+            );
+        }
     }
 
     #[test]

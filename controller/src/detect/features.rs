@@ -9,6 +9,7 @@ use super::handshakes::{Followed, Handshakes};
 use super::held::Held;
 use super::observed::{Group, Observed, Rates, Tuple, is_amplifier};
 use super::openers::{Following, Openers};
+use super::room::make_room;
 
 /// How far it looks back.
 pub const WINDOW_NS: u64 = 1_000_000_000;
@@ -21,6 +22,8 @@ const SPREAD: usize = 1 << 12;
 const LARGE: u16 = 1_000;
 /// Peers that are remembered as spoken with.
 const PEERS: usize = 1 << 16;
+/// For how long they are.
+const PEER_NS: u64 = 3_600_000_000_000;
 /// Good packets that are kept.
 const GOOD: usize = 1 << 14;
 /// Of so many good packets one is kept.
@@ -134,7 +137,8 @@ pub struct Window {
     packets: VecDeque<(Group, Observed)>,
     followed: Followed,
     following: Following,
-    peers: HashSet<u64>,
+    /// Who is spoken with, and when something came from there last.
+    peers: HashMap<u64, u64>,
     /// Who has sent UDP replies lately, and when: their later fragments are of these.
     repliers: HashMap<u64, u64>,
     /// Some of what came while nothing was going on, from all of the last minutes.
@@ -149,8 +153,12 @@ impl Window {
     pub fn take(&mut self, packet: Observed) {
         self.following.take(&packet);
         self.followed.take(&packet);
-        if packet.is_known == Some(true) && (self.peers.len() < PEERS || self.peers.contains(&packet.source.key())) {
-            self.peers.insert(packet.source.key());
+        if packet.is_known == Some(true) {
+            let key = packet.source.key();
+            if !self.peers.contains_key(&key) {
+                make_room(&mut self.peers, PEERS, |last_ns| *last_ns);
+            }
+            self.peers.insert(key, packet.at_ns);
         }
         if self.packets.len() >= CAPACITY {
             self.packets.pop_front();
@@ -213,6 +221,7 @@ impl Window {
     /// What they have in common. Lets go of those that are too old; where nothing is going on, some of them stay as what is good.
     /// `is_answered` tells whether this host has sent anything on a connection, where that is seen.
     pub fn features(&mut self, now_ns: u64, is_quiet: bool, is_answered: Option<&dyn Fn(&Tuple) -> bool>) -> Features {
+        self.peers.retain(|_, at_ns| now_ns.saturating_sub(*at_ns) < PEER_NS);
         self.repliers.retain(|_, at_ns| now_ns.saturating_sub(*at_ns) < WINDOW_NS);
         while let Some((_, packet)) = self.packets.front().copied() {
             if now_ns.saturating_sub(packet.at_ns) <= WINDOW_NS {
@@ -251,7 +260,7 @@ impl Window {
     fn is_stranger(&self, packet: &Observed) -> Option<bool> {
         let is_known = match packet.ports {
             // Whoever is spoken with otherwise is no stranger.
-            None => packet.is_known.map(|_| self.peers.contains(&packet.source.key())),
+            None => packet.is_known.map(|_| self.peers.contains_key(&packet.source.key())),
             Some(_) => packet.is_known,
         }?;
         let has_begun = || packet.tuple().is_some_and(|tuple| self.followed.has_begun(&tuple));
@@ -385,4 +394,35 @@ impl Counts {
 fn top_of(counts: &HashMap<u16, f64>) -> Option<(u16, f64)> {
     let top = counts.iter().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(a.0)));
     top.map(|(value, weight)| (*value, *weight))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// Whoever is spoken with now is no stranger when his fragments come, however many there were before; who has not been for an hour
+    /// is one.
+    #[test]
+    fn who_is_spoken_with_now_is_known_and_who_was_long_ago_is_not() {
+        let mut window = Window::default();
+        let known =
+            |source: u32, at_ns| Observed { is_known: Some(true), ..Observed::segment(source, 40_000, at_ns, 0x10) };
+        let fragment = |source: u32, at_ns| Observed {
+            fragment: Fragment::Later,
+            ports: None,
+            flags: None,
+            is_known: Some(false),
+            ..known(source, at_ns)
+        };
+        let peers = PEERS as u32 + 1;
+        (1..=peers).for_each(|source| window.take(known(source, SECOND + u64::from(source))));
+        assert_eq!(window.is_stranger(&fragment(peers, 2 * SECOND)), Some(false));
+        assert_eq!(window.is_stranger(&fragment(1, 2 * SECOND)), Some(true), "who was seen longest ago");
+        assert!(window.peers.len() <= PEERS);
+        let later_ns = PEER_NS + 3 * SECOND;
+        window.features(later_ns, true, None);
+        assert_eq!(window.is_stranger(&fragment(peers, later_ns)), Some(true), "an hour later");
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher as _;
 
 use super::observed::{Group, Observed, Tuple};
+use super::room::make_room;
 
 /// Connections that are followed at most: of more, only those of one tuple in two, four, eight, are.
 const CAPACITY: usize = 1 << 16;
@@ -41,6 +42,19 @@ pub struct Handshakes {
     pub most_of_one_source: f64,
     /// Whether that source was a client before; `None` while nobody was there long enough.
     pub is_regular: Option<bool>,
+}
+
+impl Handshakes {
+    /// Whoever forges a SYN can send an ACK behind it: no larger share is completed than the stack has opened.
+    pub(super) fn at_most(self, stack: &Self) -> Self {
+        let least =
+            |seen: Option<f64>, opened: Option<f64>| seen.map(|seen| opened.map_or(seen, |opened| opened.min(seen)));
+        Self {
+            completed: least(self.completed, stack.completed),
+            acknowledged: least(self.acknowledged, stack.acknowledged),
+            ..self
+        }
+    }
 }
 
 struct Connection {
@@ -135,9 +149,10 @@ impl Followed {
     }
 
     fn remember(&mut self, network: u64, at_ns: u64) {
-        if self.regulars.len() < CAPACITY || self.regulars.contains_key(&network) {
-            self.regulars.entry(network).or_insert((at_ns, at_ns)).1 = at_ns;
+        if !self.regulars.contains_key(&network) {
+            make_room(&mut self.regulars, CAPACITY, |(_, last_ns)| *last_ns);
         }
+        self.regulars.entry(network).or_insert((at_ns, at_ns)).1 = at_ns;
     }
 
     /// Whether this connection was begun while it was looked at.
@@ -252,6 +267,14 @@ mod tests {
             followed.take(&packet(number, 7 * SECOND, 0x10));
         }
         assert_eq!(completed(&mut followed, 8 * SECOND), Some(1.0), "all is seen again");
+    }
+
+    #[test]
+    fn however_many_were_clients_another_may_become_one() {
+        let mut followed = Followed::default();
+        (1..=CAPACITY as u64 + 1).for_each(|network| followed.remember(network, network));
+        assert!(followed.regulars.contains_key(&(CAPACITY as u64 + 1)) && !followed.regulars.contains_key(&1));
+        assert!(followed.regulars.len() <= CAPACITY);
     }
 
     /// A larger flood than can be followed is told from customers all the same, and is forgotten afterwards.

@@ -10,6 +10,7 @@ mod handshakes;
 mod held;
 mod observed;
 mod openers;
+mod room;
 
 pub use baseline::{Baseline, HOURS};
 use evidence::{Case, Demand, Weighed, weigh, weigh_demand};
@@ -33,6 +34,8 @@ const ENOUGH: usize = 40;
 const ENOUGH_HELD: usize = 50;
 /// The share of connections begun that is answered, below which a host is hard pressed.
 const PRESSED: f64 = 0.75;
+/// How sure it has to be that nothing goes on, for what comes to be good.
+const QUIET: f64 = 0.5;
 /// Reasons that are told.
 const REASONS: usize = 3;
 
@@ -91,8 +94,18 @@ pub struct Assessment {
     pub confidence: f64,
     /// The strongest reasons, in words.
     pub reasons: Vec<String>,
+    /// Who it is that has gone wild: prefixes (/24, /48) such as `198.51.100.0/24`, those that have grown most first, at most eight. Empty
+    /// where it is no misconfiguration, or where it is not known who was here before.
+    pub who: Vec<String>,
     /// The kind of flood that is likeliest of those that are not sure.
     pub suspect: Option<Suspect>,
+}
+
+impl Assessment {
+    /// Whether nothing goes on, and nothing comes near a flood: what comes then is good, and usual.
+    fn is_quiet(&self) -> bool {
+        self.verdict == Verdict::Normal && self.confidence > QUIET
+    }
 }
 
 /// A kind of flood that may be going on.
@@ -128,9 +141,11 @@ pub fn detect(features: &Features, usually: &impl Usually) -> Assessment {
         }
         (Some(flood), _) => flood,
         (None, Some((verdict, confidence, weighed))) => {
-            let mut reasons = who_is_meant(verdict, features);
+            let gone_wild = gone_wild(verdict, features);
+            let mut reasons: Vec<_> = gone_wild.map(in_words).into_iter().collect();
             reasons.extend(loudest(&weighed, REASONS - reasons.len()));
-            Assessment { verdict, confidence, reasons, ..Assessment::default() }
+            let who = gone_wild.map(|excess| excess.networks.clone()).unwrap_or_default();
+            Assessment { verdict, confidence, reasons, who, ..Assessment::default() }
         }
         (None, None) => {
             let doubt = suspect.map_or(0.0, |suspect| suspect.confidence);
@@ -140,14 +155,15 @@ pub fn detect(features: &Features, usually: &impl Usually) -> Assessment {
     Assessment { suspect, ..found }
 }
 
-/// The networks of one that has gone wild, by name.
-fn who_is_meant(verdict: Verdict, features: &Features) -> Vec<String> {
+/// The networks of one that has gone wild, where that is what goes on.
+fn gone_wild(verdict: Verdict, features: &Features) -> Option<&Excess> {
     let aggregate = features.openers.aggregate.as_ref().filter(|aggregate| !aggregate.networks.is_empty());
-    let name = |Excess { per_second, times, networks, .. }: &Excess| {
-        let networks = networks.join(", ");
-        format!("{networks}: {per_second:.0} connections a second, {times:.0} times what comes from there otherwise")
-    };
-    aggregate.filter(|_| verdict == Verdict::Misconfiguration).map(name).into_iter().collect()
+    aggregate.filter(|_| verdict == Verdict::Misconfiguration)
+}
+
+fn in_words(Excess { per_second, times, networks, .. }: &Excess) -> String {
+    let networks = networks.join(", ");
+    format!("{networks}: {per_second:.0} connections a second, {times:.0} times what comes from there otherwise")
 }
 
 /// The floods that go on, and which other is likeliest.
@@ -190,7 +206,7 @@ fn detect_flood(features: &Features, usually: &impl Usually) -> (Option<Assessme
         current: found.iter().map(|(vector, ..)| *vector).collect(),
         confidence: *confidence,
         reasons: loudest(weighed, REASONS),
-        suspect: None,
+        ..Assessment::default()
     });
     (attack, suspect)
 }
@@ -270,6 +286,9 @@ impl Usual {
     const TIME_NS: f64 = 60e9;
 
     fn learn(&mut self, features: &Features, elapsed_ns: u64) {
+        if let Some(hour) = self.hour {
+            self.baseline.learn(hour, features, elapsed_ns);
+        }
         // Quick at first, then slow.
         let share = elapsed_ns as f64 / (self.learned_ns as f64 + elapsed_ns as f64).min(Self::TIME_NS);
         for (usual, group) in self.per_second.iter_mut().zip(&features.groups) {
@@ -335,7 +354,7 @@ impl Detector {
         let elapsed_ns = now_ns.saturating_sub(self.asked_ns).clamp(1, WINDOW_NS);
         self.asked_ns = now_ns;
         self.usual.hour = host.hour_of_week();
-        let is_quiet = self.present.verdict == Verdict::Normal;
+        let is_quiet = self.present.is_quiet();
         let has_sent = |tuple: &Tuple| host.has_sent(tuple.into());
         let is_answered = |tuple: &Tuple| has_sent(tuple) == Some(true);
         let sees_sent = has_sent(&Tuple { source: (0, 0), ports: (0, 0) }).is_some();
@@ -344,10 +363,11 @@ impl Detector {
         if let Some(rates) = host.rates() {
             features.scale(&rates);
         }
-        if features.handshakes.completed.is_none()
-            && let Some(stack) = host.stack()
-        {
-            features.handshakes = Handshakes { retried: features.handshakes.retried, ..stack };
+        if let Some(stack) = host.stack() {
+            features.handshakes = match features.handshakes.completed {
+                None => Handshakes { retried: features.handshakes.retried, ..stack },
+                Some(_) => features.handshakes.at_most(&stack),
+            };
         }
         features.held = host.held().map(|held| self.window.judge(held.clone()));
         features.is_pressed = host.is_pressed() || features.handshakes.answered.is_some_and(|share| share < PRESSED);
@@ -366,8 +386,8 @@ impl Detector {
             self.present.vectors.extend(more);
         } else {
             let is_over = now_ns.saturating_sub(self.last_sign_ns) >= HOLD_NS;
-            let is_quiet = self.present.verdict == Verdict::Normal;
-            if is_over || is_quiet || (found.verdict != Verdict::Normal && !was_attack) {
+            let is_normal = self.present.verdict == Verdict::Normal;
+            if is_over || is_normal || (found.verdict != Verdict::Normal && !was_attack) {
                 self.present = found;
             } else {
                 self.present.current.clear();
@@ -375,20 +395,107 @@ impl Detector {
         }
         self.present.suspect = suspect;
         // What may be a flood that grows slowly is not taken for usual. More customers are, in the end.
-        let is_good = match self.present.verdict {
-            Verdict::Normal if self.present.confidence > 0.5 => {
-                self.usual.learn(&features, elapsed_ns);
-                true
-            }
-            Verdict::Surge => {
-                self.usual.learn(&features, elapsed_ns / SURGE_SLOWER);
-                true
-            }
-            _ => false,
+        let learned_ns = match self.present.verdict {
+            Verdict::Surge => Some(elapsed_ns / SURGE_SLOWER),
+            _ => self.present.is_quiet().then_some(elapsed_ns),
         };
-        if let Some(hour) = self.usual.hour.filter(|_| is_good) {
-            self.usual.baseline.learn(hour, &features, elapsed_ns);
+        if let Some(learned_ns) = learned_ns {
+            self.usual.learn(&features, learned_ns);
         }
         (&self.present, features)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use floodwall_common::replies::Conversation;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// A host that sees nothing of what it sends.
+    struct Deaf {
+        hour: Option<usize>,
+        stack: Option<Handshakes>,
+    }
+
+    impl Host for Deaf {
+        fn has_sent(&self, _: Conversation) -> Option<bool> {
+            None
+        }
+
+        fn serves_udp(&self, _: u16) -> bool {
+            false
+        }
+
+        fn hour_of_week(&self) -> Option<usize> {
+            self.hour
+        }
+
+        fn stack(&self) -> Option<Handshakes> {
+            self.stack
+        }
+    }
+
+    /// So many connections in a quarter of a second, each from an address of its own, and what is said then.
+    fn assess(detector: &mut Detector, host: &Deaf, now_ns: u64, connections: u64) -> Features {
+        for number in 0..connections {
+            let source = 0x0a00_0000 + (now_ns / 1_000_000 + number * 7_919) as u32;
+            let segment = |flags: u8| Observed::segment(source, 1_024 + number as u16, now_ns, flags);
+            detector.observe(segment(0x02));
+            detector.observe(segment(0x10));
+        }
+        detector.assess(now_ns, host).1
+    }
+
+    fn minutes_of(detector: &Detector, hour: usize) -> u64 {
+        let kept = serde_json::to_value(detector.baseline()).unwrap_or_default();
+        kept["hours"][hour]["minutes"].as_u64().unwrap_or_else(|| panic!("{kept}"))
+    }
+
+    /// An hour that nobody knows yet has no bound to what is learned of it: it must not be learned from a surge.
+    #[test]
+    fn a_surge_becomes_usual_slowly_of_the_hour_too() {
+        let mut detector = Detector::default();
+        let host = |hour| Deaf { hour: Some(hour), stack: None };
+        let mut verdicts = [0; 2];
+        for tick in 1..=240 {
+            assess(&mut detector, &host(9), tick * SECOND / 4, 10);
+        }
+        for tick in 241..=540 {
+            assess(&mut detector, &host(10), tick * SECOND / 4, 100);
+            verdicts[usize::from(detector.present.verdict == Verdict::Surge)] += 1;
+        }
+        assert!(verdicts[1] > 280, "{verdicts:?}: {:?}", detector.present);
+        assert_eq!(minutes_of(&detector, 10), 0);
+    }
+
+    /// What comes while something may be going on is not good: a flood is measured against it later.
+    #[test]
+    fn what_is_suspected_is_not_good() {
+        for (confidence, is_good) in [(0.4, false), (0.9, true)] {
+            let mut detector = Detector::default();
+            let host = Deaf { hour: None, stack: None };
+            for tick in 1..=60 {
+                detector.present = Assessment { confidence, ..Assessment::default() };
+                assess(&mut detector, &host, tick * SECOND / 4, 10);
+            }
+            assert_eq!(!detector.window().good().is_empty(), is_good, "{confidence}");
+        }
+    }
+
+    /// Anybody can send an ACK behind a SYN that he has forged; the stack knows whether that opened a connection.
+    #[test]
+    fn what_the_stack_has_not_opened_is_not_completed() {
+        let of_stack =
+            |share| Handshakes { completed: Some(share), acknowledged: Some(share), ..Handshakes::default() };
+        for (stack, completed) in [(None, 1.0), (Some(of_stack(0.01)), 0.01), (Some(of_stack(1.0)), 1.0)] {
+            let (mut detector, host) = (Detector::default(), Deaf { hour: None, stack });
+            let seen = (1..=12).map(|tick| assess(&mut detector, &host, tick * SECOND / 4, 50)).last();
+            let handshakes = seen.unwrap_or_default().handshakes;
+            assert_eq!(handshakes.completed, Some(completed), "{handshakes:?}");
+            assert_eq!(handshakes.acknowledged, None, "it is not seen what this host answers: {handshakes:?}");
+        }
     }
 }

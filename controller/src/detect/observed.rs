@@ -149,7 +149,7 @@ pub trait Host {
 #[cfg(test)]
 impl Observed {
     /// A segment of TCP to a web server, as tests of connections want it: from there and this port, with these flags.
-    pub(super) fn segment(source: u32, port: u16, at_ns: u64, flags: u8) -> Self {
+    pub(crate) fn segment(source: u32, port: u16, at_ns: u64, flags: u8) -> Self {
         Self {
             at_ns,
             weight: 1,

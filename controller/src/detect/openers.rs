@@ -10,6 +10,7 @@ use floodwall_common::signatures::Layout;
 
 use super::held::Holder;
 use super::observed::{Group, Observed};
+use super::room::make_room;
 
 /// Sources that are followed at most. Of a flood from more than that, those stay that come back.
 const CAPACITY: usize = 1 << 14;
@@ -176,6 +177,8 @@ pub(super) struct Following {
     quiet_ns: u64,
     asked_ns: u64,
     faded_ns: u64,
+    /// Quiet time that `begun` is not of, as what is learned fades.
+    joined_ns: u64,
     begun: f64,
     is_quiet: bool,
     /// When it was quiet last.
@@ -227,8 +230,11 @@ impl Following {
 
     fn remember(&mut self, packet: &Observed) {
         let key = network(packet.source);
-        if !self.is_quiet || (self.networks.len() >= NETWORKS && !self.networks.contains_key(&key)) {
+        if !self.is_quiet {
             return;
+        }
+        if !self.networks.contains_key(&key) {
+            make_room(&mut self.networks, NETWORKS, |network| network.last_ns);
         }
         let (at_ns, joined_ns) = (packet.at_ns, self.quiet_ns);
         let unseen = || Network { first_ns: at_ns, last_ns: at_ns, joined_ns, begun: 0.0 };
@@ -252,6 +258,7 @@ impl Following {
         if self.quiet_ns.saturating_sub(self.faded_ns) >= FADES_NS {
             self.faded_ns = self.quiet_ns;
             self.begun /= 2.0;
+            self.joined_ns += (self.quiet_ns - self.joined_ns) / 2;
             for network in self.networks.values_mut() {
                 network.begun /= 2.0;
                 network.joined_ns += (self.quiet_ns - network.joined_ns) / 2;
@@ -342,7 +349,7 @@ impl Following {
         grown.sort_by(|a, b| (b.1 - b.2).total_cmp(&(a.1 - a.2)).then_with(|| a.0.cmp(&b.0)));
         grown.truncate(AGGREGATE);
         let (now, usual) = grown.iter().fold((0.0, 0.0), |sum, (_, now, usual)| (sum.0 + now, sum.1 + usual));
-        let excess = per_second - self.begun / quiet_s(0);
+        let excess = per_second - self.begun / quiet_s(self.joined_ns);
         (excess > GROWN_PER_SECOND).then(|| Excess {
             share: ((now - usual) / excess).clamp(0.0, 1.0),
             per_second: now,
@@ -449,6 +456,42 @@ mod tests {
         assert!(following.newcomers()(&holder(80)), "again, a minute later");
         following.holding.clear();
         assert!(!following.newcomers()(&holder(80)), "a client for a minute, who held nothing");
+    }
+
+    /// What is usual does not fade with the time that nothing happens: after three hours as many are more than usual as after one.
+    #[test]
+    fn what_all_begin_usually_stays_what_it_is() {
+        let mut following = Following::default();
+        let (hours, per_second) = (3, 40);
+        let begin = |following: &mut Following, second: u64| {
+            for number in 0..per_second {
+                // Each from a network of its own, but for one that comes back.
+                let source = if number == 0 { 0x0a00_0001 } else { 0x0b00_0000 + (number << 8) };
+                let port = 1_024 + (second % 60_000) as u16;
+                following.take(&packet(source, port, second * SECOND_NS, 0x02));
+                following.take(&packet(source, port, second * SECOND_NS, 0x10));
+            }
+        };
+        for second in 1..hours * 3_600 {
+            following.expire(second * SECOND_NS, true);
+            begin(&mut following, second);
+        }
+        let now = hours * 3_600;
+        following.expire(now * SECOND_NS, false);
+        assert_eq!(following.features(now * SECOND_NS).aggregate, None, "as usual");
+    }
+
+    /// However many have been here, somebody new can become a client.
+    #[test]
+    fn who_comes_when_all_room_is_taken_is_remembered() {
+        let mut following = Following::default();
+        following.expire(SECOND_NS, true);
+        let client = |number: usize| packet((number as u32) << 8, 1_000, SECOND_NS + number as u64, 0x10);
+        (1..=NETWORKS + 1).for_each(|number| following.take(&client(number)));
+        following.expire(20 * SECOND_NS, true);
+        assert!(following.was_here(client(NETWORKS + 1).source));
+        assert!(!following.was_here(client(1).source), "who was seen longest ago");
+        assert!(following.networks.len() <= NETWORKS);
     }
 
     #[test]

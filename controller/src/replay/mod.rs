@@ -63,6 +63,8 @@ pub struct Line {
     pub confidence: f64,
     /// The strongest reasons, in words.
     pub reasons: Vec<String>,
+    /// The prefixes of whoever has gone wild, where it is a misconfiguration and they are known; else empty.
+    pub who: Vec<String>,
     /// What is done about it.
     pub actions: Vec<String>,
     /// Packets dropped or answered until then.
@@ -257,6 +259,7 @@ impl Stage {
             vectors,
             confidence: (assessment.confidence * 1_000.0).round() / 1_000.0,
             reasons: assessment.reasons.clone(),
+            who: assessment.who.clone(),
             actions,
             dropped: self.summary.dropped,
             passed: self.summary.passed,

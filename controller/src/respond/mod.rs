@@ -33,6 +33,8 @@ use crate::signatures::fields_of;
 pub const STAYS_NS: u64 = 600_000_000_000;
 /// Signatures of its own at the same time.
 const SIGNATURES: usize = 8;
+/// Signatures in force, advised and taken back while one incident lasts, of which there are no more: a flood may change on and on.
+const TOLD: usize = 64;
 /// How often more sources are denied, and how often at most while the first of them are.
 const DENIED_EVERY_NS: u64 = 500_000_000;
 const DENIALS: usize = 12;
@@ -180,7 +182,8 @@ pub fn missing(proposed: Vec<Measure>, in_force: &[InForce], now_ns: u64) -> Vec
             let of_vector = |present: &&InForce| matches!(&present.measure, Measure::Signature(of, _) if of == vector);
             let is_settled = |present: &InForce| now_ns.saturating_sub(present.since_ns) > WINDOW_NS + SETTLE_NS;
             let busy = in_force.iter().filter(|present| present.is_signature() && !present.is_idle(now_ns)).count();
-            in_force.iter().filter(of_vector).all(is_settled) && busy < SIGNATURES
+            let told = in_force.iter().filter(|present| present.is_signature()).count();
+            in_force.iter().filter(of_vector).all(is_settled) && busy < SIGNATURES && told < TOLD
         }
         Measure::Deny(denied) => {
             let is_alike = |present: &Measure| matches!(present, Measure::Deny(of) if of.vector == denied.vector);
@@ -271,6 +274,11 @@ pub fn apply(in_force: &[InForce], maps: &mut Maps) -> Result<()> {
     maps.set_signatures(&signatures)
 }
 
+/// Whether it is done by naming sources: how many packets they send says nothing of it.
+const fn is_by_name(vector: Vector) -> bool {
+    matches!(vector, Vector::HttpFlood | Vector::SlowConnections)
+}
+
 /// The share of a flood that is held already where nothing more has to be done.
 const HELD: f64 = 0.8;
 
@@ -287,15 +295,13 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
     }
     let loose = |vector: &&Vector| {
         let group = features.of(vector.group());
-        // Whom it denies it does by name: who is held is not named again, and others are not held by that.
-        let is_by_name = matches!(vector, Vector::HttpFlood | Vector::SlowConnections);
-        is_by_name || (group.samples > 0 && group.held < HELD)
+        // Who is held by name is not named again, and others are not held by that.
+        is_by_name(**vector) || (group.samples > 0 && group.held < HELD)
     };
     // What has ended is held in mind, but nothing new is done about it: what comes then is not it.
     for vector in assessment.current.iter().filter(loose) {
-        // What few networks send these share, whatever they have in common.
-        if matches!(vector.group(), Group::Syn | Group::Tcp | Group::Udp | Group::Icmp) && *vector != Vector::HttpFlood
-        {
+        // What few networks send these share, whatever they have in common. Whom it denies by name it does not need a rate of.
+        if matches!(vector.group(), Group::Syn | Group::Tcp | Group::Udp | Group::Icmp) && !is_by_name(*vector) {
             measures.extend(wide::find(*vector, window).map(Measure::Limit));
         }
         match vector {
@@ -338,4 +344,62 @@ fn fragments_of_replies(window: &Window) -> Option<Measure> {
     let count = window.packets().filter(|(group, packet)| is_fragment(*group, packet)).count();
     let found = signature::find(window, is_fragment).filter(|_| count >= FRAGMENTS);
     found.map(|found| Measure::Signature(Vector::FragmentFlood, found))
+}
+
+#[cfg(test)]
+mod tests {
+    use floodwall_common::signatures::Shape;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// So many good packets, and so many of one network that nobody knows: with these flags, and without TCP options.
+    fn window(good: u32, flood: u32, flags: u8) -> (Features, Window) {
+        let mut window = Window::default();
+        for number in 0..good {
+            let known = Observed::segment(0x0a00_0000 + number, 40_000, SECOND, 0x10);
+            window.take(Observed { is_known: Some(true), ..known });
+        }
+        for number in 0..flood {
+            let strange = Observed::segment(0x1400_0000 + number % 200, number as u16, SECOND, flags);
+            window.take(Observed { layout: 0, ..strange });
+        }
+        (window.features(SECOND + SECOND / 10, false, None), window)
+    }
+
+    fn found(vector: Vector, (features, window): &(Features, Window)) -> Vec<Measure> {
+        respond(&Assessment { current: vec![vector], ..Assessment::default() }, features, window)
+    }
+
+    #[test]
+    fn who_holds_connections_is_no_matter_of_rates() {
+        let seen = window(300, 600, 0x10);
+        let is_limit = |measure: &Measure| matches!(measure, Measure::Limit(_));
+        assert!(!found(Vector::SlowConnections, &seen).iter().any(is_limit));
+        assert!(found(Vector::TcpFlood, &seen).iter().any(is_limit), "of a flood they are");
+    }
+
+    /// What is advised is kept for as long as the incident lasts, and a flood may change for days.
+    #[test]
+    fn there_is_an_end_to_what_is_advised() {
+        let signature = |number: usize| {
+            let shape = Shape { protocol: number as u16, ..Shape::ANY };
+            Measure::Signature(Vector::UdpFlood, Found { shape, covers: 1.0, collateral: 0.0, measured_on: 300 })
+        };
+        let mut advised: Vec<InForce> = Vec::new();
+        for number in 0..1_000 {
+            let now_ns = (number as u64 + 1) * 60 * SECOND;
+            let new = missing(vec![signature(number)], &advised, now_ns);
+            advised.extend(new.into_iter().map(|measure| InForce::new(measure, now_ns, now_ns + STAYS_NS)));
+        }
+        assert_eq!(advised.len(), TOLD);
+    }
+
+    #[test]
+    fn of_a_few_good_packets_nobody_can_say_that_none_is_bare() {
+        let is_signature = |measure: &Measure| matches!(measure, Measure::Signature(..));
+        let with = |good: u32| found(Vector::SynFlood, &window(good, 300, 0x02)).iter().any(is_signature);
+        assert_eq!([0, 199, 200].map(with), [false, false, true]);
+    }
 }

@@ -168,13 +168,14 @@ pub(super) fn is_asked_from_amplifiers(window: &Window) -> bool {
         || window.packets().any(|(_, packet)| packet.is_to_service && asks(packet))
 }
 
-/// That of SYNs without TCP options, where most SYNs have none and no good one was seen.
+/// That of SYNs without TCP options, where most SYNs have none and nearly no good packet is one. Of a few good packets that says nothing.
 pub(super) fn bare_syns(features: &Features, window: &Window) -> Option<Found> {
     let shape = Shape { protocol: TCP, flags: SYN, flags_mask: SYN | ACK, asks_layout: 1, ..Shape::ANY };
     let (covers, good) = (features.of(Group::Syn).bare, good(window));
     let is_bare = |packet: &&&Observed| packet.group() == Group::Syn && packet.layout == 0;
-    let collateral = good.iter().filter(is_bare).count() as f64 / good.len().max(1) as f64;
-    (covers > 0.5 && collateral <= COLLATERAL).then_some(Found { shape, covers, collateral, measured_on: good.len() })
+    let collateral = share(good.iter().filter(is_bare).count(), good.len());
+    let is_told_apart = covers > 0.5 && good.len() >= ENOUGH && collateral <= COLLATERAL;
+    is_told_apart.then_some(Found { shape, covers, collateral, measured_on: good.len() })
 }
 
 /// Whether it asks more than a protocol, whole or in fragments.

@@ -93,6 +93,10 @@ fn a_partner_of_many_servers_gone_wild_is_a_misconfiguration_and_named() {
     assert!(first.t - BEGINS <= 2.0, "{told}");
     let named = &first.reasons[0];
     assert!(named.contains("20.247.0.0/24") && named.contains("20.247.1.0/24"), "{told}");
+    for prefix in ["20.247.0.0/24", "20.247.1.0/24"] {
+        assert!(first.who.iter().any(|of| of == prefix), "{prefix}\n{told}");
+    }
+    assert!(lines.iter().all(|line| line.who.is_empty() || line.verdict == Verdict::Misconfiguration), "{told}");
     assert!(lines.iter().all(|line| !line.verdict.is_attack()), "{told}");
     assert!(fates.iter().all(|(_, fate)| *fate == Fate::Pass), "{told}");
 }
