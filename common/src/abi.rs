@@ -8,7 +8,6 @@ use crate::labelled_enum;
 use crate::limiter::GATE_CELLS;
 use crate::reason::REASON_SLOTS;
 use crate::signatures::SIGNATURES as SIGNATURE_SLOTS;
-use crate::verifier::opaque;
 
 /// Version of every layout in this crate that lies in a map, and of the names below.
 pub const ABI_VERSION: u32 = 9;
@@ -124,19 +123,14 @@ labelled_enum! {
 }
 
 impl Stream {
-    /// The number of the stream of a packet: whether its reason drops, 0 or 1, and whether it opens a connection though it does. In
-    /// numbers and not in branches, each of which the verifier would walk.
-    #[inline(always)]
-    pub fn of(kind: Kind, wanted: u32, opens: bool) -> u32 {
-        let open = kind.syn() & (wanted ^ 1 | u32::from(opens)) & 1;
-        // What the compiler knows of it, the verifier does not.
-        opaque(u64::from((open * Self::Open as u32) | ((open ^ 1) & wanted))) as u32
-    }
+    /// The stream of packets in a place of [`crate::config::Sampling`].
+    pub const BY_PLACE: [Self; STREAM_SLOTS] = [Self::Pass, Self::Drop, Self::Open, Self::Drop];
 
-    /// The same of one that passes.
+    /// The place of a packet there, by whether its reason drops (0 or 1): that, and in the next bit whether it is a SYN. No branch, as this
+    /// is asked of every packet.
     #[inline(always)]
-    pub const fn of_passed(kind: Kind) -> u32 {
-        kind.syn() * Self::Open as u32
+    pub const fn place(kind: Kind, wanted: u32) -> u32 {
+        wanted | kind.syn() << 1
     }
 }
 
@@ -144,8 +138,6 @@ impl Stream {
 pub const SAMPLE_STREAMS: usize = Stream::ALL.len();
 /// Room for them; a power of two, so that an index can be masked.
 pub const STREAM_SLOTS: usize = 4;
-
-const _: () = assert!(SAMPLE_STREAMS <= STREAM_SLOTS);
 
 /// What a CPU keeps of one stream of samples. Touched by sampled packets only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -284,19 +276,13 @@ mod tests {
     use crate::class::{Class, Family};
 
     #[test]
-    fn only_syns_open_connections_and_of_those_that_drop_only_some() {
+    fn only_syns_that_pass_open_connections() {
         for kind in Kind::all_ip().chain([Kind::NOT_IP]) {
             let is_syn = kind.parts().is_some_and(|(_, class)| class == Class::TcpSyn);
-            for (wanted, opens) in [(0, false), (1, false), (0, true), (1, true)] {
-                let expected = match (is_syn, wanted, opens) {
-                    (true, 0, _) | (true, _, true) => Stream::Open,
-                    (_, 0, _) => Stream::Pass,
-                    _ => Stream::Drop,
-                };
-                assert_eq!(Stream::of(kind, wanted, opens), expected as u32, "{kind:?} {wanted} {opens}");
-            }
+            let stream = |wanted: u32| Stream::BY_PLACE[Stream::place(kind, wanted) as usize];
+            assert_eq!(stream(0), if is_syn { Stream::Open } else { Stream::Pass }, "{kind:?}");
+            assert_eq!(stream(1), Stream::Drop, "{kind:?}");
         }
-        assert!(Kind::all_ip().all(|kind| Stream::of_passed(kind) == Stream::of(kind, 0, false)));
         assert_eq!(Kind::new(Family::V6, Class::TcpSyn).syn(), 1);
     }
 

@@ -7,7 +7,7 @@
 use core::hint::cold_path;
 use core::mem::offset_of;
 
-use crate::abi::{SAMPLE_STREAMS, STREAM_SLOTS};
+use crate::abi::{SAMPLE_STREAMS, STREAM_SLOTS, Stream};
 use crate::class::{KIND_SLOTS, Kind};
 use crate::clock::Moment;
 use crate::cookie::Cookies;
@@ -20,6 +20,7 @@ use crate::meter::{Meter, Meters};
 use crate::reason::DropSet;
 use crate::services::{Cap, SERVICE_SLOTS, ServiceRecord};
 use crate::signatures::SignatureState;
+use crate::verifier::opaque;
 
 labelled_enum! {
     /// Whether drops are real.
@@ -45,10 +46,12 @@ pub const LIMIT_SLOTS: usize = 8;
 
 const _: () = assert!(LimitName::ALL.len() <= LIMIT_SLOTS && Per::WIDER.len() == 2);
 
-/// How many headers go to the sample ring, by [`crate::abi::Stream`].
+/// How many headers go to the sample ring, by the place of their [`Stream`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Sampling {
+    /// The highest of the thresholds: what is not below this is no sample of any stream.
+    highest: u64,
     /// A packet is sampled where the golden-ratio sequence of its counter falls below this: 2^64 / `every`, 0 for none.
     thresholds: [u64; STREAM_SLOTS],
     /// One packet in so many, on average; zero for none.
@@ -56,7 +59,7 @@ pub struct Sampling {
     /// At most so many samples a second, on each CPU and stream.
     pub budget: u32,
     /// Puts the meters behind it at the beginning of a cache line.
-    reserved: [u32; 11],
+    reserved: [u32; 9],
 }
 
 impl Sampling {
@@ -68,32 +71,39 @@ impl Sampling {
                 every => u64::MAX / every as u64,
             }
         }
-        let [pass, drop, open] = every;
-        Self {
-            thresholds: [threshold(pass), threshold(drop), threshold(open), 0],
-            every: [pass, drop, open, 0],
-            budget,
-            reserved: [0; 11],
+        let (thresholds, every_of) = ([0; STREAM_SLOTS], [0; STREAM_SLOTS]);
+        let mut sampling = Self { highest: 0, thresholds, every: every_of, budget, reserved: [0; 9] };
+        let mut place = 0;
+        while place < STREAM_SLOTS {
+            sampling.every[place] = every[Stream::BY_PLACE[place] as usize];
+            let threshold = threshold(sampling.every[place]);
+            sampling.thresholds[place] = threshold;
+            if threshold > sampling.highest {
+                sampling.highest = threshold;
+            }
+            place += 1;
         }
+        sampling
     }
 
-    /// One packet in so many, by the number of a [`crate::abi::Stream`].
+    /// One packet in so many of those in a place; of a [`Stream`], its number is one.
     #[inline(always)]
-    pub const fn every(&self, stream: usize) -> u32 {
-        self.every[stream & (STREAM_SLOTS - 1)]
+    pub const fn every(&self, place: usize) -> u32 {
+        self.every[place & (STREAM_SLOTS - 1)]
     }
 
-    /// Whether the packet of a stream that made its counter `count` is a sample. Multiples of the golden ratio fall evenly into
+    /// Whether the packet in a place ([`Stream::place`]) that made its counter `count` is a sample. Multiples of the golden ratio fall evenly into
     /// the unit interval and into every residue class of `count`: no rhythm of the traffic hides from them, and no
     /// state and no random number is needed.
     #[inline(always)]
-    pub const fn takes(&self, stream: u32, count: u64) -> bool {
-        let is_taken =
-            count.wrapping_mul(0x9e37_79b9_7f4a_7c15) < self.thresholds[stream as usize & (STREAM_SLOTS - 1)];
-        if is_taken {
-            cold_path();
+    pub fn takes(&self, place: impl FnOnce() -> u32, count: u64) -> bool {
+        let drawn = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        if drawn >= self.highest {
+            return false;
         }
-        is_taken
+        cold_path();
+        // The compiler knows that it needs no mask, and a verifier may not.
+        drawn < self.thresholds[opaque(u64::from(place())) as usize & (STREAM_SLOTS - 1)]
     }
 }
 
@@ -146,7 +156,7 @@ pub struct Config {
 }
 
 // A usual packet reads the first cache line, and one of its kind.
-const _: () = assert!(offset_of!(Config, sampling) + offset_of!(Sampling, every) <= 64);
+const _: () = assert!(offset_of!(Config, sampling) + offset_of!(Sampling, highest) < 64);
 const _: () = assert!(offset_of!(Config, meters) % 64 == 0 && size_of::<Meters>() == 128);
 const _: () = assert!(offset_of!(Config, groups) < 1 << 15);
 

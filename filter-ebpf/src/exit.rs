@@ -36,7 +36,7 @@ impl Exit for Leave<'_> {
     #[inline(always)]
     fn passed(self, kind: Kind) -> u32 {
         const { assert!(matches!(Reason::Passed.policy(), Policy::Passes)) }
-        self.leave(Reason::Passed, kind, Stream::of_passed(kind), (0, 0))
+        self.leave(Reason::Passed, kind, || Stream::place(kind, 0), (0, 0))
     }
 
     #[inline(always)]
@@ -44,9 +44,14 @@ impl Exit for Leave<'_> {
         const { assert!(matches!(Reason::PacketLimit.policy(), Policy::Drops)) }
         // A branch, which goes one way for days: there the place in the counters is a constant.
         if self.config.enforces() {
-            self.leave(Reason::PacketLimit, kind, Stream::Drop as u32, (1, 1))
+            self.leave(Reason::PacketLimit, kind, || Stream::Drop as u32, (1, 1))
         } else {
-            self.leave(Reason::PacketLimit, kind, Stream::Drop as u32, (1, u32::from(self.config.drops_at(clock::now))))
+            self.leave(
+                Reason::PacketLimit,
+                kind,
+                || Stream::Drop as u32,
+                (1, u32::from(self.config.drops_at(clock::now))),
+            )
         }
     }
 
@@ -60,18 +65,19 @@ impl Exit for Leave<'_> {
         // In numbers, not in branches: each of them is 0 or 1.
         let wanted = u32::from(self.config.drops.has(reason));
         let dropped = wanted & u32::from(self.config.drops_at(clock::now));
-        self.leave(reason, kind, Stream::of(kind, wanted, self.opens), (wanted, dropped))
+        let place = || if self.opens { Stream::Open as u32 } else { Stream::place(kind, wanted) };
+        self.leave(reason, kind, place, (wanted, dropped))
     }
 }
 
 impl Leave<'_> {
     /// Counts, samples, and says to the kernel what becomes of the packet.
     #[inline(always)]
-    fn leave(self, reason: Reason, kind: Kind, stream: u32, (wanted, dropped): (u32, u32)) -> u32 {
+    fn leave(self, reason: Reason, kind: Kind, place: impl Fn() -> u32, (wanted, dropped): (u32, u32)) -> u32 {
         let count = count(self.cpu, self.bytes, reason, kind, dropped);
         let sampling = &self.config.sampling;
-        if sampling.takes(stream, count) {
-            let seen = Seen { bytes: self.bytes, reason, kind, wanted: wanted << 8 | stream, dropped };
+        if sampling.takes(&place, count) {
+            let seen = Seen { bytes: self.bytes, reason, kind, wanted: wanted << 8 | place(), dropped };
             sample(self.ctx, self.cpu, sampling, &seen);
         }
         // Drop is 1, pass is 2.
@@ -104,7 +110,7 @@ fn counters_at() -> u64 {
 /// the verifier refuses.
 #[repr(C, align(8))]
 struct Seen {
-    /// The stream, and in the next byte whether the reason drops: all of it is two words on the stack, of which there are few.
+    /// The place of its stream, and in the next byte whether the reason drops: all of it is two words on the stack, of which there are few.
     wanted: u32,
     dropped: u32,
     bytes: u32,
@@ -115,7 +121,7 @@ struct Seen {
 /// The slow path, taken to its end at most `budget` times a second.
 #[inline(never)]
 fn sample(ctx: &XdpContext, cpu: *mut CpuState, sampling: &Sampling, seen: &Seen) {
-    let stream = seen.wanted as u8;
+    let (place, stream) = (seen.wanted as u8, stream_of(seen.wanted));
     // SAFETY: a live array entry that only this CPU writes.
     let sampler = unsafe { &mut (&mut (*cpu).samplers)[stream as usize & (STREAM_SLOTS - 1)] };
     let now = clock::monotonic_ns();
@@ -123,7 +129,7 @@ fn sample(ctx: &XdpContext, cpu: *mut CpuState, sampling: &Sampling, seen: &Seen
         sampler.second_began_ns = now;
         sampler.written = 0;
     }
-    let every = sampling.every(stream as usize);
+    let every = sampling.every(place as usize);
     sampler.weight = sampler.weight.saturating_add(every);
     sampler.packets += u64::from(every);
     if sampler.written >= sampling.budget {
@@ -137,6 +143,16 @@ fn sample(ctx: &XdpContext, cpu: *mut CpuState, sampling: &Sampling, seen: &Seen
         sampler.weight = 0;
     } else {
         sampler.lost += 1;
+    }
+}
+
+/// By what [`Seen`] says of it; the table of it would be one more map.
+#[inline(always)]
+const fn stream_of(wanted: u32) -> u32 {
+    const { assert!(Stream::BY_PLACE[3] as u8 == Stream::Drop as u8) }
+    match wanted & 3 {
+        3 => Stream::Drop as u32,
+        place => place,
     }
 }
 
@@ -159,7 +175,7 @@ fn write(ctx: &XdpContext, now: u64, weight: u32, seen: &Seen) -> bool {
     record.reason = seen.reason as u8;
     record.kind = seen.kind.index();
     record.verdict = seen.dropped as u8;
-    record.stream = seen.wanted as u8;
+    record.stream = stream_of(seen.wanted) as u8;
     record.wanted = (seen.wanted >> 8) as u8;
     record.reserved = [0; 6];
     record.head_bytes = copy_head(ctx, &mut record.head);
