@@ -127,21 +127,31 @@ fn runtime() -> tokio::runtime::Runtime {
 
 #[test]
 fn who_holds_connections_loses_them_and_who_waits_does_not() {
-    let (shown, left) = play("enforce");
+    let (shown, left) = play("enforce", false);
     assert!(shown.contains("sources that hold connections open"), "{shown}");
     assert_eq!((left.waiting, left.resting), (EACH, EACH));
     assert!(left.slow < WAKES, "{left:?}");
+    assert!(left.slow >= EACH, "who is on the allow list keeps his: {left:?}");
+}
+
+#[test]
+fn what_was_held_while_nothing_was_dropped_is_closed_once_drops_are_real() {
+    let (shown, left) = play("monitor", true);
+    assert!(shown.contains("no connection is closed: nothing is dropped either"), "{shown}");
+    assert_eq!((left.waiting, left.resting), (EACH, EACH));
+    assert!((EACH..WAKES).contains(&left.slow), "{left:?}");
 }
 
 #[test]
 fn in_monitor_mode_it_is_said_and_nobody_loses_anything() {
-    let (shown, left) = play("monitor");
+    let (shown, left) = play("monitor", false);
     assert!(shown.contains("no connection is closed: nothing is dropped either"), "{shown}");
     assert_eq!(left, Left { waiting: EACH, resting: EACH, slow: usize::from(SLOW_SOURCES) * EACH });
 }
 
-/// Has many sources hold connections beside customers; the record of it, and what is left of the connections.
-fn play(mode: &str) -> (String, Left) {
+/// Has many sources hold connections beside customers, the first of them on the allow list, and perhaps makes drops real in the end; the
+/// record of it, and what is left of the connections.
+fn play(mode: &str, enforces_then: bool) -> (String, Left) {
     let (topology, place) = (Topology::new(4).unwrap(), Place::new().unwrap());
     let slow_sources: Vec<_> =
         (1..=SLOW_SOURCES).map(|number| IpAddr::from(Ipv4Addr::new(10, 66, 9, number))).collect();
@@ -166,6 +176,7 @@ fn play(mode: &str) -> (String, Left) {
     let asking = topology.world.spawn(move || runtime().block_on(clients(server, slow_sources, of_clients))).unwrap();
     let situation = || status(&topology.server, &place).unwrap()["situation"].clone();
     let verb = |words: &str| run_verb(&topology.server, &place, words).unwrap();
+    verb("allow add 10.66.9.1 --reason partner");
     // A dozen seconds have to have customers until somebody else can be new.
     let quiet_until = std::time::Instant::now() + Duration::from_secs(14);
     wait_for("some history", || {
@@ -181,16 +192,23 @@ fn play(mode: &str) -> (String, Left) {
     .unwrap_or_else(|error| panic!("{error}: {}", situation()));
     assert_eq!(told["vectors"], serde_json::json!(["slow-connections"]), "{told}");
     // Some are seen a moment before others.
-    let shown = wait_for("them to be denied, and their connections closed where drops are real", || {
-        let denied = verb("deny list").matches("10.66.9.").count() * EACH;
-        let shown = verb("incident show --json");
-        let closed = if mode == "enforce" { denied } else { 0 };
-        let is_left = usize::from(SLOW_SOURCES) * EACH - denied;
-        (closed_of(&shown) == closed && is_left < WAKES).then_some(shown)
-    })
-    .unwrap_or_else(|error| panic!("{error}: {}", verb("incident show --json")));
+    let denied_and_closed = |is_enforcing: bool| {
+        wait_for("them to be denied, and their connections closed where drops are real", || {
+            let denied = verb("deny list").matches("10.66.9.").count() * EACH;
+            let shown = verb("incident show --json");
+            let closed = if is_enforcing { denied } else { 0 };
+            let is_left = usize::from(SLOW_SOURCES) * EACH - denied;
+            (closed_of(&shown) == closed && is_left < WAKES).then_some(shown)
+        })
+        .unwrap_or_else(|error| panic!("{error}: {}", verb("incident show --json")))
+    };
+    let mut shown = denied_and_closed(mode == "enforce");
+    if enforces_then {
+        verb("mode enforce");
+        shown = denied_and_closed(true);
+    }
     let denied = verb("deny list");
-    assert!(!denied.contains("10.66.1."), "{denied}");
+    assert!(!denied.contains("10.66.1.") && !denied.contains("10.66.9.1/"), "{denied}");
     tell.send(Phase::Answers).unwrap();
     // condition: clients that look at all of theirs.
     std::thread::sleep(Duration::from_secs(3));

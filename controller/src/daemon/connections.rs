@@ -6,10 +6,12 @@ use std::fs::read_to_string;
 use floodwall_common::class::Family;
 use floodwall_common::config::Mode;
 use floodwall_common::packet::Source;
+use ipnet::IpNet;
 use tracing::{info, warn};
 
 use super::Daemon;
-use super::measures::prefix_of;
+use super::measures::{self, prefix_of};
+use crate::control::ListPlan;
 use crate::dataplane::{self, Connection, monotonic_ns};
 use crate::detect::{Held, Open};
 use crate::prefixes::overlap;
@@ -64,18 +66,18 @@ impl Lookout {
 }
 
 /// Closes what denied sources have open, but of those whom somebody here would miss, and only where drops are real: a connection that is
-/// closed is gone, whatever the mode. In words, what came of it.
-pub(super) fn close(daemon: &Daemon, denied: &Denied) -> String {
-    match is_enforcing(daemon) {
-        Ok(true) => {}
-        Ok(false) => return "no connection is closed: nothing is dropped either".to_owned(),
-        Err(error) => {
-            warn!(%error, "connections of denied sources are not closed");
-            return format!("no connection is closed: {error}");
-        }
-    }
-    let peers = daemon.around(None);
-    let is_missed = |source: &Source| peers.iter().any(|peer| overlap(peer.prefix, prefix_of(*source)));
+/// closed is gone, whatever the mode. In words, what came of it; `None` where drops are not real.
+pub(super) fn close(daemon: &Daemon, denied: &Denied) -> Option<String> {
+    let spared =
+        match is_enforcing(daemon).map_err(anyhow::Error::from).and_then(|is| is.then(|| spared(daemon)).transpose()) {
+            Ok(Some(spared)) => spared,
+            Ok(None) => return None,
+            Err(error) => {
+                warn!(%error, "connections of denied sources are not closed");
+                return Some(format!("no connection is closed: {error:#}"));
+            }
+        };
+    let is_missed = |source: &Source| spared.iter().any(|prefix| overlap(*prefix, prefix_of(*source)));
     let keys: HashSet<_> = denied.sources.iter().filter(|source| !is_missed(source)).copied().map(key).collect();
     let mut closed = 0;
     for _ in 0..ROUNDS {
@@ -87,14 +89,20 @@ pub(super) fn close(daemon: &Daemon, denied: &Denied) -> String {
             Ok(count) => closed += count,
             Err(error) => {
                 warn!(%error, closed, "connections of denied sources cannot be closed");
-                return format!(
+                return Some(format!(
                     "closed {closed} connections, and no more: {error}: they stay until the server gives them up"
-                );
+                ));
             }
         }
     }
     info!(closed, "connections of denied sources");
-    format!("closed {closed} connections")
+    Some(format!("closed {closed} connections"))
+}
+
+/// Whose connections are not closed.
+fn spared(daemon: &Daemon) -> anyhow::Result<Vec<IpNet>> {
+    let plan = ListPlan::present(&daemon.dataplane())?;
+    Ok(measures::spared(daemon, &plan))
 }
 
 fn is_enforcing(daemon: &Daemon) -> dataplane::Result<bool> {

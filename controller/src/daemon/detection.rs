@@ -1,6 +1,8 @@
 //! Detection at work: what was sampled goes in, a verdict comes out, and what it calls for is armed, written down, and taken back
 //! when its time is up.
 
+mod record;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,17 +21,16 @@ use tracing::{error, info, warn};
 use super::Daemon;
 use super::connections::{self, Lookout};
 use super::measures::{STAYS, arm, disarm, look_after};
-use super::peak::{note_holders, note_peak};
 use super::probing::Prober;
 use super::stack::{Stack, udp_services};
 use crate::dataplane::{self, Clock, Dataplane, Sample, SentReader, monotonic_ns};
 use crate::detect::{
-    Assessment, Baseline, Detector, Features, Group, HOURS, Handshakes, Held, Host, Observed, Rates, Vector, Verdict,
+    Assessment, Baseline, Detector, Features, Group, HOURS, Handshakes, Held, Host, Observed, Rates, Vector,
 };
 use crate::exit::describe;
-use crate::incident::{Incident, State, now_ms};
+use crate::incident::Incident;
 use crate::pressure::Pressure;
-use crate::respond::{InForce, Measure, Policy, missing, respond, surplus};
+use crate::respond::{Denied, InForce, Measure, Policy, missing, respond, surplus};
 use crate::snapshot::{Situation, Snapshot, unix_s};
 use crate::{files, history, listeners};
 
@@ -43,14 +44,8 @@ const BASELINE_EVERY_NS: u64 = 300_000_000_000;
 const TRIED_AGAIN_NS: u64 = 5_000_000_000;
 /// How often the host's ports are asked.
 const PORTS_EVERY_NS: u64 = 1_000_000_000;
-/// How often a record is written while nothing but its numbers changes.
-const SAVED_EVERY_NS: u64 = 5_000_000_000;
-/// Records that are kept in mind until they can be written.
-const UNSAVED: usize = 16;
 /// How long nothing may be matched by the memory of what was sent, where most of it leaves elsewhere.
 const UNMATCHED_NS: u64 = 60_000_000_000;
-/// What has to have come of the usual for a first sign.
-const RESTLESS: f64 = 2.0;
 
 /// What detection may ask of this host.
 struct Live {
@@ -165,6 +160,10 @@ pub(super) struct Watch {
     restless_since_ms: Option<u64>,
     in_force: Vec<InForce>,
     refused: Vec<InForce>,
+    /// What could not be armed, and when that is tried again.
+    failed: Vec<InForce>,
+    /// Denied sources whose connections are to be closed once drops are real.
+    to_close: Vec<Denied>,
     prober: Prober,
     /// The UDP ports that something listened on when what nothing listens for was dropped last.
     listening: BTreeSet<u16>,
@@ -172,6 +171,8 @@ pub(super) struct Watch {
     counted_then: Option<((u64, u64), (Mode, DropSet))>,
     looked_after_ns: u64,
     last_sign_ms: u64,
+    /// Until when a record that was left open stays so without a sign.
+    held_until_ms: u64,
     /// Connections of those that the record names as holding them.
     most_held: usize,
     /// Length of the timeline that was written last, and when.
@@ -183,7 +184,7 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(daemon: &Daemon) -> Self {
         let baseline = daemon.options.history.with_file_name("baseline.json");
-        Self {
+        let mut watch = Self {
             detector: Detector::knowing(kept_baseline(&baseline)),
             baseline: (baseline, monotonic_ns()),
             live: Live {
@@ -206,15 +207,20 @@ impl Watch {
             restless_since_ms: None,
             in_force: Vec::new(),
             refused: Vec::new(),
+            failed: Vec::new(),
+            to_close: Vec::new(),
             prober: Prober::default(),
             listening: BTreeSet::new(),
             counted_then: None,
             looked_after_ns: 0,
             last_sign_ms: 0,
+            held_until_ms: 0,
             most_held: 0,
             saved: (0, 0),
             unsaved: (Vec::new(), 0),
-        }
+        };
+        watch.adopt_record(daemon);
+        watch
     }
 
     /// Before samples are taken in: what this host knows now.
@@ -279,6 +285,9 @@ impl Watch {
         self.keep_record(daemon, snapshot, &assessment, &features);
         self.look_after_measures(daemon);
         self.keep_baseline(snapshot.taken_ns);
+        if snapshot.mode == Mode::Enforce && !self.to_close.is_empty() {
+            self.close_connections(daemon);
+        }
         if snapshot.mode != Mode::Stopped {
             self.respond(daemon, &assessment, &features);
         }
@@ -287,6 +296,8 @@ impl Watch {
             let window = self.detector.window();
             self.prober.tick(daemon, (&assessment, &features, window), snapshot.taken_ns);
         }
+        // Written once it is done: a disk that stands still holds no measure up.
+        self.save_record(daemon, snapshot);
         self.withdraw(daemon);
         let most_of_a_source = daemon.past().most();
         let open = daemon.incident();
@@ -345,82 +356,6 @@ impl Watch {
         }
     }
 
-    /// An incident begins where traffic began to be more than usual, not where it is understood.
-    fn notice_restlessness(&mut self, features: &Features, assessment: &Assessment) {
-        let is_restless = features.per_second > RESTLESS * self.usual_per_second.max(100.0);
-        match (is_restless, self.restless_since_ms) {
-            (true, None) => self.restless_since_ms = Some(now_ms()),
-            (false, _) => self.restless_since_ms = None,
-            (true, Some(_)) => {}
-        }
-        if assessment.verdict == Verdict::Normal {
-            self.usual_per_second += (features.per_second - self.usual_per_second) / 100.0;
-        }
-    }
-
-    fn keep_record(&mut self, daemon: &Arc<Daemon>, snapshot: &Snapshot, found: &Assessment, features: &Features) {
-        let (unsaved, tried_ns) = &mut self.unsaved;
-        if !unsaved.is_empty() && snapshot.taken_ns.saturating_sub(*tried_ns) >= SAVED_EVERY_NS {
-            *tried_ns = snapshot.taken_ns;
-            unsaved.retain(|incident| !daemon.save(incident));
-        }
-        let (counted, by) = (counts(snapshot), (snapshot.mode, snapshot.drops));
-        let before = self.counted_then.replace((counted, by));
-        if !found.current.is_empty() || (found.verdict != Verdict::Normal && !found.verdict.is_attack()) {
-            self.last_sign_ms = now_ms();
-        }
-        let mut open = daemon.incident();
-        match (&mut *open, found.verdict) {
-            (None, Verdict::Normal) => {}
-            (None, _) => {
-                let began = self.restless_since_ms.unwrap_or_else(now_ms);
-                let mut incident = Incident::new(began, found);
-                let reasons = found.reasons.join("; ");
-                warn!(incident = incident.id, verdict = found.verdict.label(), reasons, "something goes on");
-                for present in &self.in_force {
-                    incident.acted(&format!("in force from before: {}", present.measure));
-                }
-                note_peak(&mut incident, &self.detector, features);
-                self.most_held = 0;
-                *open = Some(incident);
-            }
-            (Some(incident), Verdict::Normal) => {
-                incident.ended_unix_ms = Some(self.last_sign_ms);
-                incident.resolve("detection", "nothing out of the ordinary for half a minute");
-                info!(incident = incident.id, "over");
-            }
-            (Some(incident), _) => incident.found(found),
-        }
-        let Some(incident) = &mut *open else { return };
-        for words in self.prober.told() {
-            incident.note("detection", &words);
-        }
-        // What was counted by another mode or other reasons would be counted anew.
-        if let Some((then, _)) = before.filter(|(_, by_then)| *by_then == by) {
-            incident.dropped += counted.0.saturating_sub(then.0);
-            incident.passed += counted.1.saturating_sub(then.1);
-        }
-        incident.enforced |= snapshot.mode == Mode::Enforce;
-        if features.per_second > incident.peak_packets_per_second {
-            note_peak(incident, &self.detector, features);
-        }
-        if features.held.as_ref().is_some_and(|held| held.slow > self.most_held) {
-            self.most_held = note_holders(incident, features);
-        }
-        let is_over = incident.state == State::Resolved;
-        let is_due = snapshot.taken_ns.saturating_sub(self.saved.1) >= SAVED_EVERY_NS;
-        if is_over || is_due || incident.timeline.len() != self.saved.0 {
-            self.saved = (incident.timeline.len(), snapshot.taken_ns);
-            if !daemon.save(incident) && is_over && self.unsaved.0.len() < UNSAVED {
-                self.unsaved.0.push(incident.clone());
-            }
-        }
-        if is_over {
-            daemon.check_up.is_over(incident);
-            *open = None;
-        }
-    }
-
     /// Arms what the verdict calls for, or only says so.
     fn respond(&mut self, daemon: &Arc<Daemon>, assessment: &Assessment, features: &Features) {
         if !assessment.verdict.is_attack() {
@@ -445,7 +380,8 @@ impl Watch {
 
     fn take_measures(&mut self, daemon: &Arc<Daemon>, policy: Policy, proposed: Vec<Measure>, until_ns: u64) {
         let now_ns = monotonic_ns();
-        for measure in missing(proposed, &[&self.in_force[..], &self.refused[..]].concat(), now_ns) {
+        let waiting: Vec<_> = self.failed.iter().filter(|failed| failed.until_ns > now_ns).cloned().collect();
+        for measure in missing(proposed, &[&self.in_force[..], &self.refused[..], &waiting].concat(), now_ns) {
             let refused = InForce::new(measure.clone(), now_ns, until_ns);
             let words = measure.to_string();
             if policy == Policy::Advise {
@@ -464,8 +400,10 @@ impl Watch {
                     if let Measure::Deny(denied) = &measure
                         && denied.vector == Vector::SlowConnections
                     {
-                        note(daemon, &connections::close(daemon, denied));
+                        self.to_close.push(denied.clone());
+                        self.close_connections(daemon);
                     }
+                    self.failed.retain(|failed| failed.measure != measure);
                     self.in_force.push(InForce::new(measure, now_ns, until_ns));
                 }
                 Ok(false) => {
@@ -473,11 +411,36 @@ impl Watch {
                     self.refused.push(refused);
                 }
                 Err(failed) => {
-                    error!(measure = words, error = describe(&failed), "cannot be armed");
-                    note(daemon, &format!("could not be armed: {words}: {}", describe(&failed)));
-                    self.refused.push(refused);
+                    // What is in the way may be gone in a moment; said is it once.
+                    let again_ns = now_ns + TRIED_AGAIN_NS;
+                    match self.failed.iter_mut().find(|before| before.measure.does_as(&measure)) {
+                        Some(before) => before.until_ns = again_ns,
+                        None => {
+                            error!(measure = words, error = describe(&failed), "cannot be armed, and is tried again");
+                            note(
+                                daemon,
+                                &format!("could not be armed, and is tried again: {words}: {}", describe(&failed)),
+                            );
+                            self.failed.push(InForce::new(measure, now_ns, again_ns));
+                        }
+                    }
                 }
             }
+        }
+    }
+
+    /// Closes what denied sources hold open. Where nothing is dropped nothing is closed, and it waits until drops are real.
+    fn close_connections(&mut self, daemon: &Arc<Daemon>) {
+        let told = self.to_close.len();
+        self.to_close.retain(|denied| match connections::close(daemon, denied) {
+            Some(words) => {
+                note(daemon, &words);
+                false
+            }
+            None => true,
+        });
+        if told > 0 && self.to_close.len() == told {
+            note(daemon, "no connection is closed: nothing is dropped either");
         }
     }
 
@@ -505,12 +468,28 @@ impl Watch {
             Ok(taken_back) => taken_back,
             Err(error) => return warn!(%error, "cannot see what is in force"),
         };
+        // Nobody has taken it back: without the memory of what was sent it was let go of, and is armed again when that is seen.
+        let is_lost = |present: &InForce| {
+            let needs = match present.measure {
+                Measure::Drop(reason) => dataplane::NEED_MEMORY.contains(&reason),
+                Measure::Unserved(_) => true,
+                _ => false,
+            };
+            needs && daemon.lacked_memory()
+        };
         let mut taken_back = taken_back.into_iter();
         // What ends in a moment may have ended already.
         let is_gone = |present: &mut InForce| {
             taken_back.next() == Some(true) && present.until_ns > now_ns + LOOKED_AFTER_EVERY_NS
         };
         for gone in self.in_force.extract_if(.., is_gone) {
+            if is_lost(&gone) {
+                note(
+                    daemon,
+                    &format!("let go of, as what is sent is not seen, and armed again when it is: {}", gone.measure),
+                );
+                continue;
+            }
             let words = gone.measure.to_string();
             warn!(measure = words, "taken back by somebody: it is not armed again while this goes on");
             note(daemon, &format!("taken back by somebody, and not armed again while this goes on: {words}"));
@@ -578,6 +557,9 @@ impl Watch {
         }
         if daemon.incident().is_none() {
             self.refused.clear();
+            self.failed.clear();
+            self.to_close.clear();
+            daemon.end_pardons();
         }
     }
 }
@@ -595,16 +577,4 @@ fn note(daemon: &Daemon, what: &str) {
     if let Some(incident) = &mut *daemon.incident() {
         incident.note("response", what);
     }
-}
-
-/// Packets that drop, in monitor mode those that would, and those that pass.
-fn counts(snapshot: &Snapshot) -> (u64, u64) {
-    let drops = |cell: &dataplane::Cell| match snapshot.mode {
-        Mode::Enforce => cell.verdict != Fate::Pass,
-        Mode::Monitor | Mode::Stopped => cell.reason.verdict(snapshot.drops) != Fate::Pass,
-    };
-    let sum = |pick: &dyn Fn(&dataplane::Cell) -> bool| -> u64 {
-        snapshot.interfaces.iter().map(|interface| interface.sum(pick).packets).sum()
-    };
-    (sum(&drops), sum(&|cell| !drops(cell)))
 }

@@ -10,7 +10,10 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use floodwall_common::cookie::CookieMode;
 use floodwall_common::limits::Per;
+use floodwall_common::lists::List;
+use floodwall_common::reason::Verdict;
 use serde::Deserialize;
 use tracing::warn;
 
@@ -285,6 +288,9 @@ async fn set_policy(
     Json(entry): Json<PolicyEntry>,
 ) -> Answer<PolicyView> {
     let (view, details) = daemon.change(|plane| control::set_policy(plane, &entry))?;
+    if entry.verdict == Verdict::Drop.label() {
+        daemon.automatic.claim(&entry.reason);
+    }
     changed(&daemon, &who, format!("policy {} {}", entry.reason, entry.verdict), details, None).await?;
     Ok(Json(view))
 }
@@ -330,6 +336,9 @@ async fn set_cookies(
 ) -> Answer<CookiesView> {
     let devices = dataplane::devices().await?;
     let (view, details) = daemon.change(|plane| control::set_cookies(plane, &change, &devices))?;
+    if change.mode == CookieMode::Auto.label() {
+        daemon.automatic.claim_cookies();
+    }
     changed(&daemon, &who, format!("cookies {}", change.mode), details, None).await?;
     Ok(Json(view))
 }
@@ -383,6 +392,9 @@ async fn change_list(
         let (prepared, before) = (plan.prepare()?, plan.entries_before(list));
         let changed = plan.install(&mut daemon.dataplane(), &prepared)?;
         let details = list_change(list, &change, before, changed.entries);
+        if list == List::Deny {
+            daemon.pardon(&change.remove);
+        }
         Ok((changed, details))
     };
     let (result, details) = blocking(Arc::clone(&daemon), work).await?;

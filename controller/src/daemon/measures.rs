@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use floodwall_common::abi::Counter;
@@ -100,8 +101,8 @@ fn change_denied(daemon: &Daemon, dataplane: &mut Dataplane, denied: &Denied, is
         "the lists have {present} entries: more than {most} are not built anew in a flood"
     );
     let mut plan = ListPlan::present(dataplane)?;
-    let peers = daemon.around(None);
-    let is_missed = |prefix: IpNet| peers.iter().any(|peer| overlap(peer.prefix, prefix));
+    let spared = spared(daemon, &plan);
+    let is_missed = |prefix: IpNet| spared.iter().any(|other| overlap(*other, prefix));
     let is_ours = |listed: &Listed| DENIED.contains(&listed.note.as_str());
     let theirs: Vec<_> =
         plan.entries(List::Deny).filter(|listed| !is_ours(listed)).map(|listed| listed.prefix).collect();
@@ -118,6 +119,14 @@ fn change_denied(daemon: &Daemon, dataplane: &mut Dataplane, denied: &Denied, is
     let prepared = plan.prepare()?;
     plan.install(dataplane, &prepared)?;
     Ok(())
+}
+
+/// Whom no measure that is taken by itself touches: who is on the allow list, whom somebody here would miss, and whom an operator has taken
+/// off the deny list while this goes on.
+pub(super) fn spared(daemon: &Daemon, plan: &ListPlan) -> Vec<IpNet> {
+    let allowed = plan.entries(List::Allow).map(|listed| listed.prefix);
+    let missed = daemon.around(None).into_iter().map(|peer| peer.prefix);
+    allowed.chain(missed).chain(daemon.pardoned()).collect()
 }
 
 pub(super) fn prefix_of(source: Source) -> IpNet {
@@ -139,8 +148,11 @@ fn check_memory(dataplane: &Dataplane, reason: Reason) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes a measure back.
+/// Takes a measure back, but where an operator has chosen the same meanwhile.
 pub(super) fn disarm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<()> {
+    if label_of(measure).is_some_and(|label| daemon.automatic.is_claimed(&label)) {
+        return Ok(());
+    }
     let mut dataplane = daemon.dataplane();
     match measure {
         Measure::Drop(reason) => {
@@ -177,6 +189,17 @@ pub(super) fn disarm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<()> {
     drop(dataplane);
     daemon.automatic.set(measure, false);
     Ok(())
+}
+
+/// What a measure that does not end by itself is called in the file of what is armed.
+fn label_of(measure: &Measure) -> Option<String> {
+    match measure {
+        Measure::Drop(reason) => Some(reason.label().to_owned()),
+        Measure::Cookies => Some(COOKIES.to_owned()),
+        Measure::Unserved(_) => Some(UNNAMED.to_owned()),
+        Measure::Limit(wide) => Some(label_of_limit(wide)),
+        Measure::Signature(..) | Measure::Deny(_) => None,
+    }
 }
 
 /// What a limit is called in the file of what is armed.
@@ -218,11 +241,28 @@ pub(super) fn look_after(dataplane: &Dataplane, in_force: &mut [InForce], now_ns
 /// The measures in force that do not end by themselves, kept in a file for the daemon that comes after this one.
 pub(super) struct Automatic {
     path: PathBuf,
+    /// What somebody has chosen himself since it was armed: it is his then.
+    claimed: Mutex<BTreeSet<String>>,
 }
 
 impl Automatic {
     pub(super) fn beside(history: &Path) -> Self {
-        Self { path: history.with_file_name("automatic.json") }
+        Self { path: history.with_file_name("automatic.json"), claimed: Mutex::default() }
+    }
+
+    /// An operator, or his file, has this reason drop.
+    pub(super) fn claim(&self, reason: &str) {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner).insert(reason.to_owned());
+        self.write(reason, false);
+    }
+
+    /// The same of cookies.
+    pub(super) fn claim_cookies(&self) {
+        self.claim(COOKIES);
+    }
+
+    fn is_claimed(&self, label: &str) -> bool {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner).contains(label)
     }
 
     fn read(&self) -> Vec<String> {
@@ -231,17 +271,19 @@ impl Automatic {
     }
 
     fn set(&self, measure: &Measure, in_force: bool) {
-        let label = match measure {
-            Measure::Drop(reason) => reason.label().to_owned(),
-            Measure::Cookies => COOKIES.to_owned(),
-            Measure::Unserved(_) => UNNAMED.to_owned(),
-            Measure::Limit(wide) => label_of_limit(wide),
-            Measure::Signature(..) | Measure::Deny(_) => return,
-        };
+        let Some(label) = label_of(measure) else { return };
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner).remove(&label);
+        self.write(&label, in_force);
+    }
+
+    fn write(&self, label: &str, in_force: bool) {
         let mut labels = self.read();
-        labels.retain(|other| *other != label);
+        if !in_force && !labels.iter().any(|other| other == label) {
+            return;
+        }
+        labels.retain(|other| other != label);
         if in_force {
-            labels.push(label);
+            labels.push(label.to_owned());
         }
         let text = serde_json::to_string(&labels).unwrap_or_default();
         if let Err(error) = files::replace(&self.path, &text) {
@@ -269,6 +311,24 @@ impl Automatic {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_operator_has_chosen_himself_is_not_taken_back() {
+        let directory = std::env::temp_dir().join(format!("floodwall-automatic-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let automatic = Automatic::beside(&directory.join("history.ndjson"));
+        let (replies, stray) = (Measure::Drop(Reason::UnsolicitedReply), Measure::Drop(Reason::OutOfState));
+        for measure in [&replies, &stray, &Measure::Cookies] {
+            automatic.set(measure, true);
+        }
+        automatic.claim(Reason::UnsolicitedReply.label());
+        automatic.claim_cookies();
+        assert!(automatic.is_claimed("unsolicited-reply") && automatic.is_claimed(COOKIES));
+        assert_eq!(automatic.read(), ["out-of-state"], "a daemon after this one leaves the others alone, too");
+        automatic.set(&replies, true);
+        assert!(!automatic.is_claimed("unsolicited-reply"), "armed anew, it is no longer his");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 
     #[test]
     fn a_limit_is_found_again_by_its_label() {

@@ -5,6 +5,7 @@
 
 pub mod access;
 mod check_up;
+mod claims;
 mod connections;
 mod deadline;
 mod detection;
@@ -23,12 +24,14 @@ mod watching;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use floodwall_common::config::Mode;
 use floodwall_common::reason::Verdict;
+use ipnet::IpNet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -146,6 +149,10 @@ pub(crate) struct Daemon {
     store: Store,
     streams: events::Streams,
     automatic: Automatic,
+    /// Whom an operator has taken off the deny list while the incident lasts.
+    pardoned: Mutex<Vec<IpNet>>,
+    /// When it was not seen last what is sent; 0 for never.
+    lacked_memory_ns: AtomicU64,
     devices: Mutex<Vec<Device>>,
 }
 
@@ -237,6 +244,7 @@ impl Daemon {
             let config = plane.config()?;
             drop(plane);
             report(&changes);
+            daemon.claim_for_file(&source);
             daemon.options.keep(&found);
             let confirm_within_s = confirm_s.filter(|_| config.is_on_trial() && !changes.is_empty());
             daemon.forget_list_sizes();
@@ -272,6 +280,9 @@ impl Daemon {
     /// Writes down what somebody has changed, and tells him where another has changed the same lately.
     fn record_of(&self, who: &Caller, entry: history::Entry) {
         self.record(&entry);
+        if let Some(incident) = &mut *self.incident() {
+            incident.note(&entry.user, &entry.change);
+        }
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(told) = recent.take(who.peer.session(), entry, Instant::now()) {
             who.tell(told);
@@ -398,8 +409,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         store: Store::beside(&options.history),
         streams: events::Streams::default(),
         automatic: Automatic::beside(&options.history),
+        pardoned: Mutex::default(),
+        lacked_memory_ns: AtomicU64::new(0),
         devices: Mutex::new(devices),
     });
+    daemon.claim_for_file(&source);
     daemon.automatic.take_back(&daemon);
     let for_api = match &options.api {
         Some((_, token)) => http::with_token(Arc::clone(&daemon), token.clone()),
@@ -535,11 +549,11 @@ fn wanted<'a>(names: &[String], devices: &'a [Device]) -> anyhow::Result<Vec<&'a
 }
 
 /// Where what is sent is not remembered, every reply would be one to nothing: better the flood's than none at all.
-fn disarm_without_memory(plane: &mut Dataplane) -> dataplane::Result<()> {
+fn disarm_without_memory(plane: &mut Dataplane) -> dataplane::Result<bool> {
     let drops = plane.config()?.drops;
     let armed: Vec<_> = NEED_MEMORY.into_iter().filter(|reason| drops.has(*reason)).collect();
     if armed.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let without = plane.not_remembered()?.join(", ");
     for reason in armed.into_iter().filter(|_| !without.is_empty()) {
@@ -550,7 +564,7 @@ fn disarm_without_memory(plane: &mut Dataplane) -> dataplane::Result<()> {
             "what is sent is not remembered; the reason is set to pass"
         );
     }
-    Ok(())
+    Ok(!without.is_empty())
 }
 
 fn announce(device: &Device, outcome: Outcome) {

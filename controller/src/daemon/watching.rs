@@ -1,6 +1,7 @@
 //! What the daemon does four times a second: reads what came, takes a snapshot, lets detection look at it, shows it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -39,8 +40,10 @@ pub(super) async fn watch(daemon: &Arc<Daemon>, mut samples: SampleReader) {
         drain(daemon, &mut samples, &mut watch);
         // Before anybody mends it: what was sent meanwhile is not known.
         let disarmed = disarm_without_memory(&mut daemon.dataplane());
-        if let Err(error) = disarmed {
-            warn!(%error, "cannot tell whether what is sent is remembered");
+        match disarmed {
+            Ok(true) => daemon.lacked_memory_ns.store(monotonic_ns(), Ordering::Relaxed),
+            Ok(false) => {}
+            Err(error) => warn!(%error, "cannot tell whether what is sent is remembered"),
         }
         if tick % DEVICE_TICKS == 0 {
             match dataplane::devices().await {

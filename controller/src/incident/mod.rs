@@ -153,9 +153,19 @@ impl Incident {
         self.confidence = self.confidence.max(assessment.confidence);
     }
 
-    /// Writes a measure down.
+    /// Drops are real now.
+    pub fn enforces(&mut self) {
+        self.enforced = true;
+        if !self.actions.is_empty() {
+            self.mitigated_unix_ms.get_or_insert_with(now_ms);
+        }
+    }
+
+    /// Writes a measure down. It mitigates where drops are real.
     pub fn acted(&mut self, what: &str) {
-        self.mitigated_unix_ms.get_or_insert_with(now_ms);
+        if self.enforced {
+            self.mitigated_unix_ms.get_or_insert_with(now_ms);
+        }
         self.actions.push(what.to_owned());
         self.note("response", what);
     }
@@ -182,5 +192,22 @@ impl Incident {
     /// Seconds from the first sign to a moment.
     pub fn seconds_to(&self, unix_ms: u64) -> f64 {
         unix_ms.saturating_sub(self.began_unix_ms) as f64 / 1e3
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_only_counted_mitigates_nothing() {
+        let mut incident = Incident::default();
+        incident.acted("drop signature 7");
+        assert_eq!((incident.mitigated_unix_ms, incident.actions.len()), (None, 1), "in monitor mode");
+        incident.enforces();
+        let mitigated = incident.mitigated_unix_ms;
+        assert!(mitigated.is_some(), "once drops are real");
+        incident.acted("drop signature 8");
+        assert_eq!(incident.mitigated_unix_ms, mitigated, "the first counts");
     }
 }

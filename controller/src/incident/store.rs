@@ -130,9 +130,21 @@ impl Store {
     /// # Errors
     /// Where the file cannot be read; where there is none, there were none but those of earlier versions.
     pub fn all(&self) -> Result<Vec<Incident>, Error> {
+        self.records("SELECT record FROM incident ORDER BY began_unix_ms, id")
+    }
+
+    /// Those that are not over, the latest last.
+    ///
+    /// # Errors
+    /// As [`Self::all`].
+    pub fn open_ones(&self) -> Result<Vec<Incident>, Error> {
+        self.records("SELECT record FROM incident WHERE state <> 'resolved' ORDER BY began_unix_ms, id")
+    }
+
+    fn records(&self, query: &str) -> Result<Vec<Incident>, Error> {
         let Some(connection) = self.reader()? else { return self.earlier() };
         let read = || -> rusqlite::Result<Vec<String>> {
-            let mut all = connection.prepare("SELECT record FROM incident ORDER BY began_unix_ms, id")?;
+            let mut all = connection.prepare(query)?;
             all.query_map([], |row| row.get(0))?.collect()
         };
         let records = read().map_err(|source| self.failed(source))?;

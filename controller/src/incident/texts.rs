@@ -196,15 +196,21 @@ pub fn isp_request(incident: &Incident, contacts: &Contacts) -> String {
     text
 }
 
-/// A notice to customers, as plain text.
+/// A notice to customers, as plain text: of what goes on or went on, what is done about it, and by whom.
 pub fn customer_notice(incident: &Incident) -> String {
     let since = utc(incident.began_unix_ms);
-    let (was, is) = match incident.verdict.is_attack() {
-        true => (
+    let is_filtered = incident.enforced && incident.dropped > 0;
+    let (was, is) = match (incident.verdict.is_attack(), is_filtered) {
+        (true, true) => (
             "traffic that was not from customers, and filtered it",
             "traffic that is not from customers, and filters it",
         ),
-        false => ("far more requests than usual", "far more requests than usual"),
+        (true, false) => ("traffic that was not from customers", "traffic that is not from customers"),
+        (false, _) => ("far more requests than usual", "far more requests than usual"),
+    };
+    let who = match incident.state {
+        State::Acknowledged => "Our engineers are at work on it.",
+        _ => "It was noticed by itself, and our engineers are being called.",
     };
     match (incident.state, incident.ended_unix_ms) {
         (State::Resolved, Some(ended)) => format!(
@@ -214,8 +220,28 @@ pub fn customer_notice(incident: &Incident) -> String {
             utc(ended)
         ),
         _ => format!(
-            "Since {since} our service receives {is}. Pages may be slow or fail to load; your data is not affected.\n\
+            "Since {since} our service receives {is}. {who} Pages may be slow or fail to load; your data is not affected.\n\
              What is affected: {TO_FILL_IN}. Next update: {TO_FILL_IN}\n"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is not filtered is not said to be, and each state has words of its own.
+    #[test]
+    fn customers_are_told_what_is_so() {
+        let open = Incident { verdict: Verdict::Attack, dropped: 7, ..Incident::default() };
+        assert!(!customer_notice(&open).contains("filter"), "monitor mode");
+        let enforced = Incident { enforced: true, ..open.clone() };
+        assert!(customer_notice(&enforced).contains("filters it"));
+        assert!(!customer_notice(&Incident { dropped: 0, ..enforced.clone() }).contains("filter"), "nothing is armed");
+        let acknowledged = Incident { state: State::Acknowledged, ..enforced.clone() };
+        let over = Incident { state: State::Resolved, ended_unix_ms: Some(9_000), ..enforced.clone() };
+        assert!(customer_notice(&over).contains("filtered it"));
+        let all = [&open, &enforced, &acknowledged, &over].map(customer_notice);
+        assert!((1..all.len()).all(|n| !all[..n].contains(&all[n])), "{all:?}");
     }
 }

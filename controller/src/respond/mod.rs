@@ -199,7 +199,7 @@ pub fn missing(proposed: Vec<Measure>, in_force: &[InForce], now_ns: u64) -> Vec
 
 impl Measure {
     /// Whether it does the same, whatever was measured of it.
-    fn does_as(&self, other: &Self) -> bool {
+    pub fn does_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Signature(one, a), Self::Signature(two, b)) => one == two && a.shape == b.shape,
             (Self::Unserved(_), Self::Unserved(_)) => true,

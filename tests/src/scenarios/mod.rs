@@ -12,6 +12,7 @@ pub mod run;
 pub mod score;
 pub mod service;
 pub mod table;
+pub mod targets;
 pub mod walls;
 pub mod watch;
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::run::Settings;
 use super::score::{CAP, Score, median, suite};
+use super::targets;
 
 /// The columns, the same for both tables.
 const COLUMNS: [&str; 13] = [
@@ -125,10 +126,9 @@ pub fn table(scores: &[Score]) -> String {
 /// # Errors
 /// Where the machine does not say what it is.
 pub fn markdown(scores: &[Score], settings: &Settings) -> anyhow::Result<String> {
-    let seeds = scores.iter().map(|score| score.seed).max().unwrap_or(0);
     let level = settings.level;
     let mut text = format!(
-        "{} Level {}: attacks of {:.0} packets/s, {:.0} legitimate requests/s; {seeds} seed(s); {:.0} s of warm-up, {:.0} s quiet. \
+        "{} Level {}: attacks of {:.0} packets/s, {:.0} legitimate requests/s; as many runs of each as `right` says, each with another seed; {:.0} s of warm-up, {:.0} s quiet. \
          Processors: {:.0} % idle, {:.0} % with other machines.\n\n",
         crate::bench::markdown::machine()?,
         level.name.to_uppercase(),
@@ -143,7 +143,9 @@ pub fn markdown(scores: &[Score], settings: &Settings) -> anyhow::Result<String>
     for Row(cells) in rows(scores) {
         writeln!(text, "| {} |", cells.join(" | "))?;
     }
-    Ok(text + "\n" + &suites(scores))
+    text += "\n";
+    text += &suites(scores).lines().map(|line| format!("- {line}\n")).collect::<String>();
+    Ok(text + "\n" + &targets::markdown(scores)?)
 }
 
 fn suites(scores: &[Score]) -> String {
