@@ -200,12 +200,17 @@ fn spoofed_syns_with_options() {
 #[test]
 fn reflected_syn_acks() {
     let reflectors = pool(3_000);
-    attack(&Expected::of(Vector::TcpReflection), |made| {
+    let expected = Expected { stopped: 0.995, ..Expected::of(Vector::TcpReflection) };
+    attack(&expected, |made| {
         made.downloads(2.0..ENDS, 200.0);
         made.flood(BEGINS..ENDS, FLOOD, |random| {
             let ports = (random.one_of(&[80, 80, 80, 80, 443]), random.port());
-            let flags = if random.part() < 0.85 { SYN | ACK } else { RST };
-            let options: &[u8] = if flags == RST { &[] } else { &[2, 4, 5, 180] };
+            let flags = match random.part() {
+                part if part < 0.83 => SYN | ACK,
+                part if part < 0.96 => RST,
+                _ => ACK,
+            };
+            let options: &[u8] = if flags == SYN | ACK { &[2, 4, 5, 180] } else { &[] };
             let segment = Segment { ports, numbers: (random.bits() as u32, 1), flags, options, data: 0 };
             (to_host(random.one_of(&reflectors), random.one_of(&[58, 122, 57, 121])), TCP, 0, tcp(&segment))
         });

@@ -403,7 +403,7 @@ impl Watch {
                         self.to_close.push(denied.clone());
                         self.close_connections(daemon);
                     }
-                    self.failed.retain(|failed| failed.measure != measure);
+                    self.failed.retain(|failed| !failed.measure.does_as(&measure));
                     self.in_force.push(InForce::new(measure, now_ns, until_ns));
                 }
                 Ok(false) => {
@@ -531,6 +531,9 @@ impl Watch {
     /// Takes a measure back, or keeps it in mind where that fails.
     fn take_back(&mut self, daemon: &Daemon, mut present: InForce, why: &str) {
         let words = present.measure.to_string();
+        if daemon.automatic.is_anothers(&present.measure) {
+            return note(daemon, &format!("left as it is, since an operator has chosen it himself: {words}"));
+        }
         match disarm(daemon, &present.measure) {
             Ok(()) => {
                 info!(measure = words, why, "withdrawn");

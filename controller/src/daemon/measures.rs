@@ -148,11 +148,8 @@ fn check_memory(dataplane: &Dataplane, reason: Reason) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes a measure back, but where an operator has chosen the same meanwhile.
+/// Takes a measure back.
 pub(super) fn disarm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<()> {
-    if label_of(measure).is_some_and(|label| daemon.automatic.is_claimed(&label)) {
-        return Ok(());
-    }
     let mut dataplane = daemon.dataplane();
     match measure {
         Measure::Drop(reason) => {
@@ -261,8 +258,10 @@ impl Automatic {
         self.claim(COOKIES);
     }
 
-    fn is_claimed(&self, label: &str) -> bool {
-        self.claimed.lock().unwrap_or_else(PoisonError::into_inner).contains(label)
+    /// Whether somebody has chosen the same himself since it was armed.
+    pub(super) fn is_anothers(&self, measure: &Measure) -> bool {
+        let claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        label_of(measure).is_some_and(|label| claimed.contains(&label))
     }
 
     fn read(&self) -> Vec<String> {
@@ -323,10 +322,11 @@ mod tests {
         }
         automatic.claim(Reason::UnsolicitedReply.label());
         automatic.claim_cookies();
-        assert!(automatic.is_claimed("unsolicited-reply") && automatic.is_claimed(COOKIES));
+        assert!(automatic.is_anothers(&replies) && automatic.is_anothers(&Measure::Cookies));
+        assert!(!automatic.is_anothers(&stray));
         assert_eq!(automatic.read(), ["out-of-state"], "a daemon after this one leaves the others alone, too");
         automatic.set(&replies, true);
-        assert!(!automatic.is_claimed("unsolicited-reply"), "armed anew, it is no longer his");
+        assert!(!automatic.is_anothers(&replies), "armed anew, it is no longer his");
         std::fs::remove_dir_all(&directory).unwrap();
     }
 

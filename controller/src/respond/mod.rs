@@ -293,6 +293,10 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
     if assessment.current.contains(&Vector::Amplification) {
         measures.extend(fragments_of_replies(window));
     }
+    // They pass where what answers nothing is held.
+    if assessment.current.contains(&Vector::TcpReflection) && stray::is_of_reflectors(window) {
+        measures.push(Measure::Drop(Reason::OutOfState));
+    }
     let loose = |vector: &&Vector| {
         let group = features.of(vector.group());
         // Who is held by name is not named again, and others are not held by that.

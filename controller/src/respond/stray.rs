@@ -1,5 +1,7 @@
 //! TCP that has nothing in common but that it belongs to no connection of this host.
 
+use std::collections::HashSet;
+
 use super::signature::{COLLATERAL, ENOUGH, FLOOD, good, share};
 use crate::detect::{Group, Observed, Window};
 
@@ -10,6 +12,18 @@ pub(super) fn is_told_apart(window: &Window) -> bool {
     let good = good(window);
     let hurt = good.iter().filter(|packet| is_stray(packet)).count();
     flood >= FLOOD && good.len() >= ENOUGH && share(hurt, good.len()) <= COLLATERAL
+}
+
+/// The share of such segments whose senders are seen to send replies to nothing, too: of thousands of reflectors a part is, and of others none.
+const OF_REFLECTORS: f64 = 0.2;
+
+/// Whether those who answer what nobody here has asked send segments of no connection beside that.
+pub(super) fn is_of_reflectors(window: &Window) -> bool {
+    let replies = window.packets().filter(|(group, _)| *group == Group::TcpReplies);
+    let reflectors: HashSet<_> = replies.map(|(_, packet)| packet.source.key()).collect();
+    let strays: Vec<_> = window.packets().map(|(_, packet)| packet).filter(|packet| is_stray(packet)).collect();
+    let of_reflectors = strays.iter().filter(|packet| reflectors.contains(&packet.source.key())).count();
+    share(of_reflectors, strays.len()) >= OF_REFLECTORS && is_told_apart(window)
 }
 
 fn is_stray(packet: &Observed) -> bool {
