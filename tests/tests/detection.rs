@@ -118,8 +118,10 @@ fn a_flood_from_random_sources_is_named_held_and_written_down() {
     ] {
         assert!(draft.contains(part), "{part}:\n{draft}");
     }
-    assert!(scene.verb("incident export --format isp-request").contains("UDP port"), "{draft}");
-    assert!(scene.verb("incident export --format customer-notice").contains("not from customers"));
+    assert!(scene.verb("incident isp-request").contains("UDP port"), "{draft}");
+    let notice = scene.verb("incident customer-notice");
+    assert!(notice.contains("not from customers, and filtered it"), "{notice}");
+    assert_eq!(scene.verb("incident export --format customer-notice"), notice);
     assert!(scene.verb("history").contains("armed: drop signature"));
 }
 

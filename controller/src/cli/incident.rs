@@ -22,18 +22,22 @@ pub(super) async fn run(global: &Global, verb: Incident) -> anyhow::Result<()> {
         Incident::Note { text } => change(global, &IncidentChange::Note(text)).await,
         Incident::Ack => change(global, &IncidentChange::Ack).await,
         Incident::Resolve => change(global, &IncidentChange::Resolve).await,
-        Incident::Export { id, format } => {
-            let incident = one(global, id).await?;
-            let source = Source::find(global.config.as_deref()).ok().flatten().unwrap_or_default();
-            let contacts = source.configuration.contacts.unwrap_or_default();
-            let global = Global { json: global.json || format == Text::Json, ..global.clone() };
-            print(&global, &incident, |incident| match format {
-                Text::Markdown | Text::Json => postmortem(incident, &contacts),
-                Text::IspRequest => isp_request(incident, &contacts),
-                Text::CustomerNotice => customer_notice(incident),
-            })
-        }
+        Incident::Export { id, format } => export(global, id, format).await,
+        Incident::IspRequest { id } => export(global, id, Text::IspRequest).await,
+        Incident::CustomerNotice { id } => export(global, id, Text::CustomerNotice).await,
     }
+}
+
+async fn export(global: &Global, id: Option<String>, format: Text) -> anyhow::Result<()> {
+    let incident = one(global, id).await?;
+    let source = Source::find(global.config.as_deref()).ok().flatten().unwrap_or_default();
+    let contacts = source.configuration.contacts.unwrap_or_default();
+    let global = Global { json: global.json || format == Text::Json, ..global.clone() };
+    print(&global, &incident, |incident| match format {
+        Text::Markdown | Text::Json => postmortem(incident, &contacts),
+        Text::IspRequest => isp_request(incident, &contacts),
+        Text::CustomerNotice => customer_notice(incident),
+    })
 }
 
 /// Has the alert of a drill fire, or writes down that it was received.

@@ -260,11 +260,12 @@ impl Watch {
 
     /// A packet of an end that this host speaks with: whether a signature that was armed drops it.
     fn count_toll(&mut self, sample: &Sample, frame: Frame<'_>, weight: u32) {
+        let class = sample.kind.parts().map(|(_, class)| class.label());
         let traits = if sample.reason == Reason::Signature { Traits::read(frame) } else { None };
         for present in &mut self.in_force {
             let is_hit = match &present.measure {
                 Measure::Signature(_, found) => traits.as_ref().is_some_and(|traits| found.shape.suits(traits)),
-                Measure::Limit(wide) => sample.reason == reason_of(wide.per),
+                Measure::Limit(wide) => sample.reason == reason_of(wide.per) && class == Some(wide.name.label()),
                 _ => continue,
             };
             if is_hit || !sample.drops {

@@ -11,6 +11,11 @@ const NAMED: usize = 5;
 /// Keeps what was seen in the worst second.
 pub(super) fn note_peak(incident: &mut Incident, detector: &Detector, features: &Features) {
     incident.peak_packets_per_second = features.per_second;
+    note_whom(incident, detector);
+}
+
+/// Keeps from whom and for what the kinds of flood of the incident are now.
+pub(super) fn note_whom(incident: &mut Incident, detector: &Detector) {
     let mut sources = HashMap::<String, f64>::new();
     let mut targets = HashMap::<String, f64>::new();
     let groups: Vec<_> = incident.vectors.iter().map(|vector| vector.group()).collect();

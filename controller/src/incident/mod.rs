@@ -69,7 +69,7 @@ pub struct Incident {
     /// What was found last: an attack stays one in the record, whatever comes after it.
     #[serde(default)]
     pub latest: Verdict,
-    /// How sure that was at the most.
+    /// How sure that verdict was at the most.
     pub confidence: f64,
     /// The strongest reasons, in words.
     pub reasons: Vec<String>,
@@ -146,11 +146,13 @@ impl Incident {
             self.reasons.clone_from(&assessment.reasons);
         }
         self.latest = assessment.verdict;
-        if !self.verdict.is_attack() || assessment.verdict.is_attack() {
-            self.verdict = assessment.verdict;
-        }
         self.vectors.extend(new);
-        self.confidence = self.confidence.max(assessment.confidence);
+        if self.verdict.is_attack() && !assessment.verdict.is_attack() {
+            return;
+        }
+        // Of another verdict it says nothing.
+        let before = if self.verdict == assessment.verdict { self.confidence } else { 0.0 };
+        (self.verdict, self.confidence) = (assessment.verdict, before.max(assessment.confidence));
     }
 
     /// Drops are real now.
@@ -198,6 +200,20 @@ impl Incident {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_sure_it_is_is_said_of_this_verdict() {
+        let found = |verdict, confidence| Assessment { verdict, confidence, ..Assessment::default() };
+        let mut incident = Incident::new(1, &found(Verdict::Surge, 0.99));
+        let mut sure = |verdict, confidence| {
+            incident.found(&found(verdict, confidence));
+            (incident.verdict, incident.confidence)
+        };
+        assert_eq!(sure(Verdict::Attack, 0.81), (Verdict::Attack, 0.81));
+        assert_eq!(sure(Verdict::Attack, 0.9), (Verdict::Attack, 0.9));
+        assert_eq!(sure(Verdict::Attack, 0.85), (Verdict::Attack, 0.9));
+        assert_eq!(sure(Verdict::Surge, 0.99), (Verdict::Attack, 0.9), "an attack stays one in the record");
+    }
 
     #[test]
     fn what_is_only_counted_mitigates_nothing() {

@@ -8,6 +8,8 @@ use super::{Incident, State, utc};
 use crate::configuration::Contacts;
 use crate::detect::Verdict;
 
+/// Sources with less than this share of the packets are not named to the provider.
+const NAMED: f64 = 0.01;
 /// What only people know.
 const TO_FILL_IN: &str = "_to be filled in_";
 
@@ -175,7 +177,8 @@ pub fn isp_request(incident: &Incident, contacts: &Contacts) -> String {
         peak = incident.peak_packets_per_second,
         from = from(incident),
     );
-    for (source, share) in &incident.sources {
+    // Of forged addresses none is of any use to him.
+    for (source, share) in incident.sources.iter().filter(|(_, share)| *share >= NAMED) {
         let _ = writeln!(text, "  {source}: {:.1} % of the sampled packets", share * 100.0);
     }
     text += "\nIt is told by:\n";

@@ -74,6 +74,16 @@ pub(in crate::cli) enum Incident {
         #[arg(long, value_enum, default_value_t = Text::Markdown)]
         format: Text,
     },
+    /// Print a request to the provider: what, where, since when, from whom, and by what it is told
+    IspRequest {
+        /// The incident's name; without it, the latest
+        id: Option<String>,
+    },
+    /// Print a notice to customers, of where it stands now
+    CustomerNotice {
+        /// The incident's name; without it, the latest
+        id: Option<String>,
+    },
 }
 
 /// A text that an incident makes.

@@ -7,7 +7,7 @@ use floodwall_common::reason::Verdict as Fate;
 use tracing::{info, warn};
 
 use super::super::Daemon;
-use super::super::peak::{note_holders, note_peak};
+use super::super::peak::{note_holders, note_peak, note_whom};
 use super::Watch;
 use crate::dataplane;
 use crate::detect::{Assessment, Features, Verdict};
@@ -110,7 +110,14 @@ impl Watch {
                 incident.resolve("detection", "nothing out of the ordinary for half a minute");
                 info!(incident = incident.id, "over");
             }
-            (Some(incident), _) => incident.found(found),
+            (Some(incident), _) => {
+                let known = incident.vectors.len();
+                incident.found(found);
+                // Who was seen before is not of a kind that was not there yet.
+                if incident.vectors.len() > known {
+                    note_whom(incident, &self.detector);
+                }
+            }
         }
         let Some(incident) = &mut *open else { return };
         for words in self.prober.told() {
