@@ -13,8 +13,8 @@ const TARGETS_PER_SECOND: [f64; SAMPLE_STREAMS] = {
     targets[Stream::Open as usize] = 10_000.0;
     targets
 };
-/// Samples a second that a CPU may write of each stream, however wrong the interval is: all that are wanted may come to one.
-const BUDGET_PER_SECOND: u32 = 10_000;
+/// Samples a second that a CPU may write of each stream, however wrong the interval is.
+const BUDGET_PER_SECOND: u32 = 4_000;
 /// Every one where little comes in, so that connections can be followed. A flood begins at this interval: its first packets find
 /// the budget used up, and cost a look at it.
 const SMALLEST_INTERVAL: u32 = 1;
