@@ -155,9 +155,7 @@ impl Window {
         self.followed.take(&packet);
         if packet.is_known == Some(true) {
             let key = packet.source.key();
-            if !self.peers.contains_key(&key) {
-                make_room(&mut self.peers, PEERS, |last_ns| *last_ns);
-            }
+            make_room(&mut self.peers, &key, PEERS, |last_ns| *last_ns);
             self.peers.insert(key, packet.at_ns);
         }
         if self.packets.len() >= CAPACITY {

@@ -149,9 +149,7 @@ impl Followed {
     }
 
     fn remember(&mut self, network: u64, at_ns: u64) {
-        if !self.regulars.contains_key(&network) {
-            make_room(&mut self.regulars, CAPACITY, |(_, last_ns)| *last_ns);
-        }
+        make_room(&mut self.regulars, &network, CAPACITY, |(_, last_ns)| *last_ns);
         self.regulars.entry(network).or_insert((at_ns, at_ns)).1 = at_ns;
     }
 

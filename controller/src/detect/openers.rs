@@ -233,9 +233,7 @@ impl Following {
         if !self.is_quiet {
             return;
         }
-        if !self.networks.contains_key(&key) {
-            make_room(&mut self.networks, NETWORKS, |network| network.last_ns);
-        }
+        make_room(&mut self.networks, &key, NETWORKS, |network| network.last_ns);
         let (at_ns, joined_ns) = (packet.at_ns, self.quiet_ns);
         let unseen = || Network { first_ns: at_ns, last_ns: at_ns, joined_ns, begun: 0.0 };
         self.networks.entry(key).or_insert_with(unseen).last_ns = at_ns;

@@ -7,9 +7,14 @@ use std::hash::Hash;
 /// Of so many one makes way at a time: each time costs a look at all of them.
 const ONE_OF: usize = 8;
 
-/// Makes room for another where there are as many as there may be. `last_ns` is when one was seen last.
-pub(super) fn make_room<K: Eq + Hash, V>(all: &mut HashMap<K, V>, capacity: usize, last_ns: impl Fn(&V) -> u64) {
-    if all.len() < capacity {
+/// Makes room for this one where it is not there yet, and there are as many as there may be. `last_ns` is when one was seen last.
+pub(super) fn make_room<K: Eq + Hash, V>(
+    all: &mut HashMap<K, V>,
+    key: &K,
+    capacity: usize,
+    last_ns: impl Fn(&V) -> u64,
+) {
+    if all.len() < capacity || all.contains_key(key) {
         return;
     }
     let left = all.len().div_ceil(ONE_OF);
@@ -36,9 +41,7 @@ mod tests {
         let mut all: HashMap<u64, u64> = HashMap::new();
         for now_ns in 1..10_000 {
             for key in [0, now_ns] {
-                if !all.contains_key(&key) {
-                    make_room(&mut all, 64, |last_ns| *last_ns);
-                }
+                make_room(&mut all, &key, 64, |last_ns| *last_ns);
                 all.insert(key, now_ns);
             }
             assert!(all.len() <= 64 && all.contains_key(&0) && all.contains_key(&now_ns), "{now_ns}");
@@ -49,9 +52,9 @@ mod tests {
     #[test]
     fn of_those_as_old_as_each_other_a_part_goes() {
         let mut all: HashMap<u64, u64> = (0..64).map(|key| (key, 7)).collect();
-        make_room(&mut all, 65, |last_ns| *last_ns);
+        make_room(&mut all, &64, 65, |last_ns| *last_ns);
         assert_eq!(all.len(), 64, "there is room");
-        make_room(&mut all, 64, |last_ns| *last_ns);
+        make_room(&mut all, &64, 64, |last_ns| *last_ns);
         assert_eq!(all.len(), 56);
     }
 }
