@@ -10,7 +10,7 @@ use crate::reason::REASON_SLOTS;
 use crate::signatures::SIGNATURES as SIGNATURE_SLOTS;
 
 /// Version of every layout in this crate that lies in a map, and of the names below.
-pub const ABI_VERSION: u32 = 9;
+pub const ABI_VERSION: u32 = 10;
 
 /// Map names, as the kernel and bpftool show them and as the pins are called. At most 15 characters.
 pub mod map {

@@ -129,6 +129,8 @@ pub struct Config {
     pub allowed: Meters,
     /// Compiled caps of services, by number; of zero, which is no service, there is none.
     pub caps: [Cap; SERVICE_SLOTS],
+    /// The same of new connections: asked of SYNs alone.
+    pub connection_caps: [Cap; SERVICE_SLOTS],
     /// How SYNs are answered.
     pub cookies: Cookies,
     /// SYN-ACKs with cookies to one subnet: what keeps this host from being a reflector.
@@ -245,6 +247,12 @@ impl Config {
     #[inline(always)]
     pub const fn cap(&self, service: u8) -> &Cap {
         &self.caps[service as usize & (SERVICE_SLOTS - 1)]
+    }
+
+    /// The cap of its new connections.
+    #[inline(always)]
+    pub const fn connection_cap(&self, service: u8) -> &Cap {
+        &self.connection_caps[service as usize & (SERVICE_SLOTS - 1)]
     }
 
     /// Some number that the verifier knows nothing of.

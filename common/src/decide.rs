@@ -1,6 +1,6 @@
 //! The order of the decision: allow list, deny list, what is wrong with the packet, what nobody expects, a service that is
 //! past its cap, replies to nothing, TCP of no connection, first SYNs, signatures, limits of its source, which may be those of
-//! its group, of its subnet and network, the cap of its service.
+//! its group, of its subnet and network, the caps of its service.
 //!
 //! One function, called by the kernel half on the packet, by the controller to explain, and by tests as the model that
 //! the loaded program is compared with.
@@ -18,7 +18,7 @@ use crate::packet::fast::{self, Rest, Usual};
 use crate::packet::{Frame, Headers, Source, read};
 use crate::reason::Reason;
 use crate::replies::Conversation;
-use crate::services::{Transport, is_expected};
+use crate::services::{Cap, Transport, is_expected};
 use crate::verifier::forget;
 
 /// What a decision has to know beside the packet: the lists and the state of sources. Implemented by the maps of the
@@ -144,7 +144,9 @@ pub fn decide_armed<'w, E: Exit>(
     } else {
         match over_all_limits(key, frame.bytes(), kind, meters, world) {
             None if !may_pass => Some(Reason::ServiceCap),
-            None if meters.ask(Ask::CAP) => over_cap(service, key, world),
+            None if meters.ask(Ask::CAP) && is_over(world.config().cap(service), service, key, world) => {
+                Some(Reason::ServiceCap)
+            }
             over => over,
         }
     };
@@ -210,10 +212,14 @@ fn judge<'w>(packet: &Headers, frame: Frame<'_>, world: &mut impl World<'w>) -> 
         // Answered or not: it never gets to the service, so that its cap is not asked.
         return found.because(answered(packet.key, world));
     }
-    if meters.ask(Ask::CAP)
-        && let Some(reason) = over_cap(closer.service(), packet.key, world)
+    // First that of connections: what it refuses is not charged to the other.
+    if meters.ask(Ask::CONNECTIONS)
+        && is_over(config.connection_cap(closer.service()), closer.service(), packet.key, world)
     {
-        return found.because(reason);
+        return found.because(Reason::ConnectionCap);
+    }
+    if meters.ask(Ask::CAP) && is_over(config.cap(closer.service()), closer.service(), packet.key, world) {
+        return found.because(Reason::ServiceCap);
     }
     found
 }
@@ -256,18 +262,15 @@ fn answered<'w>(key: u64, world: &mut impl World<'w>) -> Reason {
     }
 }
 
-/// Whether the service that the packet is for is over its cap, and this source has to wait. Who it is matters only then.
+/// Whether the service that the packet is for is over this cap of it, and this source has to wait. Who it is matters only then.
 #[inline(always)]
-fn over_cap<'w>(service: u8, key: u64, world: &mut impl World<'w>) -> Option<Reason> {
-    if service == 0 {
-        return None;
+fn is_over<'w>(cap: &Cap, service: u8, key: u64, world: &mut impl World<'w>) -> bool {
+    if service == 0 || !cap.is_armed() {
+        return false;
     }
-    let cap = world.config().cap(service);
     let service = u64::from(service);
-    let passes = !cap.is_armed()
-        || world.admit(service, Amount::PACKET, cap.open())
-        || (world.is_verified(key) && world.admit(service, Amount::PACKET, cap.verified()));
-    if passes { None } else { Some(Reason::ServiceCap) }
+    !world.admit(service, Amount::PACKET, cap.open())
+        && !(world.is_verified(key) && world.admit(service, Amount::PACKET, cap.verified()))
 }
 
 /// The limit that the packet is over, if any. Packets are asked before bytes: what is refused for its bytes has used

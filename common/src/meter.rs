@@ -244,12 +244,12 @@ impl Ask {
     pub const FIRST_SYN: Self = Self(1_024);
 
     /// What takes to know the service.
-    pub(crate) const A_SERVICE: Self = Self(Self::LOCKDOWN.0 | Self::CAP.0);
+    pub(crate) const A_SERVICE: Self = Self(Self::LOCKDOWN.0 | Self::CAP.0 | Self::CONNECTIONS.0);
     /// Any of what takes a closer look.
     pub(crate) const A_CLOSER_LOOK: Self =
         Self(Self::REPLIES.0 | Self::A_SERVICE.0 | Self::FIRST_SYN.0 | Self::STATE.0);
     /// What is asked of SYNs alone.
-    pub(crate) const OF_SYNS: Self = Self(Self::FIRST_SYN.0 | Self::COOKIE.0);
+    pub(crate) const OF_SYNS: Self = Self(Self::FIRST_SYN.0 | Self::COOKIE.0 | Self::CONNECTIONS.0);
     /// What only the complete decision knows: of some SYNs, and of what passes in no case.
     pub(crate) const SELDOM: Self = Self(Self::BLOCK.0 | Self::OF_SYNS.0);
 
@@ -257,6 +257,8 @@ impl Ask {
     pub const COOKIE: Self = Self(2_048);
     /// Whether its connection is known.
     pub const STATE: Self = Self(4_096);
+    /// Whether its service takes another connection.
+    pub const CONNECTIONS: Self = Self(8_192);
 
     /// The limits of a level that is wider than a source.
     pub const fn wider(per: Per) -> Self {

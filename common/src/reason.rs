@@ -78,6 +78,8 @@ labelled_enum! {
         SynAckLimit = 31 => "syn-ack-limit",
         /// TCP without SYN, of a connection that this host knows nothing of, from a source that is not verified.
         OutOfState = 32 => "out-of-state",
+        /// A SYN to a service that takes no more new connections now, from a source that is not verified or among too many that are.
+        ConnectionCap = 33 => "connection-cap",
     }
 }
 
@@ -128,6 +130,7 @@ impl Reason {
             | Self::NetworkLimit
             | Self::Signature
             | Self::ServiceCap
+            | Self::ConnectionCap
             | Self::SynAckLimit => Policy::Drops,
             Self::SynCookie => Policy::Answers,
             // The stack behind would refuse these too; here they cost nothing.
@@ -204,6 +207,7 @@ impl Reason {
             Self::NoService => "for no service here, while locked down",
             Self::FirstSyn => "the first SYN of a connection: a client sends it again after a second",
             Self::ServiceCap => "the service is over its cap, and the source has no claim to what is left of it",
+            Self::ConnectionCap => "the service takes no more new connections now, and who was here before comes first",
             Self::SynCookie => "a SYN, answered with a cookie in place of the stack",
             Self::SynAckLimit => "a SYN whose subnet gets no more answers now",
             Self::OutOfState => "TCP of a connection that this host knows nothing of",

@@ -1,6 +1,7 @@
 //! What this host serves: ports with a name, and perhaps a cap; and what it expects while it is locked down.
 //!
-//! A cap is the last resort: packets a second to a service from all sources together. It is one meter with two
+//! A cap is the last resort: packets a second to a service from all sources together, or connections that are begun with it in a
+//! second. It is one meter with two
 //! tolerances. Sources that are not verified are refused at half of it, verified ones at all of it: so verified sources
 //! take what they need of the cap, the others share the rest, and of a cap nothing is left unused.
 
@@ -90,6 +91,25 @@ pub struct ServiceRecord {
     pub name: [u8; NAME_BYTES],
     /// Its cap.
     pub cap: RateSpec,
+    /// The cap of its new connections.
+    pub connections: RateSpec,
+    /// The same for a while, set by who sheds an overload. Where there is the other, that counts.
+    pub shed: RateSpec,
+}
+
+impl ServiceRecord {
+    /// No service.
+    pub const NOBODY: Self = Self::new([0; NAME_BYTES], RateSpec::OFF, RateSpec::OFF);
+
+    /// One that nothing is shed of.
+    pub const fn new(name: [u8; NAME_BYTES], cap: RateSpec, connections: RateSpec) -> Self {
+        Self { name, cap, connections, shed: RateSpec::OFF }
+    }
+
+    /// The cap of new connections that counts.
+    pub fn connections_in_force(&self) -> RateSpec {
+        if self.connections == RateSpec::OFF { self.shed } else { self.connections }
+    }
 }
 
 /// A cap as the packet path reads it. All zero: no cap.

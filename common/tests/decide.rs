@@ -48,12 +48,13 @@ fn config(packets: Rate, bytes: Rate) -> Config {
         groups: [[meters(packets, bytes); KIND_SLOTS]; GROUP_SLOTS],
         allowed: meters(limit(10, 10), Rate::Off),
         caps: [Cap::default(); SERVICE_SLOTS],
+        connection_caps: [Cap::default(); SERVICE_SLOTS],
         cookies: Cookies::default(),
         cookie_answers: Meter::default(),
         signatures: SignatureState::default(),
         trial_until_ns: 0,
         cookie_spec: RateSpec::OFF,
-        services: [ServiceRecord { name: [0; 16], cap: RateSpec::OFF }; SERVICE_SLOTS],
+        services: [ServiceRecord::NOBODY; SERVICE_SLOTS],
         group_records: [GroupRecord::NOBODY; GROUP_SLOTS],
         specs: [[[RateSpec::from(Rate::Off); 2]; LIMIT_SLOTS]; Per::ALL.len()],
         generation: 0,
@@ -419,6 +420,26 @@ fn a_cap_is_of_its_service_alone() {
     );
     assert_eq!(model.then(&V4::default().frame(UDP, &to(80, udp(0)))), None);
     assert_eq!(model.reason(&V4::from(ALLOWED).frame(UDP, &to(443, udp(0)))), Reason::Allowed);
+}
+
+/// Of SYNs alone, in front of the cap of packets, and behind cookies.
+#[test]
+fn a_cap_of_connections_is_of_syns_and_charges_nothing_else() {
+    let mut config = capped(10, 10);
+    config.connection_caps[1] = Cap::new(limit(10, 10), MACHINE, 8).unwrap();
+    config.meters.iter_mut().for_each(|meters| meters.set_ask(Ask::CONNECTIONS, true));
+    let syn = |host: u8, port: u16| V4::from([12, 0, 0, host]).frame(TCP, &to(port, tcp(SYN)));
+    let mut of_service = model(&config);
+    assert_eq!(of_service.then(&syn(1, 443)), Some(Reason::ConnectionCap));
+    of_service.verified.push(u64::from(u32::from_be_bytes([12, 0, 0, 2])));
+    assert_eq!(of_service.reason(&syn(2, 443)), Reason::Passed, "who is verified comes first");
+    let mut other = model(&config);
+    assert_eq!(other.then(&syn(1, 80)), None, "another port");
+    let mut with_cookies = config.clone();
+    with_cookies.meters.iter_mut().for_each(|meters| meters.set_ask(Ask::COOKIE, true));
+    let answers = Limits { packets: limit(100_000, 50_000), bytes: Rate::Off };
+    with_cookies.cookie_answers = Meters::new(answers, MACHINE, [30, 31]).unwrap().packets;
+    assert_eq!(model(&with_cookies).then(&syn(1, 443)), None, "what is answered with a cookie never gets there");
 }
 
 #[test]

@@ -20,8 +20,8 @@ use crate::api::{
     SignatureView, SignaturesChange, SignaturesView,
 };
 use crate::dataplane::{
-    Clock, Dataplane, Device, NEED_MEMORY, Service, Signature, Stack, UNNAMED, check_limits, cookies_of, give_way,
-    group_limits_of, known_amplifiers, limits_of,
+    Clock, Dataplane, Device, NEED_MEMORY, Service, Signature, Stack, check_limits, cookies_of, give_way,
+    group_limits_of, is_automatic, known_amplifiers, limits_of,
 };
 use crate::exit::{Exit, Failure};
 use crate::groups::{group_limit_name, groups, names_of, no_group};
@@ -281,14 +281,15 @@ pub fn change_services(dataplane: &mut Dataplane, change: &ServicesChange) -> an
     }
     for view in &change.add {
         let service = view.service().map_err(|text| Failure::new(Exit::Usage, text))?;
-        if service.name == UNNAMED {
-            let text = format!("'{UNNAMED}' is what detection calls UDP ports that have no service");
+        if is_automatic(&service.name) {
+            let text = format!("'{}' is what detection calls ports that have no service", service.name);
             return Err(Failure::new(Exit::Usage, text).hint("choose another name").into());
         }
-        if !dataplane.check_cap(service.cap) {
-            let text = format!("{}: a cap of {} is out of range", service.name, service.cap);
-            let hint =
-                format!("1 to {MAX_PACKETS_PER_SECOND} packets per second, a burst of up to {MAX_BURST_SECONDS} s");
+        if let Some(cap) = [service.cap, service.connections].into_iter().find(|cap| !dataplane.check_cap(*cap)) {
+            let text = format!("{}: a cap of {cap} is out of range", service.name);
+            let hint = format!(
+                "1 to {MAX_PACKETS_PER_SECOND} packets or connections per second, a burst of up to {MAX_BURST_SECONDS} s"
+            );
             return Err(Failure::new(Exit::Usage, text).hint(hint).into());
         }
         wanted.retain(|other| other.name != service.name);

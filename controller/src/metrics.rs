@@ -115,13 +115,18 @@ fn limits(snapshot: &Snapshot) -> Collectors {
         }
     }
     let [group_pps, group_bps] = of_group;
-    let cap = GaugeVec::new(
-        Opts::new("floodwall_service_cap_packets_per_second", "Packets per second to a service; +Inf for no cap."),
-        &["service"],
-    )?;
-    for (name, rate) in &snapshot.caps {
-        let rate = if let Rate::Limit { per_second, .. } = rate { *per_second as f64 } else { f64::INFINITY };
-        cap.with_label_values(&[name]).set(rate);
+    let of_service = |name: &str, help: &str| GaugeVec::new(Opts::new(name, help), &["service"]);
+    let [cap, connection_cap] = [
+        of_service("floodwall_service_cap_packets_per_second", "Packets per second to a service; +Inf for no cap.")?,
+        of_service(
+            "floodwall_service_cap_connections_per_second",
+            "New connections per second to a service; +Inf for no cap.",
+        )?,
+    ];
+    for (name, rates) in &snapshot.caps {
+        for (gauge, rate) in [&cap, &connection_cap].into_iter().zip(rates) {
+            gauge.with_label_values(&[name]).set(per_second_and_burst(*rate).0);
+        }
     }
     Ok(vec![
         Box::new(pps),
@@ -131,6 +136,7 @@ fn limits(snapshot: &Snapshot) -> Collectors {
         Box::new(group_pps),
         Box::new(group_bps),
         Box::new(cap),
+        Box::new(connection_cap),
     ])
 }
 

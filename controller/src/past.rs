@@ -156,6 +156,7 @@ const fn reaches_limits(sample: &Sample) -> bool {
         | Reason::SubnetLimit
         | Reason::NetworkLimit
         | Reason::ServiceCap
+        | Reason::ConnectionCap
         | Reason::SynCookie
         | Reason::SynAckLimit => true,
         Reason::Allowed

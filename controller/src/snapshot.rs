@@ -136,8 +136,8 @@ pub struct Snapshot {
     pub limits: Vec<(LimitKey, Limits)>,
     /// Limits that groups of sources have of their own.
     pub group_limits: Vec<(String, LimitName, Limits)>,
-    /// Services and their caps.
-    pub caps: Vec<(String, Rate)>,
+    /// Services and their caps: of packets, and of new connections.
+    pub caps: Vec<(String, [Rate; 2])>,
     /// Interfaces that are meant to be protected.
     pub interfaces: Vec<Interface>,
     /// Sizes of the lists.

@@ -228,7 +228,9 @@ impl Chance {
         let capped = |(at, port)| {
             let cap = self.rate(Unit::Packets, [10, 10, 100, 20_000]);
             let cap = if cap == Rate::Block { Rate::Off } else { cap };
-            Service { name: format!("{}", at + 1), ports: vec![port], cap }
+            let connections = self.rate(Unit::Packets, [10, 10, 100, 20_000]);
+            let connections = if connections == Rate::Block { Rate::Off } else { connections };
+            Service { cap, connections, ..Service::uncapped(&format!("{}", at + 1), vec![port]) }
         };
         ports.into_iter().enumerate().map(capped).collect()
     }

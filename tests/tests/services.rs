@@ -213,9 +213,8 @@ fn over_its_cap_a_service_is_there_for_who_is_verified() -> Result<()> {
     let customer = &classes_v4([203, 0, 113, 1].into())[1];
     let ports = |frame: &[u8]| u16::from_be_bytes([frame[36], frame[37]]);
     let service = Service {
-        name: "web".to_owned(),
-        ports: vec![(Transport::Udp, ports(&strangers[0])), (Transport::Tcp, ports(customer))],
         cap: Rate::Limit { per_second: 1_000, burst: 400 },
+        ..Service::uncapped("web", vec![(Transport::Udp, ports(&strangers[0])), (Transport::Tcp, ports(customer))])
     };
     bench.kernel.dataplane.set_services(std::slice::from_ref(&service), None)?;
     bench.kernel.send(&answer(customer))?;
@@ -239,6 +238,62 @@ fn over_its_cap_a_service_is_there_for_who_is_verified() -> Result<()> {
     for stranger in &strangers {
         ensure!(bench.passes(stranger)?);
     }
+    Ok(())
+}
+
+/// Where a service takes no more connections: who was here before begins some first, and what is begun goes on.
+#[test]
+fn of_new_connections_too_many_are_refused_and_who_was_here_before_comes_first() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let strangers: Vec<_> = (0..200).map(|n| classes_v4([198, 51, 100, n].into())).collect();
+    let customer = classes_v4([203, 0, 113, 1].into());
+    let port = u16::from_be_bytes([customer[0][36], customer[0][37]]);
+    bench.kernel.send(&answer(&customer[1]))?;
+    for is_operators in [false, true] {
+        let per_second = Rate::Limit { per_second: 1_000, burst: 1_000 };
+        let before = bench.kernel.counted().of(Reason::ConnectionCap);
+        match is_operators {
+            false => ensure!(bench.kernel.dataplane.shed(port, per_second)?),
+            true => {
+                let web = Service::uncapped("web", vec![(Transport::Tcp, port)]);
+                let web = Service { connections: per_second, ..web };
+                bench.kernel.dataplane.set_services(&[web], None)?;
+                ensure!(!bench.kernel.dataplane.shed(port, per_second)?, "it is the operator's");
+            }
+        }
+        let (mut begun, mut lost) = (0, 0);
+        for _ in 0..1_000 {
+            bench.wait(SECOND / 100)?;
+            for stranger in &strangers {
+                begun += u64::from(bench.passes(&stranger[0])?);
+            }
+            lost += u64::from(!bench.passes(&customer[0])?);
+        }
+        println!("{begun} of the crowd's 200,000 SYNs passed, the customer lost {lost} of 1,000");
+        ensure!(lost == 0);
+        ensure!((8_800..=9_700).contains(&begun), "{begun} of the 9,000 and a burst that the cap leaves");
+        ensure!(bench.kernel.counted().of(Reason::ConnectionCap) - before == 200_000 - begun);
+        ensure!(bench.passes(&strangers[7][1])? && bench.passes(&strangers[7][2])?, "all but SYNs is not asked");
+    }
+    // What is shed ends, and its service with it.
+    bench.kernel.dataplane.set_services(&[], None)?;
+    let ten = Rate::Limit { per_second: 10, burst: 10 };
+    ensure!(bench.kernel.dataplane.shed(port, ten)? && bench.kernel.dataplane.shed_on(port)? == Some(ten));
+    ensure!(bench.kernel.dataplane.services()?.len() == 1);
+    ensure!(bench.kernel.dataplane.shed(port, Rate::Off)? && bench.kernel.dataplane.shed_on(port)?.is_none());
+    ensure!(bench.kernel.dataplane.services()?.is_empty());
+    for stranger in &strangers {
+        ensure!(bench.passes(&stranger[0])?);
+    }
+    // Of a service that somebody has named it ends, and the service stays.
+    let web = Service::uncapped("web", vec![(Transport::Tcp, port)]);
+    bench.kernel.dataplane.set_services(std::slice::from_ref(&web), None)?;
+    ensure!(bench.kernel.dataplane.shed(port, ten)?);
+    ensure!(bench.kernel.dataplane.services()? == [Service { shed: ten, ..web.clone() }]);
+    ensure!(bench.kernel.dataplane.shed(port, Rate::Off)? && bench.kernel.dataplane.services()? == [web]);
+    // Locked down, no port is opened by it.
+    bench.kernel.dataplane.set_policy(Reason::NoService, Verdict::Drop)?;
+    ensure!(!bench.kernel.dataplane.shed(port + 1, ten)?);
     Ok(())
 }
 

@@ -52,7 +52,7 @@ pub struct ServicesView {
 }
 
 /// A service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceView {
     /// Its name: 1 to 16 letters, digits, dots, dashes and underscores.
@@ -62,6 +62,12 @@ pub struct ServiceView {
     /// Packets to it from all sources together; null for no cap.
     #[serde(default)]
     pub cap: Option<RateView>,
+    /// Connections that are begun with it in a second, from all sources together; null for no cap.
+    #[serde(default)]
+    pub connections_per_second: Option<u64>,
+    /// The same while an overload is shed; null where none is. Said, and not to be set.
+    #[serde(default)]
+    pub shed_per_second: Option<u64>,
 }
 
 /// A change of services: all or nothing. Removed first, then added; one of the same name is replaced.
@@ -102,7 +108,14 @@ impl ServiceView {
             true => format!("{}/{first}", transport.label()),
             false => format!("{}/{first}-{last}", transport.label()),
         };
-        Self { name: service.name.clone(), ports: ports.iter().map(text).collect(), cap: RateView::of(service.cap) }
+        let per_second = |rate| RateView::of(rate).map(|rate| rate.per_second);
+        Self {
+            name: service.name.clone(),
+            ports: ports.iter().map(text).collect(),
+            cap: RateView::of(service.cap),
+            connections_per_second: per_second(service.connections),
+            shed_per_second: per_second(service.shed),
+        }
     }
 
     /// The service that crossed it.
@@ -124,13 +137,19 @@ impl ServiceView {
         }
         ports.sort_unstable();
         ports.dedup();
-        match RateView::rate(self.cap) {
-            Rate::Block => {
-                Err(format!("service '{}': a cap of 0 drops all of it; lockdown without it does that", self.name))
-            }
-            cap => Ok(Service { name: self.name.clone(), ports, cap }),
+        let cap = RateView::rate(self.cap);
+        let connections = self.connections_per_second.map(connections);
+        if cap == Rate::Block || connections == Some(Rate::Block) {
+            return Err(format!("service '{}': a cap of 0 drops all of it; lockdown without it does that", self.name));
         }
+        let connections = connections.unwrap_or(Rate::Off);
+        Ok(Service { name: self.name.clone(), ports, cap, connections, shed: Rate::Off })
     }
+}
+
+/// A cap of new connections: a second's worth at once.
+pub(crate) const fn connections(per_second: u64) -> Rate {
+    RateView::rate(Some(RateView { per_second, burst: per_second }))
 }
 
 fn parse_ports(text: &str) -> Option<impl Iterator<Item = (Transport, u16)> + use<>> {

@@ -7,7 +7,7 @@ use super::args::{AddService, Global, Service, Switch, VerdictName};
 use super::backend::Backend;
 use super::{print, show};
 use crate::api::{PolicyEntry, RateView, ServiceView, ServicesChange, ServicesView};
-use crate::dataplane::UNNAMED;
+use crate::dataplane::is_automatic;
 use crate::exit::{Exit, Failure};
 use crate::listeners;
 
@@ -30,7 +30,7 @@ pub(super) async fn run(global: &Global, verb: Service) -> anyhow::Result<()> {
 
 /// Whether nobody has named a service: what detection has made of ports by itself goes with a lockdown of everything.
 fn has_none(named: &ServicesView) -> bool {
-    named.services.iter().all(|view| view.name == UNNAMED)
+    named.services.iter().all(|view| is_automatic(&view.name))
 }
 
 /// Arms or disarms the reason for what no service expects.
@@ -55,8 +55,9 @@ pub(super) async fn lockdown(global: &Global, state: Switch, force: bool) -> any
 
 fn services(add: &AddService, named: &ServicesView) -> anyhow::Result<Vec<ServiceView>> {
     let cap = add.cap_pps.map(|per_second| RateView::cap(per_second, add.cap_burst));
+    let connections_per_second = add.connections_per_second;
     let Some(name) = add.name.clone().filter(|_| !add.listen) else {
-        let known = named.services.iter().filter(|view| view.name != UNNAMED);
+        let known = named.services.iter().filter(|view| !is_automatic(&view.name));
         let known: Vec<_> = known.filter_map(|view| view.service().ok()).collect();
         let is_known = |port: &(Transport, u16)| known.iter().any(|service| service.ports.contains(port));
         let listening = listeners::for_others()?;
@@ -67,10 +68,12 @@ fn services(add: &AddService, named: &ServicesView) -> anyhow::Result<Vec<Servic
             name: format!("{}-{port}", transport.label()),
             ports: vec![format!("{}/{port}", transport.label())],
             cap,
+            connections_per_second,
+            ..ServiceView::default()
         });
         return Ok(new.collect());
     };
     let protocols = add.proto.iter().map(|proto| proto.label());
     let ports = protocols.flat_map(|proto| add.ports.iter().map(move |port| format!("{proto}/{port}"))).collect();
-    Ok(vec![ServiceView { name, ports, cap }])
+    Ok(vec![ServiceView { name, ports, cap, connections_per_second, ..ServiceView::default() }])
 }

@@ -246,12 +246,17 @@ pub(super) fn services(view: &ServicesView) -> String {
     if view.services.is_empty() {
         return "no service is named\n  try: floodwall service add web --port 443\n".to_owned();
     }
-    let mut table = Table::new(&["service", "cap, packets/s", "burst", "ports"]);
+    let mut table = Table::new(&["service", "cap, packets/s", "burst", "connections/s", "ports"]);
     for service in &view.services {
         let cap = service
             .cap
             .map_or(("off".to_owned(), String::new()), |cap| (cap.per_second.to_string(), cap.burst.to_string()));
-        table.row([service.name.clone(), cap.0, cap.1, service.ports.join(" ")]);
+        let connections = match (service.connections_per_second, service.shed_per_second) {
+            (Some(most), _) => most.to_string(),
+            (None, Some(most)) => format!("{most} (overload is shed)"),
+            (None, None) => "off".to_owned(),
+        };
+        table.row([service.name.clone(), cap.0, cap.1, connections, service.ports.join(" ")]);
     }
     table.render()
 }

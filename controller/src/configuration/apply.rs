@@ -17,7 +17,7 @@ use crate::api::{
     CookiesChange, EntryView, ListChange, PolicyEntry, RateView, ServiceView, ServicesChange, SignaturesChange,
 };
 use crate::control::{self, ListPlan};
-use crate::dataplane::{Dataplane, Device, PreparedLists, UNNAMED, cookies_of, limits_of};
+use crate::dataplane::{Dataplane, Device, PreparedLists, cookies_of, is_automatic, limits_of};
 use crate::exit::{Exit, Failure};
 use crate::peers::Peer;
 use crate::prefixes::overlap;
@@ -127,7 +127,8 @@ impl Plan {
         let wanted: Vec<_> = wanted.iter().map(normal).collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
         let mut present: Vec<_> = dataplane.services()?.iter().map(ServiceView::new).collect();
         // What is there by itself goes by itself.
-        present.retain(|view| view.name != UNNAMED);
+        present.retain(|view| !is_automatic(&view.name));
+        present.iter_mut().for_each(|view| view.shed_per_second = None);
         let mut change = ServicesChange::default();
         for view in &present {
             if !wanted.iter().any(|other| other.name == view.name) {
@@ -376,5 +377,6 @@ fn by_itself<'a>(plan: &ListPlan, peers: &'a [Peer]) -> (ListChange, Vec<&'a Pee
 /// Ports and cap of a service.
 pub(crate) fn service_in_words(view: &ServiceView) -> String {
     let cap = view.cap.map_or_else(String::new, |cap| format!(", at most {}/s", cap.per_second));
-    format!("{}{cap}", view.ports.join(" "))
+    let connections = view.connections_per_second.map(|most| format!(", at most {most} new connections/s"));
+    format!("{}{cap}{}", view.ports.join(" "), connections.unwrap_or_default())
 }

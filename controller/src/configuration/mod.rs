@@ -330,6 +330,9 @@ pub struct Service {
     /// Packets at once. Default: half a second of `cap_pps`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cap_burst: Option<u64>,
+    /// New connections per second to it from all sources together; sources that were here before come first. Default: no cap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_per_second: Option<u64>,
 }
 
 /// How SYNs are answered.
@@ -472,7 +475,9 @@ impl Configuration {
 impl Service {
     fn view(&self, name: &str) -> ServiceView {
         let cap = self.cap_pps.map(|per_second| RateView::cap(per_second, self.cap_burst));
-        ServiceView { name: name.to_owned(), ports: self.ports.clone(), cap }
+        let connections_per_second = self.connections_per_second;
+        let (name, ports) = (name.to_owned(), self.ports.clone());
+        ServiceView { name, ports, cap, connections_per_second, ..ServiceView::default() }
     }
 }
 

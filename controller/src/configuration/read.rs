@@ -114,9 +114,10 @@ impl Source {
         for view in &services {
             let of = format!("services.{}", view.name);
             let service = view.service().map_err(|text| self.wrong(&of, &text))?;
-            let caps = Limits { packets: service.cap, bytes: Rate::Off };
-            crate::dataplane::check_limits(caps)
-                .map_err(|_| self.wrong(&of, &format!("a cap of {} is out of range", service.cap)))?;
+            for cap in [service.cap, service.connections] {
+                crate::dataplane::check_limits(Limits { packets: cap, bytes: Rate::Off })
+                    .map_err(|_| self.wrong(&of, &format!("a cap of {cap} is out of range")))?;
+            }
             crate::control::refuse_shared_ports(&service, &known).map_err(|failure| self.wrong(&of, &failure.error))?;
             known.push(service);
         }

@@ -12,7 +12,7 @@ use floodwall_common::limits::{LimitKey, LimitName, Limits, Per, RateError, Rate
 use floodwall_common::lists::ListState;
 use floodwall_common::meter::{Ask, Machine, Meters};
 use floodwall_common::reason::{DropSet, Reason};
-use floodwall_common::services::{Cap, SERVICE_SLOTS};
+use floodwall_common::services::{Cap, SERVICE_SLOTS, ServiceRecord};
 use floodwall_common::signatures::SignatureState;
 
 use super::cookies::DEFAULT_ANSWERS;
@@ -59,6 +59,7 @@ pub(crate) fn ask_what_is_armed(config: &mut Config) {
     let locks_udp = drops.has(Reason::NoService);
     let locks_all = locks_udp && !services::is_of_udp_only(config);
     let has_cap = config.caps.iter().any(Cap::is_armed);
+    let has_connection_cap = config.connection_caps.iter().any(Cap::is_armed);
     for kind in Kind::all_ip() {
         let index = kind.index() as usize;
         for (level, per) in Per::WIDER.iter().enumerate() {
@@ -75,6 +76,7 @@ pub(crate) fn ask_what_is_armed(config: &mut Config) {
             (Ask::STATE, drops.has(Reason::OutOfState) && class == Class::Tcp && !has_cookies),
             (Ask::FIRST_SYN, drops.has(Reason::FirstSyn) && class == Class::TcpSyn),
             (Ask::COOKIE, has_cookies && class == Class::TcpSyn),
+            (Ask::CONNECTIONS, has_connection_cap && class == Class::TcpSyn),
             (Ask::CAP, has_cap && matches!(class, Class::TcpSyn | Class::Tcp | Class::Udp)),
         ];
         armed.into_iter().for_each(|(what, ask)| config.meters[index].set_ask(what, ask));
@@ -105,12 +107,13 @@ pub(crate) fn first_config(machine: Machine) -> Result<Config> {
         groups: [[Meters::default(); KIND_SLOTS]; GROUP_SLOTS],
         allowed: unlimited()?,
         caps: [Cap::default(); SERVICE_SLOTS],
+        connection_caps: [Cap::default(); SERVICE_SLOTS],
         cookies: Cookies::default(),
         cookie_answers: unlimited()?.packets,
         signatures: SignatureState::default(),
         trial_until_ns: 0,
         cookie_spec: DEFAULT_ANSWERS.into(),
-        services: [services::NOBODY; SERVICE_SLOTS],
+        services: [ServiceRecord::NOBODY; SERVICE_SLOTS],
         group_records: [GroupRecord::NOBODY; GROUP_SLOTS],
         specs: [[[off; 2]; LIMIT_SLOTS]; Per::ALL.len()],
         generation: 1,
@@ -119,7 +122,7 @@ pub(crate) fn first_config(machine: Machine) -> Result<Config> {
     for meters in config.meters.iter_mut().chain(config.wider.as_flattened_mut()) {
         *meters = unlimited()?;
     }
-    for cap in &mut config.caps {
+    for cap in config.caps.iter_mut().chain(&mut config.connection_caps) {
         let off = floodwall_common::limits::Rate::Off;
         *cap = Cap::new(off, machine, random()?).map_err(|_| Error::CapOutOfRange { cap: off.to_string() })?;
     }

@@ -47,7 +47,6 @@ use floodwall_common::limits::{LimitKey, Limits, RateError, Unit};
 use floodwall_common::lists::List;
 use floodwall_common::meter::{Machine, Meter, Meters};
 use floodwall_common::reason::{Reason, Verdict};
-use floodwall_common::services::{Cap, SERVICE_SLOTS};
 use nix::fcntl::{Flock, FlockArg};
 
 pub use clock::{Clock, monotonic_ns};
@@ -70,7 +69,7 @@ pub use samples::{Sample, SampleReader};
 pub use scratch::Scratch;
 pub use sent::SentReader;
 pub(crate) use services::give_way;
-pub use services::{Service, UNNAMED, caps_of, is_of_udp_only};
+pub use services::{Service, UNNAMED, caps_of, is_automatic, is_of_udp_only};
 pub use signatures::{CompiledSignatures, Signature};
 pub use sockets::{Connection, Connections, close, connections};
 pub use sys::{TestRun, TestRunResult, test_run};
@@ -81,7 +80,7 @@ pub(crate) use compile::{apply, ask_what_is_armed, first_config};
 use lists::Tries;
 use maps::{Shape, shapes};
 use programs::{Constants, Variant};
-pub(crate) use services::{NOBODY, record_of_unnamed};
+pub(crate) use services::record_of_unnamed;
 use signatures::SignatureMaps;
 
 /// Whether the caller will change anything.
@@ -158,10 +157,8 @@ impl Dataplane {
     fn recompile(&mut self) -> Result<()> {
         let (limits, machine) = (self.limits()?, self.machine);
         self.change(None, |config| {
-            for number in 0..SERVICE_SLOTS {
-                let (cap, record) = (&mut config.caps[number], config.services[number]);
-                *cap = Cap::new(record.cap.into(), machine, cap.secret()).unwrap_or(*cap);
-            }
+            // As below: where one cannot be kept now, the old ones stay.
+            let _ = services::compile(config, machine);
             let (answers, secret) = (config.cookie_spec.into(), config.cookie_answers.secret());
             config.cookie_answers =
                 Meter::new(answers, Unit::Packets, machine, secret).unwrap_or(config.cookie_answers);

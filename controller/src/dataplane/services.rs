@@ -6,8 +6,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use floodwall_common::abi::map;
 use floodwall_common::config::Config;
 use floodwall_common::limits::{Rate, RateSpec};
+use floodwall_common::meter::Machine;
 use floodwall_common::reason::{Reason, Verdict};
-use floodwall_common::services::{Cap, NAME_BYTES, PortTable, SERVICE_SLOTS, ServiceRecord, Transport};
+use floodwall_common::services::{Cap, PortTable, SERVICE_SLOTS, ServiceRecord, Transport};
 use floodwall_common::verified;
 
 use super::error::{Error, Result};
@@ -18,6 +19,8 @@ use super::{Dataplane, Pins, sys};
 /// The service of what listens on UDP and has no other, while it is UDP alone that is locked down: as long as it is there, the
 /// lockdown is of UDP only, and where it goes the lockdown ends with it.
 pub const UNNAMED: &str = "auto-udp";
+/// What the service of a TCP port that has no other begins with, while connections to it are shed.
+const SHED: &str = "auto-tcp-";
 
 /// Something that this host serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +31,17 @@ pub struct Service {
     pub ports: Vec<(Transport, u16)>,
     /// Packets a second to it from all sources together.
     pub cap: Rate,
+    /// Connections that are begun with it in a second, from all sources together.
+    pub connections: Rate,
+    /// The same while an overload is shed. [`Dataplane::set_services`] leaves it as it is.
+    pub shed: Rate,
+}
+
+impl Service {
+    /// One without a cap.
+    pub fn uncapped(name: &str, ports: Vec<(Transport, u16)>) -> Self {
+        Self { name: name.to_owned(), ports, cap: Rate::Off, connections: Rate::Off, shed: Rate::Off }
+    }
 }
 
 impl Dataplane {
@@ -41,7 +55,8 @@ impl Dataplane {
         for (number, record) in config.services.iter().enumerate().skip(1) {
             if let Some(name) = name_of(record) {
                 let ports = ports_of(&ports, number as u8);
-                services.push(Service { name, ports, cap: record.cap.into() });
+                let (cap, connections, shed) = (record.cap.into(), record.connections.into(), record.shed.into());
+                services.push(Service { name, ports, cap, connections, shed });
             }
         }
         Ok(services)
@@ -55,17 +70,16 @@ impl Dataplane {
         let config = self.config()?;
         let numbers = numbers(&config, services)?;
         let mut wanted = config.clone();
-        wanted.services = [NOBODY; SERVICE_SLOTS];
-        for (number, cap) in wanted.caps.iter_mut().enumerate() {
-            *cap = self.cap(Rate::Off, config.caps[number].secret())?;
-        }
+        wanted.services = [ServiceRecord::NOBODY; SERVICE_SLOTS];
         let mut table = Box::new(PortTable::empty());
         for (service, number) in services.iter().zip(numbers) {
-            let at = usize::from(number);
-            wanted.services[at] = ServiceRecord { name: padded(&service.name), cap: service.cap.into() };
-            wanted.caps[at] = self.cap(service.cap, config.caps[at].secret())?;
+            let (at, name) = (usize::from(number), padded(&service.name));
+            let shed = if config.services[at].name == name { config.services[at].shed } else { RateSpec::OFF };
+            let record = ServiceRecord::new(name, service.cap.into(), service.connections.into());
+            wanted.services[at] = ServiceRecord { shed, ..record };
             service.ports.iter().for_each(|(transport, port)| table.set(*transport, *port, number));
         }
+        compile(&mut wanted, self.machine)?;
         // A port that leads to a service without a cap passes; so the caps come first.
         let generation = self.change(expected, |config| {
             if is_of_udp_only(config) && !is_of_udp_only(&wanted) {
@@ -73,6 +87,7 @@ impl Dataplane {
             }
             config.services = wanted.services;
             config.caps = wanted.caps;
+            config.connection_caps = wanted.connection_caps;
         })?;
         write_section(open_ports(&self.pins)?.as_fd(), &*table)?;
         Ok(generation)
@@ -91,7 +106,7 @@ impl Dataplane {
         let mut services = self.services()?;
         services.retain(|service| service.name != UNNAMED);
         let ports = listening.iter().map(|port| (Transport::Udp, *port)).collect();
-        services.push(Service { name: UNNAMED.to_owned(), ports, cap: Rate::Off });
+        services.push(Service::uncapped(UNNAMED, ports));
         give_way(&mut services);
         // What listens is known before anything is dropped for not being listened for.
         self.set_services(&services, None)?;
@@ -115,13 +130,57 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Whether a cap can be kept on this machine.
-    pub fn check_cap(&self, cap: Rate) -> bool {
-        self.cap(cap, 0).is_ok()
+    /// Lets no more connections be begun on this TCP port than these, for a while; [`Rate::Off`] ends it. `false` where the service
+    /// there has a cap that somebody has set, or where all but services is locked down and there is none.
+    ///
+    /// # Errors
+    /// Where there is no room for another service, the rate cannot be kept, or the maps cannot be written.
+    pub fn shed(&mut self, port: u16, rate: Rate) -> Result<bool> {
+        let (name, place) = (shed_name(port), (Transport::Tcp, port));
+        let mut services = self.services()?;
+        let at = services.iter().position(|service| service.ports.contains(&place));
+        let is_unnamed = at.is_none_or(|at| services[at].name == name);
+        if at.is_some_and(|at| services[at].connections != Rate::Off) && rate != Rate::Off {
+            return Ok(false);
+        }
+        if at.is_none() && rate != Rate::Off {
+            let config = self.config()?;
+            if config.drops.has(Reason::NoService) && !is_of_udp_only(&config) {
+                return Ok(false);
+            }
+            services.push(Service::uncapped(&name, vec![place]));
+            self.set_services(&services, None)?;
+        }
+        let name = at.map_or(name, |at| services[at].name.clone());
+        let mut wanted = self.config()?.clone();
+        let named = wanted.services.iter_mut().find(|record| name_of(record).as_ref() == Some(&name));
+        let Some(record) = named else { return Ok(true) };
+        record.shed = rate.into();
+        compile(&mut wanted, self.machine)?;
+        self.change(None, |config| {
+            config.services = wanted.services;
+            config.connection_caps = wanted.connection_caps;
+        })?;
+        if is_unnamed && rate == Rate::Off {
+            services.retain(|service| service.name != name);
+            self.set_services(&services, None)?;
+        }
+        Ok(true)
     }
 
-    fn cap(&self, rate: Rate, secret: u64) -> Result<Cap> {
-        Cap::new(rate, self.machine, secret).map_err(|_| Error::CapOutOfRange { cap: rate.to_string() })
+    /// The connections that may be begun on this TCP port in a second, where they are shed.
+    ///
+    /// # Errors
+    /// Where the maps cannot be read.
+    pub fn shed_on(&self, port: u16) -> Result<Option<Rate>> {
+        let number = read_ports(&self.pins)?.service(Transport::Tcp, port);
+        let shed = self.config()?.services[usize::from(number) % SERVICE_SLOTS].shed;
+        Ok(Some(Rate::from(shed)).filter(|rate| *rate != Rate::Off))
+    }
+
+    /// Whether a cap can be kept on this machine.
+    pub fn check_cap(&self, cap: Rate) -> bool {
+        Cap::new(cap, self.machine, 0).is_ok()
     }
 
     /// Whether the source with this key has completed a handshake lately.
@@ -135,12 +194,35 @@ impl Dataplane {
     }
 }
 
-/// No service.
-pub(crate) const NOBODY: ServiceRecord = ServiceRecord { name: [0; NAME_BYTES], cap: RateSpec::OFF };
+/// Compiles the caps of all services as they stand there.
+pub(crate) fn compile(config: &mut Config, machine: Machine) -> Result<()> {
+    for number in 0..SERVICE_SLOTS {
+        let record = config.services[number];
+        let of = [
+            (&mut config.caps[number], record.cap),
+            (&mut config.connection_caps[number], record.connections_in_force()),
+        ];
+        for (cap, rate) in of {
+            let rate = rate.into();
+            *cap = Cap::new(rate, machine, cap.secret()).map_err(|_| Error::CapOutOfRange { cap: rate.to_string() })?;
+        }
+    }
+    Ok(())
+}
 
 /// What says that it is UDP alone that is locked down.
 pub(crate) fn record_of_unnamed() -> ServiceRecord {
-    ServiceRecord { name: padded(UNNAMED), cap: RateSpec::OFF }
+    ServiceRecord::new(padded(UNNAMED), RateSpec::OFF, RateSpec::OFF)
+}
+
+/// The service of a TCP port that has no other, while connections to it are shed.
+fn shed_name(port: u16) -> String {
+    format!("{SHED}{port}")
+}
+
+/// Whether nobody has named this service: it is there by itself, for a while.
+pub fn is_automatic(name: &str) -> bool {
+    name == UNNAMED || name.starts_with(SHED)
 }
 
 /// Whether it is UDP alone that is locked down, if anything is.
@@ -149,17 +231,22 @@ pub fn is_of_udp_only(config: &Config) -> bool {
 }
 
 /// What is a service by itself gives way to those that somebody names.
-pub(crate) fn give_way(services: &mut [Service]) {
-    let named: Vec<_> =
-        services.iter().filter(|service| service.name != UNNAMED).flat_map(|service| service.ports.clone()).collect();
-    for unnamed in services.iter_mut().filter(|service| service.name == UNNAMED) {
+pub(crate) fn give_way(services: &mut Vec<Service>) {
+    let named: Vec<_> = services
+        .iter()
+        .filter(|service| !is_automatic(&service.name))
+        .flat_map(|service| service.ports.clone())
+        .collect();
+    for unnamed in services.iter_mut().filter(|service| is_automatic(&service.name)) {
         unnamed.ports.retain(|port| !named.contains(port));
     }
+    services.retain(|service| !service.name.starts_with(SHED) || !service.ports.is_empty());
 }
 
-/// The services and their caps that lie in a configuration.
-pub fn caps_of(config: &Config) -> Vec<(String, Rate)> {
-    config.services.iter().filter_map(|record| Some((name_of(record)?, record.cap.into()))).collect()
+/// The services and their caps that lie in a configuration: of packets, and of new connections.
+pub fn caps_of(config: &Config) -> Vec<(String, [Rate; 2])> {
+    let caps = |record: &ServiceRecord| [record.cap.into(), record.connections_in_force().into()];
+    config.services.iter().filter_map(|record| Some((name_of(record)?, caps(record)))).collect()
 }
 
 /// The number that each service has, or gets.
@@ -210,13 +297,16 @@ mod tests {
 
     #[test]
     fn what_is_a_service_by_itself_gives_way() {
-        let service = |name: &str, ports: &[u16]| Service {
-            name: name.to_owned(),
-            ports: ports.iter().map(|port| (Transport::Udp, *port)).collect(),
-            cap: Rate::Off,
+        let service = |name: &str, ports: &[u16]| {
+            Service::uncapped(name, ports.iter().map(|port| (Transport::Udp, *port)).collect())
         };
-        let mut services = [service(UNNAMED, &[53, 123]), service("dns", &[53])];
+        let shed = Service::uncapped("auto-tcp-443", vec![(Transport::Tcp, 443)]);
+        let web = Service::uncapped("web", vec![(Transport::Tcp, 443)]);
+        let mut services = vec![service(UNNAMED, &[53, 123]), service("dns", &[53]), shed.clone()];
         give_way(&mut services);
-        assert_eq!(services, [service(UNNAMED, &[123]), service("dns", &[53])]);
+        assert_eq!(services, [service(UNNAMED, &[123]), service("dns", &[53]), shed]);
+        services = vec![service(UNNAMED, &[53, 123]), service("dns", &[53]), services[2].clone(), web.clone()];
+        give_way(&mut services);
+        assert_eq!(services, [service(UNNAMED, &[123]), service("dns", &[53]), web]);
     }
 }

@@ -18,13 +18,13 @@ use floodwall_common::meter::{Amount, Machine, Meter};
 use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{Reason, Verdict};
 use floodwall_common::replies::{self, Conversation, PortSet};
-use floodwall_common::services::{PortTable, SERVICE_SLOTS, Transport};
+use floodwall_common::services::{PortTable, SERVICE_SLOTS, ServiceRecord, Transport};
 use floodwall_common::signatures::SIGNATURES;
 use floodwall_common::{first_syn, verified};
 use ipnet::IpNet;
 
 use crate::dataplane::{
-    CompiledSignatures, NOBODY, Signature, apply, ask_what_is_armed, first_config, known_amplifiers, record_of_unnamed,
+    CompiledSignatures, Signature, apply, ask_what_is_armed, first_config, known_amplifiers, record_of_unnamed,
 };
 use crate::explain::address_of;
 
@@ -194,7 +194,7 @@ impl Maps {
 
     /// Drops UDP that nothing listens for, and that answers nothing; or no more.
     pub fn lock_udp(&mut self, locks: bool) {
-        self.config.services[UNNAMED_SERVICE] = if locks { record_of_unnamed() } else { NOBODY };
+        self.config.services[UNNAMED_SERVICE] = if locks { record_of_unnamed() } else { ServiceRecord::NOBODY };
         self.set_policy(Reason::NoService, if locks { Verdict::Drop } else { Verdict::Pass });
     }
 

@@ -88,7 +88,7 @@ impl Filter {
         }
         if armed.has(Armed::Services) {
             let cap = Rate::Limit { per_second: 1_000_000, burst: 10_000 };
-            let served = Service { name: "dns".to_owned(), ports: vec![(Transport::Udp, 53)], cap };
+            let served = Service { cap, ..Service::uncapped("dns", vec![(Transport::Udp, 53)]) };
             kernel.dataplane.set_services(&[served], None)?;
             kernel.dataplane.set_policy(Reason::NoService, Verdict::Drop)?;
         }

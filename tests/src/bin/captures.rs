@@ -154,7 +154,7 @@ fn play(path: &Path, options: &Options) -> Result<Played> {
         }
     }
     if !options.services.is_empty() {
-        let view = ServiceView { name: "served".to_owned(), ports: options.services.clone(), cap: None };
+        let view = ServiceView { name: "served".to_owned(), ports: options.services.clone(), ..Default::default() };
         kernel.dataplane.set_services(&[view.service().map_err(anyhow::Error::msg)?], None)?;
     }
     if options.lockdown {

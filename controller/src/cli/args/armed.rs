@@ -44,6 +44,9 @@ pub(in crate::cli) struct AddService {
     /// Packets at once; without it, half a second of --cap-pps
     #[arg(long, value_name = "PACKETS", value_parser = at_once, requires = "cap_pps")]
     pub(in crate::cli) cap_burst: Option<u64>,
+    /// New connections per second to it from all sources together; sources that were here before come first. Without it there is no cap
+    #[arg(long, value_name = "CONNECTIONS", value_parser = at_once)]
+    pub(in crate::cli) connections_per_second: Option<u64>,
     /// Take every port that this host listens on for others, each as a service of its own
     #[arg(long)]
     pub(in crate::cli) listen: bool,
