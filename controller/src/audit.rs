@@ -12,12 +12,11 @@ use ipnet::IpNet;
 
 use crate::configuration::Configuration;
 use crate::dataplane::Listed;
-use crate::detect::Vector;
 use crate::doctor::{Diagnosis, Finding, Severity, finding};
 use crate::groups::Members;
 use crate::history::{DRILL, DRILL_RECEIVED, Entry};
 use crate::past::Past;
-use crate::respond::Policies;
+use crate::respond::{Cause, Policies};
 
 /// Sources that a percentile of their peaks is worth something of.
 const ENOUGH_SOURCES: usize = 50;
@@ -114,8 +113,8 @@ fn respond(facts: &Facts) -> Finding {
     if waiting.is_empty() {
         return finding(id, Severity::Good, "an attack that is found is acted upon", None);
     }
-    let names = waiting.iter().map(|vector| vector.label()).collect::<Vec<_>>().join(", ");
-    let names = if waiting.len() == Vector::ALL.len() { "an attack".to_owned() } else { names };
+    let names = waiting.iter().map(|cause| cause.label()).collect::<Vec<_>>().join(", ");
+    let names = if waiting.len() == Cause::all().count() { "an attack".to_owned() } else { names };
     let what = format!("{names} will wait for somebody who is awake: nothing is armed by itself");
     finding(
         id,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use floodwall::detect::Vector;
-use floodwall::respond::Policy;
+use floodwall::respond::{Cause, Policy};
 use floodwall_tests::daemon::{Daemon, Place, floodwall, packets, run_verb, status, wait_for};
 use floodwall_tests::flood::Flood;
 use floodwall_tests::topology::{PROTECTED, Topology};
@@ -385,15 +385,19 @@ fn who_changed_what_is_written_down() {
 
 #[test]
 fn what_is_done_is_chosen_for_each_kind_of_flood() {
-    let text = "respond = \"advise\"\n[respond_to]\nsyn-flood = \"act\"\nhttp-flood = \"off\"\n";
+    let text =
+        "respond = \"advise\"\n[respond_to]\nsyn-flood = \"act\"\nhttp-flood = \"off\"\nmisconfiguration = \"act\"\n";
     let source = floodwall::configuration::Source::of_text(text).unwrap();
     let policies = source.configuration.policies(None);
     let of = |vector| policies.of(vector);
     assert_eq!((of(Vector::SynFlood), of(Vector::HttpFlood)), (Policy::Act, Policy::Off));
     assert_eq!(of(Vector::UdpFlood), Policy::Advise);
+    assert_eq!((policies.of(Cause::Misconfiguration), policies.of(Cause::Overload)), (Policy::Act, Policy::Advise));
     let overruled = source.configuration.policies(Some(Policy::Off));
     assert!(Vector::ALL.into_iter().all(|vector| overruled.of(vector) == Policy::Off));
     let wrong =
         floodwall::configuration::Source::of_text("[respond_to]\nsyn-flod = \"act\"\n").unwrap_err().to_string();
     assert!(wrong.contains("floodwall.toml:2:1") && wrong.contains("syn-flood"), "{wrong}");
+    let wrong = floodwall::configuration::Source::of_text("[respond_to]\nsurge = \"act\"\n").unwrap_err().to_string();
+    assert!(wrong.contains("overload") && wrong.contains("misconfiguration"), "{wrong}");
 }

@@ -29,9 +29,8 @@ pub(crate) use signatures::signature_in_words;
 pub use signatures::{ActionName, Amplifiers, Field, Signature};
 
 use crate::api::{RateView, ServiceView};
-use crate::detect::Vector;
 use crate::peers::{Peer, trusted};
-use crate::respond::{Policies, Policy};
+use crate::respond::{Cause, Policies, Policy};
 
 /// Where metrics are served unless somebody says otherwise.
 pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9557);
@@ -70,13 +69,13 @@ pub struct Configuration {
     /// How to log. Default: text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogFormat>,
-    /// What is done about an attack that is found: `act` arms the narrowest mechanism for ten minutes at a time, `advise` says what
+    /// What is done about an attack that is found, or about clients that ask too much: `act` arms the narrowest mechanism for ten minutes at a time, `advise` says what
     /// it would do, `off` does nothing. Default: act. In monitor mode nothing is dropped, whatever is armed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub respond: Option<Policy>,
-    /// The same for single kinds of floods.
+    /// The same for single kinds of floods, and for `overload` and `misconfiguration`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub respond_to: Option<BTreeMap<VectorLabel, Policy>>,
+    pub respond_to: Option<BTreeMap<CauseLabel, Policy>>,
     /// Where a verdict is unsure and the host hard pressed, hold up a slice of what is suspected for two seconds, once a minute at
     /// most, to see whether its senders back off. Default: true.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -173,12 +172,12 @@ label!(
     |text| Reason::chosen().map(|(reason, _)| reason).find(|reason| reason.label() == text)
 );
 label!(
-    /// A kind of flood.
-    VectorLabel,
-    Vector,
-    "kind of flood",
-    Vector::ALL.iter().map(|vector| vector.label()).collect(),
-    Vector::from_label
+    /// What is responded to: a kind of flood, or clients that ask too much.
+    CauseLabel,
+    Cause,
+    "cause to respond to",
+    Cause::all().map(Cause::label).collect(),
+    Cause::from_label
 );
 label!(
     /// When SYNs are answered.
@@ -446,12 +445,12 @@ impl Configuration {
         Some(LimitKey::all().map(|key| (key, wanted(key))).collect())
     }
 
-    /// What is done about each kind of flood; a word at the command line counts for all of them.
+    /// What is done about each cause; a word at the command line counts for all of them.
     pub fn policies(&self, flag: Option<Policy>) -> Policies {
         let named = self.respond_to.iter().flatten().filter(|_| flag.is_none());
         Policies {
             other: flag.or(self.respond).unwrap_or_default(),
-            named: named.map(|(vector, policy)| (vector.0, *policy)).collect(),
+            named: named.map(|(cause, policy)| (cause.0, *policy)).collect(),
         }
     }
 

@@ -359,23 +359,22 @@ impl Watch {
 
     /// Arms what the verdict calls for, or only says so.
     fn respond(&mut self, daemon: &Arc<Daemon>, assessment: &Assessment, features: &Features) {
-        if !assessment.verdict.is_attack() {
-            return;
-        }
         let until_ns = monotonic_ns() + STAYS.as_nanos() as u64;
-        // What is in force stays while the attack goes on, also where it is what holds it.
-        let prolonged_ns = PROLONGED_BELOW.as_nanos() as u64;
-        for present in self.in_force.iter_mut().filter(|present| present.until_ns < until_ns - prolonged_ns) {
+        // What is in force stays while that goes on which it is for, also where it is what holds it.
+        let ends_ns = until_ns - PROLONGED_BELOW.as_nanos() as u64;
+        let is_to_stay =
+            |present: &&mut InForce| present.measure.is_for(assessment.verdict) && present.until_ns < ends_ns;
+        for present in self.in_force.iter_mut().filter(is_to_stay) {
             match arm(daemon, &present.measure, &self.live.udp) {
                 Ok(_) => present.until_ns = until_ns,
                 Err(failed) => error!(error = describe(&failed), "cannot be prolonged"),
             }
         }
         for policy in [Policy::Act, Policy::Advise] {
-            let mut assessment = assessment.clone();
-            assessment.current.retain(|vector| daemon.options.respond.of(*vector) == policy);
-            let proposed = respond(&assessment, features, self.detector.window());
-            self.take_measures(daemon, policy, proposed, until_ns);
+            if let Some(assessment) = daemon.options.respond.under(policy, assessment) {
+                let proposed = respond(&assessment, features, self.detector.window());
+                self.take_measures(daemon, policy, proposed, until_ns);
+            }
         }
     }
 

@@ -272,9 +272,8 @@ impl Stage {
 impl Stage {
     /// Takes back what has been in force for long enough since the last sign.
     fn withdraw(&mut self, verdict: Verdict, at_ns: u64) -> Result<()> {
-        if verdict.is_attack() {
-            self.in_force.iter_mut().for_each(|present| present.until_ns = at_ns + STAYS_NS);
-        }
+        let going_on = self.in_force.iter_mut().filter(|present| present.measure.is_for(verdict));
+        going_on.for_each(|present| present.until_ns = at_ns + STAYS_NS);
         let ended: Vec<_> = self.in_force.extract_if(.., |present| present.until_ns <= at_ns).collect();
         if ended.is_empty() || self.advise {
             return Ok(());

@@ -1,6 +1,7 @@
-//! What is done about an attack: the narrowest mechanism of the packet path that explains it.
+//! What is done about an attack, or about clients that ask too much: the narrowest mechanism of the packet path that explains it.
 
 mod denied;
+mod policy;
 mod probe;
 mod signature;
 mod stray;
@@ -8,7 +9,6 @@ mod toll;
 mod unserved;
 mod wide;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -18,6 +18,7 @@ use floodwall_common::abi::Counter;
 use floodwall_common::cookie::CookieMode;
 use floodwall_common::reason::{Reason, Verdict as Fate};
 use floodwall_common::signatures::{Action, Fragment};
+pub use policy::{Cause, Policies, Policy};
 pub use probe::{PROBED_NS, Probe, concluded, probe};
 pub use signature::Found;
 use toll::Toll;
@@ -25,7 +26,7 @@ pub use unserved::Unserved;
 pub use wide::Wide;
 
 use crate::dataplane::Signature;
-use crate::detect::{Assessment, Features, Group, Observed, Vector, WINDOW_NS, Window};
+use crate::detect::{Assessment, Features, Group, Observed, Vector, Verdict, WINDOW_NS, Window};
 use crate::replay::Maps;
 use crate::signatures::fields_of;
 
@@ -43,64 +44,8 @@ const IDLE_NS: u64 = 10_000_000_000;
 /// How long it takes until all packets are judged by what was armed.
 const SETTLE_NS: u64 = 200_000_000;
 
-/// What is done about what goes on.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    schemars::JsonSchema,
-    clap::ValueEnum,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Policy {
-    /// Nothing; it is told what goes on.
-    Off,
-    /// It is told what would be done.
-    Advise,
-    /// It is done, for ten minutes at a time.
-    #[default]
-    Act,
-}
-
-impl Policy {
-    /// The name that leaves the process.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Advise => "advise",
-            Self::Act => "act",
-        }
-    }
-}
-
 /// What the names of signatures begin with that detection adds.
 pub const AUTOMATIC_NAME: &str = "auto-";
-
-/// What is done about each kind of flood.
-#[derive(Clone, Debug, Default)]
-pub struct Policies {
-    /// About those that are not named.
-    pub other: Policy,
-    /// About those that are.
-    pub named: BTreeMap<Vector, Policy>,
-}
-
-impl Policies {
-    /// What is done about this one.
-    pub fn of(&self, vector: Vector) -> Policy {
-        self.named.get(&vector).copied().unwrap_or(self.other)
-    }
-
-    /// The kinds that nothing is done about by itself.
-    pub fn waiting(&self) -> Vec<Vector> {
-        Vector::ALL.into_iter().filter(|vector| self.of(*vector) != Policy::Act).collect()
-    }
-}
 
 /// What the signature for a vector is called: by its kind and its shape, as there may be several.
 pub fn automatic_name(vector: Vector, found: &Found) -> String {
@@ -198,6 +143,11 @@ pub fn missing(proposed: Vec<Measure>, in_force: &[InForce], now_ns: u64) -> Vec
 }
 
 impl Measure {
+    /// Whether it is meant for what goes on by this verdict: what lasts is prolonged by nothing else.
+    pub const fn is_for(&self, verdict: Verdict) -> bool {
+        verdict.is_attack()
+    }
+
     /// Whether it does the same, whatever was measured of it.
     pub fn does_as(&self, other: &Self) -> bool {
         match (self, other) {
@@ -282,8 +232,16 @@ const fn is_by_name(vector: Vector) -> bool {
 /// The share of a flood that is held already where nothing more has to be done.
 const HELD: f64 = 0.8;
 
-/// What to do: the narrowest mechanism for each kind of flood that goes on and is not held by limits already.
+/// What to do about what goes on.
 pub fn respond(assessment: &Assessment, features: &Features, window: &Window) -> Vec<Measure> {
+    match assessment.verdict {
+        Verdict::Attack | Verdict::Mixed => against_floods(assessment, features, window),
+        Verdict::Overload | Verdict::Misconfiguration | Verdict::Normal | Verdict::Surge => Vec::new(),
+    }
+}
+
+/// The narrowest mechanism for each kind of flood that goes on and is not held by limits already.
+fn against_floods(assessment: &Assessment, features: &Features, window: &Window) -> Vec<Measure> {
     let signature = |vector: Vector| {
         let found = signature::find(window, |group, _| group == vector.group());
         found.map(|found| Measure::Signature(vector, found))
@@ -373,7 +331,8 @@ mod tests {
     }
 
     fn found(vector: Vector, (features, window): &(Features, Window)) -> Vec<Measure> {
-        respond(&Assessment { current: vec![vector], ..Assessment::default() }, features, window)
+        let assessment = Assessment { verdict: Verdict::Attack, current: vec![vector], ..Assessment::default() };
+        respond(&assessment, features, window)
     }
 
     #[test]
