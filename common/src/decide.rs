@@ -269,8 +269,9 @@ fn is_over<'w>(cap: &Cap, service: u8, key: u64, world: &mut impl World<'w>) -> 
         return false;
     }
     let service = u64::from(service);
-    !world.admit(service, Amount::PACKET, cap.open())
-        && !(world.is_verified(key) && world.admit(service, Amount::PACKET, cap.verified()))
+    let passes = world.admit(service, Amount::PACKET, cap.open())
+        || (world.is_verified(key) && world.admit(service, Amount::PACKET, cap.verified()));
+    !passes
 }
 
 /// The limit that the packet is over, if any. Packets are asked before bytes: what is refused for its bytes has used

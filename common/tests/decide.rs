@@ -435,7 +435,7 @@ fn a_cap_of_connections_is_of_syns_and_charges_nothing_else() {
     assert_eq!(of_service.reason(&syn(2, 443)), Reason::Passed, "who is verified comes first");
     let mut other = model(&config);
     assert_eq!(other.then(&syn(1, 80)), None, "another port");
-    let mut with_cookies = config.clone();
+    let mut with_cookies = config;
     with_cookies.meters.iter_mut().for_each(|meters| meters.set_ask(Ask::COOKIE, true));
     let answers = Limits { packets: limit(100_000, 50_000), bytes: Rate::Off };
     with_cookies.cookie_answers = Meters::new(answers, MACHINE, [30, 31]).unwrap().packets;

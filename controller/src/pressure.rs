@@ -12,6 +12,8 @@ const BUSY: f64 = 0.9;
 /// What there was no room for, a second each, and how busy the host is with packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pressure {
+    /// Connections from outside that were opened.
+    pub accepted: f64,
     /// Connections that no listener had room for: SYNs and handshakes that were dropped.
     pub connections: f64,
     /// Of these, such as found the queue of their listener full: what listens there does not accept them fast enough.

@@ -1,6 +1,7 @@
 //! Detection at work: what was sampled goes in, a verdict comes out, and what it calls for is armed, written down, and taken back
 //! when its time is up.
 
+mod live;
 mod record;
 
 use std::collections::BTreeSet;
@@ -14,24 +15,22 @@ use floodwall_common::config::Mode;
 use floodwall_common::limits::Per;
 use floodwall_common::packet::Frame;
 use floodwall_common::reason::{DropSet, Reason, Verdict as Fate};
-use floodwall_common::replies::Conversation;
 use floodwall_common::signatures::Traits;
 use tracing::{error, info, warn};
 
+use live::{Live, sends_elsewhere};
+
 use super::Daemon;
-use super::connections::{self, Lookout};
+use super::connections;
 use super::measures::{STAYS, arm, disarm, look_after};
 use super::probing::Prober;
-use super::stack::{Stack, udp_services};
-use crate::dataplane::{self, Clock, Dataplane, Sample, SentReader, monotonic_ns};
-use crate::detect::{
-    Assessment, Baseline, Detector, Features, Group, HOURS, Handshakes, Held, Host, Observed, Rates, Vector,
-};
+use super::stack::{Came, Stack, udp_services};
+use crate::dataplane::{self, Dataplane, Sample, monotonic_ns};
+use crate::detect::{Assessment, Baseline, Detector, Features, Observed, Vector};
 use crate::exit::describe;
 use crate::incident::Incident;
-use crate::pressure::Pressure;
 use crate::respond::{Denied, InForce, Measure, Policy, missing, respond, surplus};
-use crate::snapshot::{Situation, Snapshot, unix_s};
+use crate::snapshot::{Situation, Snapshot};
 use crate::{files, history, listeners};
 
 /// Where less than this is left of it and the attack goes on, it is prolonged.
@@ -44,60 +43,6 @@ const BASELINE_EVERY_NS: u64 = 300_000_000_000;
 const TRIED_AGAIN_NS: u64 = 5_000_000_000;
 /// How often the host's ports are asked.
 const PORTS_EVERY_NS: u64 = 1_000_000_000;
-/// How long nothing may be matched by the memory of what was sent, where most of it leaves elsewhere.
-const UNMATCHED_NS: u64 = 60_000_000_000;
-
-/// What detection may ask of this host.
-struct Live {
-    sent: Option<SentReader>,
-    /// Most of what this host sends leaves through other devices, by their own counts.
-    sends_elsewhere: bool,
-    matched_ns: u64,
-    clock: Option<Clock>,
-    udp: BTreeSet<u16>,
-    rates: Option<Rates>,
-    stack: Option<Handshakes>,
-    lookout: Lookout,
-    pressure: Pressure,
-    probed: Option<(Group, f64)>,
-}
-
-impl Host for Live {
-    fn has_sent(&self, conversation: Conversation) -> Option<bool> {
-        if self.sends_elsewhere && monotonic_ns().saturating_sub(self.matched_ns) > UNMATCHED_NS {
-            return None;
-        }
-        Some(self.sent.as_ref()?.has_sent(conversation, self.clock?))
-    }
-
-    fn serves_udp(&self, port: u16) -> bool {
-        self.udp.contains(&port)
-    }
-
-    fn rates(&self) -> Option<Rates> {
-        self.rates
-    }
-
-    fn stack(&self) -> Option<Handshakes> {
-        self.stack
-    }
-
-    fn held(&self) -> Option<&Held> {
-        self.lookout.held.as_ref()
-    }
-
-    fn is_pressed(&self) -> bool {
-        self.pressure.is_high()
-    }
-
-    fn probe(&self) -> Option<(Group, f64)> {
-        self.probed
-    }
-
-    fn hour_of_week(&self) -> Option<usize> {
-        Some((unix_s() / 3_600 % HOURS as u64) as usize)
-    }
-}
 
 /// What is usual, from the daemon before this one. What cannot be read is put aside, and learned anew.
 fn kept_baseline(path: &Path) -> Baseline {
@@ -118,33 +63,6 @@ fn kept_baseline(path: &Path) -> Baseline {
     })
 }
 
-impl Live {
-    /// Whether the memory of what was sent has this end in it.
-    fn knows(&self, packet: &Observed) -> bool {
-        packet.is_known == Some(true)
-            || self.sent.is_some() && self.sends_elsewhere && {
-                let conversation =
-                    packet.tuple().map(|tuple| Conversation { protocol: packet.protocol, ..(&tuple).into() });
-                let has_sent = |conversation| Some(self.sent.as_ref()?.has_sent(conversation, self.clock?));
-                conversation.and_then(has_sent) == Some(true)
-            }
-    }
-}
-
-/// Whether more leaves through other devices than through these: then what is remembered of them may be of little use.
-fn sends_elsewhere(protected: &[&str]) -> bool {
-    let devices = procfs::net::dev_status().unwrap_or_default().into_values();
-    let (mut here, mut elsewhere) = (0, 0);
-    for device in devices.filter(|device| device.name != "lo") {
-        if protected.contains(&device.name.as_str()) {
-            here += device.sent_packets;
-        } else {
-            elsewhere += device.sent_packets;
-        }
-    }
-    elsewhere > here
-}
-
 /// Detection at work.
 pub(super) struct Watch {
     detector: Detector,
@@ -154,7 +72,7 @@ pub(super) struct Watch {
     ports_at_ns: u64,
     /// Names of the devices that are protected.
     protected: BTreeSet<String>,
-    stack_then: Option<(Stack, u64, f64, f64)>,
+    stack_then: Option<(Stack, u64, Came)>,
     classes_then: (Vec<u64>, u64),
     usual_per_second: f64,
     restless_since_ms: Option<u64>,
@@ -187,18 +105,7 @@ impl Watch {
         let mut watch = Self {
             detector: Detector::knowing(kept_baseline(&baseline)),
             baseline: (baseline, monotonic_ns()),
-            live: Live {
-                sent: None,
-                sends_elsewhere: false,
-                matched_ns: 0,
-                clock: None,
-                udp: BTreeSet::new(),
-                rates: None,
-                stack: None,
-                lookout: Lookout::default(),
-                pressure: Pressure::default(),
-                probed: None,
-            },
+            live: Live::default(),
             ports_at_ns: 0,
             protected: BTreeSet::new(),
             stack_then: None,
@@ -284,7 +191,7 @@ impl Watch {
         let assessment = assessment.clone();
         self.notice_restlessness(&features, &assessment);
         self.keep_record(daemon, snapshot, &assessment, &features);
-        self.look_after_measures(daemon);
+        self.look_after_measures(daemon, snapshot);
         self.keep_baseline(snapshot.taken_ns);
         if snapshot.mode == Mode::Enforce && !self.to_close.is_empty() {
             self.close_connections(daemon);
@@ -335,15 +242,20 @@ impl Watch {
     }
 
     fn ask_stack(&mut self, snapshot: &Snapshot) {
+        let sum = |is: &dyn Fn(&dataplane::Cell) -> bool| {
+            snapshot.interfaces.iter().map(|interface| interface.sum(is).packets).sum::<u64>() as f64
+        };
         let passed = |is: fn(Class) -> bool| {
             let of_class = |cell: &dataplane::Cell| cell.kind.parts().is_some_and(|(_, class)| is(class));
-            let passes = |cell: &dataplane::Cell| cell.verdict == Fate::Pass && of_class(cell);
-            snapshot.interfaces.iter().map(|interface| interface.sum(passes).packets).sum::<u64>() as f64
+            sum(&|cell| cell.verdict == Fate::Pass && of_class(cell))
         };
-        let syns = passed(|class| class == Class::TcpSyn);
-        let tcp = passed(|class| matches!(class, Class::TcpSyn | Class::Tcp));
-        let now = |protected: &BTreeSet<String>| (Stack::read(protected), snapshot.taken_ns, syns, tcp);
-        let Some((then, then_ns, syns_then, tcp_then)) = &self.stack_then else {
+        let came = Came {
+            syns: passed(|class| class == Class::TcpSyn),
+            shed: sum(&|cell| cell.verdict == Fate::Drop && cell.reason == Reason::ConnectionCap),
+            tcp: passed(|class| matches!(class, Class::TcpSyn | Class::Tcp)),
+        };
+        let now = |protected: &BTreeSet<String>| (Stack::read(protected), snapshot.taken_ns, came);
+        let Some((then, then_ns, came_then)) = &self.stack_then else {
             self.stack_then = Some(now(&self.protected));
             return;
         };
@@ -351,7 +263,7 @@ impl Watch {
         let seconds = snapshot.taken_ns.saturating_sub(*then_ns) as f64 / 1e9;
         if seconds >= 1.0 {
             let now = now(&self.protected);
-            self.live.stack = now.0.handshakes(then, seconds, syns - syns_then, tcp - tcp_then);
+            self.live.stack = now.0.handshakes(then, seconds, came.since(came_then));
             self.live.pressure = now.0.pressure(then, seconds);
             self.stack_then = Some(now);
         }
@@ -457,13 +369,14 @@ impl Watch {
     }
 
     /// What somebody has taken back stays so while this goes on, what hurts is withdrawn, and what is of no use makes room.
-    fn look_after_measures(&mut self, daemon: &Arc<Daemon>) {
+    fn look_after_measures(&mut self, daemon: &Arc<Daemon>, snapshot: &Snapshot) {
         let now_ns = monotonic_ns();
         if self.in_force.is_empty() || now_ns.saturating_sub(self.looked_after_ns) < LOOKED_AFTER_EVERY_NS {
             return;
         }
         self.looked_after_ns = now_ns;
         self.follow_listeners(daemon);
+        self.follow_customers(daemon, snapshot);
         let taken_back = match look_after(&daemon.dataplane(), &mut self.in_force, now_ns) {
             Ok(taken_back) => taken_back,
             Err(error) => return warn!(%error, "cannot see what is in force"),
@@ -501,12 +414,14 @@ impl Watch {
             self.refused.push(gone);
         }
         let hurts = self.in_force.iter().position(|present| present.toll.too_high().is_some());
-        for place in hurts.into_iter().chain(surplus(&self.in_force, now_ns)).take(1) {
+        let over = self.in_force.iter().position(|present| present.is_over(now_ns));
+        for place in hurts.into_iter().chain(over).chain(surplus(&self.in_force, now_ns)).take(1) {
             let present = self.in_force.remove(place);
             let why = match present.toll.too_high() {
                 Some(share) => {
                     format!("it dropped {:.1} % of what came from ends that this host speaks with", share * 100.0)
                 }
+                None if present.is_over(now_ns) => "nobody has been refused for a minute".to_owned(),
                 None => "nothing has suited it for a while, and another is needed".to_owned(),
             };
             self.take_back(daemon, present, &why);
@@ -524,6 +439,22 @@ impl Watch {
             match arm(daemon, &present.measure, &self.live.udp) {
                 Ok(_) => self.listening.clone_from(&self.live.udp),
                 Err(failed) => error!(error = describe(&failed), "what listens now cannot be let through"),
+            }
+        }
+    }
+
+    /// Where an overload is shed, as many are let in as the host takes from one second to the next.
+    fn follow_customers(&mut self, daemon: &Daemon, snapshot: &Snapshot) {
+        let is_refused = |cell: &dataplane::Cell| cell.reason == Reason::ConnectionCap;
+        let refused = snapshot.interfaces.iter().map(|interface| interface.sum(is_refused).packets).sum();
+        let fullness = self.live.lookout.held.as_ref().map_or(0.0, |held| held.fullness);
+        for present in &mut self.in_force {
+            let Measure::Shed(shed) = present.measure else { continue };
+            let refuses = present.count(refused, snapshot.taken_ns);
+            let next = Measure::Shed(shed.follow(self.live.pressure.accepted, fullness, refuses));
+            match arm(daemon, &next, &self.live.udp) {
+                Ok(_) => present.measure = next,
+                Err(failed) => error!(error = describe(&failed), "what is shed cannot be changed"),
             }
         }
     }

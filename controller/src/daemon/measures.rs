@@ -9,7 +9,7 @@ use std::time::Duration;
 use floodwall_common::abi::Counter;
 use floodwall_common::class::Family;
 use floodwall_common::cookie::CookieMode;
-use floodwall_common::limits::{LimitName, Per};
+use floodwall_common::limits::{LimitName, Per, Rate};
 use floodwall_common::lists::List;
 use floodwall_common::packet::Source;
 use floodwall_common::reason::{Reason, Verdict as Fate};
@@ -18,19 +18,21 @@ use ipnet::{IpNet, Ipv6Net};
 use tracing::{error, info, warn};
 
 use super::Daemon;
-use crate::api::{CookiesChange, EntryView, ListChange};
+use crate::api::{CookiesChange, EntryView, ListChange, connections};
 use crate::audit::LONG_LISTS;
 use crate::control::ListPlan;
 use crate::dataplane::{self, Dataplane, Listed, Signature, UNNAMED, cookies_of, is_of_udp_only, limits_of};
 use crate::detect::Vector;
 use crate::exit::describe;
 use crate::prefixes::overlap;
-use crate::respond::{Denied, InForce, Measure, STAYS_NS, Unserved, Wide, automatic_name};
+use crate::respond::{Denied, InForce, Measure, STAYS_NS, Shed, Unserved, Wide, automatic_name};
 use crate::{control, files};
 
 pub(super) const STAYS: Duration = Duration::from_nanos(STAYS_NS);
 /// What cookies are called in the file of what is armed.
 const COOKIES: &str = "cookies";
+/// What it begins with where connections to a port are shed.
+const SHED: &str = "shed ";
 /// The reasons of what is on the deny list by itself.
 const DENIED: [&str; 2] = ["detection: goes on and on", "detection: holds connections and asks for nothing"];
 
@@ -64,6 +66,11 @@ pub(super) fn arm(daemon: &Daemon, measure: &Measure, listening: &BTreeSet<u16>)
                 return Ok(false);
             }
             dataplane.set_limits(&[(wide.key(), wide.limits())], None)?;
+        }
+        Measure::Shed(shed) => {
+            if !dataplane.shed(shed.port, connections(shed.per_second))? {
+                return Ok(false);
+            }
         }
         Measure::Deny(denied) => {
             change_denied(daemon, &mut dataplane, denied, true)?;
@@ -167,6 +174,7 @@ pub(super) fn disarm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<()> {
         Measure::Limit(wide) => {
             dataplane.set_limits(&[(wide.key(), wide.key().default_limits())], None)?;
         }
+        Measure::Shed(shed) => drop(dataplane.shed(shed.port, Rate::Off)?),
         Measure::Deny(denied) => {
             change_denied(daemon, &mut dataplane, denied, false)?;
             daemon.forget_list_sizes();
@@ -195,6 +203,7 @@ fn label_of(measure: &Measure) -> Option<String> {
         Measure::Cookies => Some(COOKIES.to_owned()),
         Measure::Unserved(_) => Some(UNNAMED.to_owned()),
         Measure::Limit(wide) => Some(label_of_limit(wide)),
+        Measure::Shed(shed) => Some(format!("{SHED}{}", shed.port)),
         Measure::Signature(..) | Measure::Deny(_) => None,
     }
 }
@@ -202,6 +211,12 @@ fn label_of(measure: &Measure) -> Option<String> {
 /// What a limit is called in the file of what is armed.
 fn label_of_limit(wide: &Wide) -> String {
     format!("limit {} {} {}", wide.name.label(), wide.per.label(), wide.packets_per_second)
+}
+
+/// The port of such a label. What was let begin of it says nothing any more.
+fn shed_of_label(label: &str) -> Option<Measure> {
+    let port = label.strip_prefix(SHED)?.parse().ok()?;
+    Some(Measure::Shed(Shed { port, per_second: 0, refused: 0.0, fullness: 0.0, settled: 0 }))
 }
 
 /// The limit of such a label.
@@ -216,23 +231,24 @@ fn limit_of_label(label: &str) -> Option<Measure> {
 /// Counts what suits the measures in force, and says which of them somebody else has taken back.
 pub(super) fn look_after(dataplane: &Dataplane, in_force: &mut [InForce], now_ns: u64) -> dataplane::Result<Vec<bool>> {
     let (config, signatures, now) = (dataplane.config()?, dataplane.signatures()?, dataplane.clock()?.now());
-    let taken_back = in_force.iter_mut().map(|present| match &present.measure {
-        Measure::Drop(reason) => !config.drops.has(*reason),
-        Measure::Cookies => cookies_of(&config).0 == CookieMode::Off,
+    let is_taken_back = |present: &mut InForce| match &present.measure {
+        Measure::Drop(reason) => Ok(!config.drops.has(*reason)),
+        Measure::Cookies => Ok(cookies_of(&config).0 == CookieMode::Off),
         // Lists may be long: nobody reads them each second. Each entry ends by itself.
-        Measure::Deny(_) => false,
-        Measure::Limit(wide) => limits_of(&config, wide.key()) != wide.limits(),
-        Measure::Unserved(_) => !config.drops.has(Reason::NoService) || !is_of_udp_only(&config),
+        Measure::Deny(_) => Ok(false),
+        Measure::Limit(wide) => Ok(limits_of(&config, wide.key()) != wide.limits()),
+        Measure::Shed(shed) => Ok(dataplane.shed_on(shed.port)?.is_none()),
+        Measure::Unserved(_) => Ok(!config.drops.has(Reason::NoService) || !is_of_udp_only(&config)),
         Measure::Signature(vector, found) => {
             let name = automatic_name(*vector, found);
             let there = signatures.iter().find(|signature| signature.name == name && signature.is_live(now));
             if let Some(signature) = there {
                 present.count(signature.hits.packets, now_ns);
             }
-            there.is_none()
+            Ok(there.is_none())
         }
-    });
-    Ok(taken_back.collect())
+    };
+    in_force.iter_mut().map(is_taken_back).collect()
 }
 
 /// The measures in force that do not end by themselves, kept in a file for the daemon that comes after this one.
@@ -296,7 +312,9 @@ impl Automatic {
             let measure = match label.as_str() {
                 COOKIES => Some(Measure::Cookies),
                 UNNAMED => Some(Measure::Unserved(Unserved { covers: 0.0, collateral: 0.0, measured_on: 0 })),
-                label => limit_of_label(label).or_else(|| Reason::from_label(label).map(Measure::Drop)),
+                label => limit_of_label(label)
+                    .or_else(|| shed_of_label(label))
+                    .or_else(|| Reason::from_label(label).map(Measure::Drop)),
             };
             let Some(measure) = measure else { continue };
             match disarm(daemon, &measure) {

@@ -33,6 +33,23 @@ pub(super) struct Stack {
     forwarded: f64,
 }
 
+/// Packets of TCP that were meant for the stack.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Came {
+    /// SYNs that were passed to it.
+    pub(super) syns: f64,
+    /// SYNs that were shed in front of it, as it takes no more.
+    pub(super) shed: f64,
+    /// All that was passed to it.
+    pub(super) tcp: f64,
+}
+
+impl Came {
+    pub(super) fn since(self, before: &Self) -> Self {
+        Self { syns: self.syns - before.syns, shed: self.shed - before.shed, tcp: self.tcp - before.tcp }
+    }
+}
+
 impl Stack {
     /// Reads them, with those of the protected devices. Where a counter is not there it stays zero.
     pub(super) fn read(protected: &BTreeSet<String>) -> Self {
@@ -51,9 +68,10 @@ impl Stack {
         }
     }
 
-    /// What they say of a time in which so many SYNs were passed to the stack. `None` where there were too few, or where
+    /// What they say of a time in which that came. `None` where there were too few, or where
     /// packets pass through this host to others, whose stacks nobody here sees.
-    pub(super) fn handshakes(&self, before: &Self, seconds: f64, syns: f64, tcp: f64) -> Option<Handshakes> {
+    pub(super) fn handshakes(&self, before: &Self, seconds: f64, came: Came) -> Option<Handshakes> {
+        let Came { syns, shed, tcp } = came;
         let since = |now: f64, before: f64| (now - before).max(0.0);
         let is_ours = since(self.segments, before.segments) >= tcp / 2.0
             && since(self.forwarded, before.forwarded) <= since(self.segments, before.segments) / 10.0;
@@ -62,10 +80,11 @@ impl Stack {
         }
         let (completed, refused) = (since(self.completed, before.completed), since(self.refused, before.refused));
         let answered = (syns - refused).max(0.0);
+        let begun = syns + shed;
         Some(Handshakes {
-            begun: syns as usize,
-            completed: Some((completed / syns).min(1.0)),
-            answered: Some(answered / syns),
+            begun: begun as usize,
+            completed: Some((completed / begun).min(1.0)),
+            answered: Some(answered / begun),
             acknowledged: (answered >= ENOUGH).then(|| (completed / answered).min(1.0)),
             completed_per_second: completed / seconds,
             ..Handshakes::default()
@@ -78,6 +97,7 @@ impl Stack {
         let pairs = self.processors.iter().zip(&before.processors);
         let shares = pairs.map(|(now, then)| (now[1] - then[1]) / (now[0] - then[0]).max(1.0));
         Pressure {
+            accepted: rate(self.completed, before.completed),
             connections: rate(self.refused, before.refused),
             full_queues: rate(self.full_queues, before.full_queues),
             datagrams: rate(self.overrun, before.overrun),
@@ -156,13 +176,17 @@ mod tests {
     fn a_full_listener_and_forged_addresses_look_different() {
         let before = Stack::default();
         let full = Stack { completed: 100.0, refused: 900.0, segments: 3_000.0, ..Stack::default() };
-        let shares = full.handshakes(&before, 1.0, 1_000.0, 3_000.0).unwrap();
+        let came = Came { syns: 1_000.0, shed: 0.0, tcp: 3_000.0 };
+        let shares = full.handshakes(&before, 1.0, came).unwrap();
         assert_eq!((shares.answered, shares.acknowledged), (Some(0.1), Some(1.0)));
+        let served = Stack { completed: 100.0, segments: 3_000.0, ..Stack::default() };
+        let shares = served.handshakes(&before, 1.0, Came { syns: 100.0, shed: 900.0, ..came }).unwrap();
+        assert_eq!((shares.answered, shares.acknowledged), (Some(0.1), Some(1.0)), "the rest is shed in front of it");
         let forged = Stack { completed: 10.0, segments: 3_000.0, ..Stack::default() };
-        let shares = forged.handshakes(&before, 1.0, 1_000.0, 3_000.0).unwrap();
+        let shares = forged.handshakes(&before, 1.0, came).unwrap();
         assert_eq!((shares.answered, shares.acknowledged), (Some(1.0), Some(0.01)));
         let router = Stack { segments: 10.0, forwarded: 3_000.0, ..Stack::default() };
-        assert_eq!(router.handshakes(&before, 1.0, 1_000.0, 3_000.0), None);
+        assert_eq!(router.handshakes(&before, 1.0, came), None);
         assert!(full.pressure(&before, 1.0).is_high() && !forged.pressure(&before, 1.0).is_high());
     }
 

@@ -10,6 +10,7 @@ use super::held::Held;
 use super::observed::{Group, Observed, Rates, Tuple, is_amplifier};
 use super::openers::{Following, Openers};
 use super::room::make_room;
+use crate::pressure::Pressure;
 
 /// How far it looks back.
 pub const WINDOW_NS: u64 = 1_000_000_000;
@@ -97,6 +98,8 @@ pub struct Features {
     pub openers: Openers,
     /// What is open; `None` where nobody has looked.
     pub held: Option<Held>,
+    /// What this host has no room for.
+    pub pressure: Pressure,
     /// It is more than this host can take.
     pub is_pressed: bool,
     /// What came on of a group while a part of it was not let through, by what there was before; `None` where that was not tried.

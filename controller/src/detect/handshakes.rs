@@ -45,12 +45,14 @@ pub struct Handshakes {
 }
 
 impl Handshakes {
-    /// Whoever forges a SYN can send an ACK behind it: no larger share is completed than the stack has opened.
+    /// Whoever forges a SYN can send an ACK behind it: no larger share is completed than the stack has opened. And of those that never get to
+    /// the stack, since too many are begun, few may be followed.
     pub(super) fn at_most(self, stack: &Self) -> Self {
         let least =
             |seen: Option<f64>, opened: Option<f64>| seen.map(|seen| opened.map_or(seen, |opened| opened.min(seen)));
         Self {
             completed: least(self.completed, stack.completed),
+            answered: least(self.answered, stack.answered),
             acknowledged: least(self.acknowledged, stack.acknowledged),
             ..self
         }

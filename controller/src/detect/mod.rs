@@ -370,7 +370,9 @@ impl Detector {
             };
         }
         features.held = host.held().map(|held| self.window.judge(held.clone()));
-        features.is_pressed = host.is_pressed() || features.handshakes.answered.is_some_and(|share| share < PRESSED);
+        features.pressure = host.pressure();
+        features.is_pressed =
+            features.pressure.is_high() || features.handshakes.answered.is_some_and(|share| share < PRESSED);
         features.probe = host.probe();
         let found = detect(&features, &self.usual);
         let (was_attack, suspect) = (self.present.verdict.is_attack(), found.suspect);

@@ -8,6 +8,7 @@ use floodwall_common::signatures::{Fragment, Layout, Traits};
 
 use super::handshakes::Handshakes;
 use super::held::Held;
+use crate::pressure::Pressure;
 
 const FIN_SYN_RST_ACK: u8 = 0x17;
 const SYN: u8 = 0x02;
@@ -132,9 +133,9 @@ pub trait Host {
     fn held(&self) -> Option<&Held> {
         None
     }
-    /// Whether it is more than this host can take, by its own counts.
-    fn is_pressed(&self) -> bool {
-        false
+    /// What this host has no room for, by its own counts.
+    fn pressure(&self) -> Pressure {
+        Pressure::default()
     }
     /// What came on of a group while none of it was let through, by what there was before, where that was tried lately.
     fn probe(&self) -> Option<(Group, f64)> {

@@ -231,7 +231,9 @@ impl Stage {
         let assessment = assessment.clone();
         let measures = respond(&assessment, &features, self.detector.window());
         let signatures = self.in_force.iter_mut().filter(|present| matches!(present.measure, Measure::Signature(..)));
-        signatures.zip(self.maps.hits()).for_each(|(present, hits)| present.count(hits.packets, at_ns));
+        for (present, hits) in signatures.zip(self.maps.hits()) {
+            present.count(hits.packets, at_ns);
+        }
         let new = missing(measures, &self.in_force, at_ns);
         self.withdraw(assessment.verdict, at_ns)?;
         let has_changed = assessment.verdict != self.told.verdict || assessment.vectors != self.told.vectors;
@@ -286,7 +288,7 @@ impl Stage {
                 // What is still in force is denied again below.
                 Measure::Deny(_) => self.maps.deny_nobody(),
                 Measure::Limit(wide) => self.maps.set_limit(wide.key(), wide.key().default_limits())?,
-                Measure::Signature(..) => {}
+                Measure::Signature(..) | Measure::Shed(_) => {}
             }
         }
         apply(&self.in_force, &mut self.maps)

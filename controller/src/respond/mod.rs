@@ -3,6 +3,7 @@
 mod denied;
 mod policy;
 mod probe;
+mod shed;
 mod signature;
 mod stray;
 mod toll;
@@ -20,6 +21,7 @@ use floodwall_common::reason::{Reason, Verdict as Fate};
 use floodwall_common::signatures::{Action, Fragment};
 pub use policy::{Cause, Policies, Policy};
 pub use probe::{PROBED_NS, Probe, concluded, probe};
+pub use shed::Shed;
 pub use signature::Found;
 use toll::Toll;
 pub use unserved::Unserved;
@@ -72,6 +74,8 @@ pub enum Measure {
     Deny(Denied),
     /// What a subnet or a network may send is limited.
     Limit(Wide),
+    /// No more connections are let begin than the host takes.
+    Shed(Shed),
 }
 
 /// A measure in force.
@@ -83,7 +87,7 @@ pub struct InForce {
     pub since_ns: u64,
     /// Until when.
     pub until_ns: u64,
-    /// Packets that suited it, and when the last of them was counted: of a signature.
+    /// Packets that suited it, and when the last of them was counted: of a signature, and of what is shed.
     hits: (u64, u64),
     /// What it costs those that it is not meant for: of a signature.
     pub toll: Toll,
@@ -95,11 +99,18 @@ impl InForce {
         Self { measure, since_ns: now_ns, until_ns, hits: (0, now_ns), toll: Toll::default() }
     }
 
-    /// So many packets have suited it until now.
-    pub fn count(&mut self, hits: u64, now_ns: u64) {
-        if hits != self.hits.0 {
+    /// So many packets have suited it until now. Whether that is more than before.
+    pub const fn count(&mut self, hits: u64, now_ns: u64) -> bool {
+        let has_more = hits != self.hits.0;
+        if has_more {
             self.hits = (hits, now_ns);
         }
+        has_more
+    }
+
+    /// Whether there is nothing left to shed.
+    pub const fn is_over(&self, now_ns: u64) -> bool {
+        matches!(self.measure, Measure::Shed(_)) && now_ns.saturating_sub(self.hits.1) > shed::OVER_NS
     }
 
     const fn is_signature(&self) -> bool {
@@ -145,7 +156,10 @@ pub fn missing(proposed: Vec<Measure>, in_force: &[InForce], now_ns: u64) -> Vec
 impl Measure {
     /// Whether it is meant for what goes on by this verdict: what lasts is prolonged by nothing else.
     pub const fn is_for(&self, verdict: Verdict) -> bool {
-        verdict.is_attack()
+        match self {
+            Self::Shed(_) => matches!(verdict, Verdict::Overload),
+            _ => verdict.is_attack(),
+        }
     }
 
     /// Whether it does the same, whatever was measured of it.
@@ -154,6 +168,7 @@ impl Measure {
             (Self::Signature(one, a), Self::Signature(two, b)) => one == two && a.shape == b.shape,
             (Self::Unserved(_), Self::Unserved(_)) => true,
             (Self::Limit(one), Self::Limit(two)) => one.key() == two.key(),
+            (Self::Shed(one), Self::Shed(two)) => one.port == two.port,
             (Self::Deny(one), Self::Deny(two)) => one.has_all_of(two),
             _ => self == other,
         }
@@ -165,6 +180,7 @@ impl fmt::Display for Measure {
         match self {
             Self::Drop(reason) => write!(f, "drop {}: {}", reason.label(), reason.sentence()),
             Self::Limit(wide) => wide.fmt(f),
+            Self::Shed(shed) => shed.fmt(f),
             Self::Cookies => f.write_str("answer SYNs with cookies: who answers is there"),
             Self::Signature(vector, found) => {
                 let Found { shape, covers, collateral, measured_on } = found;
@@ -219,6 +235,8 @@ pub fn apply(in_force: &[InForce], maps: &mut Maps) -> Result<()> {
                 hits: Counter { packets: hits.0, ..Counter::default() },
             }),
             Measure::Signature(..) => {}
+            // Nothing is shed where no host says that it is full.
+            Measure::Shed(_) => {}
         }
     }
     maps.set_signatures(&signatures)
@@ -236,7 +254,8 @@ const HELD: f64 = 0.8;
 pub fn respond(assessment: &Assessment, features: &Features, window: &Window) -> Vec<Measure> {
     match assessment.verdict {
         Verdict::Attack | Verdict::Mixed => against_floods(assessment, features, window),
-        Verdict::Overload | Verdict::Misconfiguration | Verdict::Normal | Verdict::Surge => Vec::new(),
+        Verdict::Overload => shed::find(features).map(Measure::Shed).into_iter().collect(),
+        Verdict::Misconfiguration | Verdict::Normal | Verdict::Surge => Vec::new(),
     }
 }
 

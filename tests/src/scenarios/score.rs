@@ -73,6 +73,9 @@ pub struct Score {
     pub loss: f64,
     /// The same of the group that lost most, and of which.
     pub worst_group: Option<(Cow<'static, str>, f64)>,
+    /// The same of each group, also of those whose loss is held against nobody.
+    #[serde(default)]
+    pub losses: Vec<(Cow<'static, str>, f64)>,
     /// Legitimate requests in it.
     pub requests: usize,
     /// Time within which 99 of 100 answers came, to that of the quiet phase.
@@ -152,7 +155,8 @@ pub fn score(scenario: &Scenario, wall: Wall, settings: &Settings, seed: u64, pl
     let mitigated_s = look.mitigated();
     let (attack_frames, stopped, stopped_after) = look.stopped(mitigated_s);
     let stopped = stopped.filter(|_| scenario.truth.is_attack());
-    let (loss, worst_group, requests) = look.loss(since);
+    let (loss, losses, requests) = look.loss(since);
+    let worst_group = losses.iter().filter(|(group, loss)| look.counts(group) && *loss > 0.0);
     let mut score = Score {
         scenario: scenario.number,
         name: scenario.name.into(),
@@ -171,7 +175,8 @@ pub fn score(scenario: &Scenario, wall: Wall, settings: &Settings, seed: u64, pl
         stopped_after,
         stopped,
         loss,
-        worst_group: worst_group.map(|(group, lost)| (group.into(), lost)),
+        worst_group: worst_group.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(group, lost)| ((*group).into(), *lost)),
+        losses: losses.iter().map(|(group, lost)| ((*group).into(), *lost)).collect(),
         requests,
         p99_ratio: look.p99_ratio(since),
         by_mistake: (!scenario.truth.is_attack()).then(|| look.by_mistake()),
@@ -348,13 +353,18 @@ impl Look<'_> {
     }
 
     /// Losses in the scenario beyond those of the quiet phase: of all, and of the group with the most; and how many asked.
-    fn loss(&self, since: f64) -> (f64, Option<(&'static str, f64)>, usize) {
-        let (_, end) = self.span();
-        let quiet = self.settings.timing.warm_up_s;
-        let counts = |group: &str| match self.scenario.groups {
+    /// Whether what a group loses is held against a filter.
+    fn counts(&self, group: &str) -> bool {
+        match self.scenario.groups {
             [] => !OFFENDERS.contains(&group),
             named => named.contains(&group),
-        };
+        }
+    }
+
+    /// The loss of all groups that count, of each group, and the requests of the former.
+    fn loss(&self, since: f64) -> (f64, Vec<(&'static str, f64)>, usize) {
+        let (_, end) = self.span();
+        let quiet = self.settings.timing.warm_up_s;
         let lost = |is: &dyn Fn(&str) -> bool, from: f64, until: f64| {
             let asked = self.played.outcomes.iter().filter(|one| (from..until).contains(&one.at) && is(one.group));
             let (mut all, mut lost) = (0, 0);
@@ -368,13 +378,11 @@ impl Look<'_> {
             let (during, asked) = lost(is, since, end);
             ((during - lost(is, quiet, self.moment(0.0)).0.min(NOISE)).max(0.0), asked)
         };
-        let (all, asked) = beyond(&counts);
+        let (all, asked) = beyond(&|group| self.counts(group));
         let mut groups: Vec<&'static str> = self.played.outcomes.iter().map(|one| one.group).collect();
         groups.sort_unstable();
         groups.dedup();
-        let of_groups = groups.into_iter().filter(|group| counts(group));
-        let of_groups = of_groups.map(|group| (group, beyond(&|of| of == group).0));
-        (all, of_groups.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, loss)| *loss > 0.0), asked)
+        (all, groups.into_iter().map(|group| (group, beyond(&|of| of == group).0)).collect(), asked)
     }
 
     fn p99_ratio(&self, since: f64) -> Option<f64> {

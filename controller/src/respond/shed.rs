@@ -1,0 +1,113 @@
+//! What is done about customers that are more than can be served: no more connections are let begin than this host takes, and who was
+//! here before comes first ([ADR 0041](../../../docs/adr/0041-new-connections.md)).
+
+use std::fmt;
+
+use crate::detect::{Features, Group};
+
+/// Connections a second that find the queue of their listener full, from which on some are refused in front of it.
+const FULL: f64 = 10.0;
+/// The share of SYNs that are for one port: it is that which is overloaded.
+const MOST: f64 = 0.5;
+/// Connections a second that are let begin in any case.
+const LEAST: f64 = 10.0;
+/// What is let begin of what the host takes, so that its queues empty; and how much more each second while they are shorter than that.
+const LESS: f64 = 0.9;
+const MORE: f64 = 1.05;
+const SHORT: f64 = 0.5;
+/// How many seconds it takes until a queue shows what was changed.
+const SETTLED: u32 = 3;
+/// How long nothing has to be refused until it is over.
+pub(super) const OVER_NS: u64 = 60_000_000_000;
+
+/// A cap of new connections, and why.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shed {
+    /// The TCP port.
+    pub port: u16,
+    /// Connections that may be begun in a second.
+    pub per_second: u64,
+    /// Connections a second that the host refused when it was found.
+    pub refused: f64,
+    /// How full the queue of its fullest listener was last: from 0 to 1.
+    pub fullness: f64,
+    /// Seconds since less was let begin.
+    pub settled: u32,
+}
+
+/// The port that is overloaded, where the host refuses connections itself already: then it only says whom.
+pub(super) fn find(features: &Features) -> Option<Shed> {
+    let pressure = &features.pressure;
+    let (port, share) = features.of(Group::Syn).destination_port?;
+    let is_overloaded = pressure.full_queues >= FULL && share >= MOST;
+    // While queues are full the host takes as many as it can: what it takes is what it is able to.
+    let per_second = least(LESS * pressure.accepted);
+    is_overloaded.then_some(Shed { port, per_second, refused: pressure.full_queues, fullness: 1.0, settled: 0 })
+}
+
+impl Shed {
+    /// What is let begin in the next second: less than the host takes while its queues are long and get no shorter, more while they are
+    /// short and some are refused here.
+    #[must_use]
+    pub fn follow(self, accepted: f64, fullness: f64, refuses: bool) -> Self {
+        let (is_short, gets_shorter) = (fullness < SHORT, fullness < self.fullness);
+        let settled = self.settled.saturating_add(1);
+        let present = self.per_second as f64;
+        let (per_second, settled) = match (is_short, refuses) {
+            (true, true) => (least((MORE * present).ceil()), settled),
+            (false, _) if !gets_shorter && settled > SETTLED => (least(LESS * accepted.min(present)), 0),
+            _ => (self.per_second, settled),
+        };
+        Self { per_second, fullness, settled, ..self }
+    }
+}
+
+fn least(per_second: f64) -> u64 {
+    per_second.max(LEAST) as u64
+}
+
+impl fmt::Display for Shed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { port, per_second, refused, .. } = self;
+        write!(f, "let {per_second} connections/s begin on TCP port {port}, who was here before first: ")?;
+        write!(f, "the host takes no more, and refused {refused:.0}/s of whomever; what is begun goes on")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::Aggregate;
+    use crate::pressure::Pressure;
+
+    fn of(accepted: f64, full_queues: f64, share: f64) -> Features {
+        let pressure = Pressure { accepted, full_queues, ..Pressure::default() };
+        let mut features = Features { pressure, ..Features::default() };
+        features.groups[Group::Syn as usize] =
+            Aggregate { destination_port: Some((443, share)), ..Aggregate::default() };
+        features
+    }
+
+    #[test]
+    fn it_is_found_where_the_host_refuses_connections_itself() {
+        let found = find(&of(500.0, 1_500.0, 0.98));
+        assert_eq!(found, Some(Shed { port: 443, per_second: 450, refused: 1_500.0, fullness: 1.0, settled: 0 }));
+        assert_eq!(find(&of(500.0, 3.0, 0.98)), None, "it takes all");
+        assert_eq!(find(&of(500.0, 1_500.0, 0.3)), None, "of many ports");
+        assert_eq!(find(&of(0.0, 1_500.0, 0.98)).map(|shed| shed.per_second), Some(10), "a host that takes none");
+    }
+
+    #[test]
+    fn it_follows_what_the_host_takes() {
+        let shed = Shed { port: 443, per_second: 450, refused: 0.0, fullness: 0.8, settled: SETTLED };
+        let next = |fullness: f64, refuses| shed.follow(400.0, fullness, refuses).per_second;
+        assert_eq!(next(0.9, true), 360, "the queue is long, and gets longer: it takes 400");
+        assert_eq!(next(0.7, true), 450, "it gets shorter");
+        let again = shed.follow(400.0, 0.9, true).follow(360.0, 0.9, true);
+        assert_eq!(again.per_second, 360, "what was changed does not show yet");
+        assert_eq!(next(0.1, true), 473, "there is room, and some are refused");
+        assert_eq!(next(0.1, false), 450, "nobody is refused");
+        let few = Shed { per_second: 10, ..shed };
+        assert_eq!(few.follow(10.0, 0.0, true).per_second, 11, "it grows from the least, too");
+    }
+}
