@@ -11,10 +11,13 @@ const FULL: f64 = 10.0;
 const MOST: f64 = 0.5;
 /// Connections a second that are let begin in any case.
 const LEAST: f64 = 10.0;
-/// What is let begin of what the host takes, so that its queues empty; and how much more each second while they are shorter than that.
+/// What is let begin of what the host takes, so that its queues empty; and how much more each second while they are shorter than that, or
+/// as good as empty.
 const LESS: f64 = 0.9;
 const MORE: f64 = 1.05;
 const SHORT: f64 = 0.5;
+const MUCH_MORE: f64 = 1.5;
+const EMPTY: f64 = 0.05;
 /// How many seconds it takes until a queue shows what was changed.
 const SETTLED: u32 = 3;
 /// How long nothing has to be refused until it is over.
@@ -54,6 +57,7 @@ impl Shed {
         let settled = self.settled.saturating_add(1);
         let present = self.per_second as f64;
         let (per_second, settled) = match (is_short, refuses) {
+            (true, true) if fullness < EMPTY => (least((MUCH_MORE * present).ceil()), settled),
             (true, true) => (least((MORE * present).ceil()), settled),
             (false, _) if !gets_shorter && settled > SETTLED => (least(LESS * accepted.min(present)), 0),
             _ => (self.per_second, settled),
@@ -108,6 +112,8 @@ mod tests {
         assert_eq!(next(0.1, true), 473, "there is room, and some are refused");
         assert_eq!(next(0.1, false), 450, "nobody is refused");
         let few = Shed { per_second: 10, ..shed };
-        assert_eq!(few.follow(10.0, 0.0, true).per_second, 11, "it grows from the least, too");
+        assert_eq!(few.follow(10.0, 0.3, true).per_second, 11, "it grows from the least, too");
+        let soon = (0..10).fold(few, |shed, _| shed.follow(10.0, 0.0, true)).per_second;
+        assert!((500..1_000).contains(&soon), "a host that stood still for a moment: {soon}");
     }
 }
