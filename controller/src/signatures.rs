@@ -229,6 +229,13 @@ fn range_words(range: Range) -> Option<String> {
     }
 }
 
+/// TCP flags by their names, as `SYN+ACK`.
+pub(crate) fn flag_names(flags: u8) -> String {
+    let set = FLAGS.iter().enumerate().filter(|(bit, _)| flags >> bit & 1 == 1);
+    let names: Vec<_> = set.map(|(_, name)| name.to_uppercase()).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join("+") }
+}
+
 fn flag_words(shape: &Shape) -> String {
     let asked = FLAGS.iter().enumerate().filter(|(bit, _)| shape.flags_mask >> bit & 1 == 1);
     let words = asked.map(|(bit, name)| match shape.flags >> bit & 1 {

@@ -118,7 +118,12 @@ fn a_flood_from_random_sources_is_named_held_and_written_down() {
     ] {
         assert!(draft.contains(part), "{part}:\n{draft}");
     }
-    assert!(scene.verb("incident isp-request").contains("UDP port"), "{draft}");
+    let request = scene.verb("incident isp-request");
+    for part in ["UDP port", "Packets of the udp-flood", " Mbit/s at its peak", "  protocol: UDP", "forged most likely"]
+    {
+        assert!(request.contains(part), "{part}:\n{request}");
+    }
+    assert!(!request.contains("Target: _to be filled in_"), "{request}");
     let notice = scene.verb("incident customer-notice");
     assert!(notice.contains("not from customers, and filtered it"), "{notice}");
     assert_eq!(scene.verb("incident export --format customer-notice"), notice);

@@ -74,6 +74,9 @@ pub(super) struct Watch {
     protected: BTreeSet<String>,
     stack_then: Option<(Stack, u64, Came)>,
     classes_then: (Vec<u64>, u64),
+    /// Bytes that came in, until the last time, and in a second since the time before.
+    bytes_then: u64,
+    bytes_per_second: f64,
     usual_per_second: f64,
     restless_since_ms: Option<u64>,
     in_force: Vec<InForce>,
@@ -110,6 +113,8 @@ impl Watch {
             protected: BTreeSet::new(),
             stack_then: None,
             classes_then: (Vec::new(), 0),
+            bytes_then: 0,
+            bytes_per_second: 0.0,
             usual_per_second: 0.0,
             restless_since_ms: None,
             in_force: Vec::new(),
@@ -226,7 +231,7 @@ impl Watch {
         }
     }
 
-    /// Packets of each class since the last time.
+    /// Packets of each class since the last time, and bytes.
     fn count(&mut self, snapshot: &Snapshot) {
         let of_class = |class: &Class| {
             let is = |cell: &dataplane::Cell| cell.kind.parts().is_some_and(|(_, of)| of == *class);
@@ -235,7 +240,10 @@ impl Watch {
         let now = Class::ALL.iter().map(of_class).collect::<Vec<_>>();
         let (then, then_ns) = std::mem::replace(&mut self.classes_then, (now.clone(), snapshot.taken_ns));
         let seconds = snapshot.taken_ns.saturating_sub(then_ns) as f64 / 1e9;
+        let bytes = snapshot.interfaces.iter().map(|interface| interface.sum(|_| true).bytes).sum::<u64>();
+        let bytes_then = std::mem::replace(&mut self.bytes_then, bytes);
         if then.len() == now.len() && seconds > 0.0 {
+            self.bytes_per_second = bytes.saturating_sub(bytes_then) as f64 / seconds;
             self.live.rates =
                 Some(std::array::from_fn(|class| now[class].saturating_sub(then[class]) as f64 / seconds));
         }

@@ -1,16 +1,19 @@
-//! What was seen in the worst second of an incident, and who holds connections.
+//! What was seen in the worst second of an incident, and of each kind of flood in its own, and who holds connections.
 
 use std::collections::HashMap;
 
-use crate::detect::{Detector, Features, Holder, Vector};
-use crate::incident::Incident;
+use crate::detect::{Detector, Features, Holder, Observed, Vector};
+use crate::incident::{Incident, Shape, destinations, protocol_name};
 
 /// Sources and targets that a record names.
 const NAMED: usize = 5;
+/// How many times as much of a kind has to come for another look at its packets.
+const WORSE: f64 = 1.1;
 
-/// Keeps what was seen in the worst second.
-pub(super) fn note_peak(incident: &mut Incident, detector: &Detector, features: &Features) {
+/// Keeps what was seen in the worst second, in which so many bytes came.
+pub(super) fn note_peak(incident: &mut Incident, detector: &Detector, features: &Features, bytes_per_second: f64) {
     incident.peak_packets_per_second = features.per_second;
+    incident.peak_megabits_per_second = bytes_per_second * 8.0 / 1e6;
     note_whom(incident, detector);
 }
 
@@ -31,6 +34,28 @@ pub(super) fn note_whom(incident: &mut Incident, detector: &Detector) {
     incident.sources = most(sources, all);
     incident.targets =
         most(targets, all).into_iter().filter(|(_, share)| *share >= 0.05).map(|(name, _)| name).collect();
+    let of_incident = |group| groups.is_empty() || groups.contains(group);
+    let packets = detector.window().packets().filter(|(group, _)| of_incident(group));
+    incident.destinations = destinations(packets.map(|(_, packet)| packet));
+}
+
+/// Keeps what the packets of each kind that goes on look like, where there are more of them than ever. Those of ends that this host
+/// speaks with are not of it.
+pub(super) fn note_shapes(incident: &mut Incident, current: &[Vector], detector: &Detector, features: &Features) {
+    for vector in current {
+        let per_second = features.of(vector.group()).per_second;
+        let known = incident.shapes.iter().position(|shape| shape.vector == *vector);
+        if known.is_some_and(|place| per_second < WORSE * incident.shapes[place].packets_per_second) {
+            continue;
+        }
+        let is_of = |packet: &Observed| packet.is_known != Some(true);
+        let packets = detector.window().packets().filter(|(group, packet)| *group == vector.group() && is_of(packet));
+        match (Shape::of(*vector, per_second, packets.map(|(_, packet)| packet)), known) {
+            (Some(shape), Some(place)) => incident.shapes[place] = shape,
+            (Some(shape), None) => incident.shapes.push(shape),
+            (None, _) => {}
+        }
+    }
 }
 
 /// Who holds connections shows in no packets: where nothing else goes on, it is those that are named. Connections that they hold.
@@ -41,16 +66,6 @@ pub(super) fn note_holders(incident: &mut Incident, features: &Features) -> usiz
     incident.source_count = held.holders.len();
     incident.sources = most(held.holders.iter().map(of).collect(), held.slow.max(1) as f64);
     held.slow
-}
-
-fn protocol_name(protocol: u8) -> String {
-    match protocol {
-        1 => "ICMP".to_owned(),
-        6 => "TCP".to_owned(),
-        17 => "UDP".to_owned(),
-        58 => "ICMPv6".to_owned(),
-        other => format!("IP protocol {other}"),
-    }
 }
 
 fn most(weights: HashMap<String, f64>, all: f64) -> Vec<(String, f64)> {

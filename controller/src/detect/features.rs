@@ -169,7 +169,7 @@ impl Window {
     }
 
     /// The packets that it holds, and what each is part of.
-    pub fn packets(&self) -> impl Iterator<Item = &(Group, Observed)> {
+    pub fn packets(&self) -> impl DoubleEndedIterator<Item = &(Group, Observed)> {
         self.packets.iter()
     }
 

@@ -86,6 +86,8 @@ pub struct Observed {
     pub weight: u32,
     /// Whom it claims to be from.
     pub source: Source,
+    /// Which address it is for.
+    pub destination: Source,
     /// IP protocol.
     pub protocol: u8,
     /// Which part of the packet this is.
@@ -155,6 +157,7 @@ impl Observed {
             at_ns,
             weight: 1,
             source: Source::V4(source),
+            destination: Source::V4(0xc000_0201),
             protocol: TCP,
             fragment: Fragment::None,
             ports: Some((port, 443)),
@@ -176,6 +179,7 @@ impl Observed {
     pub fn of(frame: Frame<'_>, at_ns: u64, weight: u32, is_held: bool, host: &impl Host) -> Option<Self> {
         let Parsed::Packet(packet) = parse(frame) else { return None };
         let Some(traits) = Traits::read(frame) else { return Self::broken(frame, at_ns, weight, is_held, host) };
+        let (_, destination) = addresses(frame)?;
         let nothing = Conversation { peer: packet.source.halves(), ports: (0, 0), protocol: traits.protocol };
         let is_known = host.has_sent(Conversation::of_received(frame).unwrap_or(nothing));
         let is_to_service = traits.protocol == UDP && traits.ports().is_some_and(|(_, port)| host.serves_udp(port));
@@ -183,6 +187,7 @@ impl Observed {
             at_ns,
             weight,
             source: packet.source,
+            destination,
             protocol: traits.protocol,
             fragment: traits.fragment,
             ports: traits.ports(),
@@ -200,12 +205,13 @@ impl Observed {
 
     /// IP that is too broken to say more than whom it claims to be from.
     fn broken(frame: Frame<'_>, at_ns: u64, weight: u32, is_held: bool, host: &impl Host) -> Option<Self> {
-        let (source, _) = addresses(frame)?;
+        let (source, destination) = addresses(frame)?;
         let nothing = Conversation { peer: source.halves(), ports: (0, 0), protocol: RESERVED };
         Some(Self {
             at_ns,
             weight,
             source,
+            destination,
             protocol: RESERVED,
             fragment: Fragment::None,
             ports: None,

@@ -2,12 +2,15 @@
 //!
 //! Where they are kept is in `store`; the daemon is the only writer.
 
+mod shape;
 mod store;
 mod texts;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+pub(crate) use shape::protocol_name;
+pub use shape::{Shape, destinations};
 pub use store::{Error, Happened, Store};
 pub use texts::{customer_notice, isp_request, postmortem};
 
@@ -83,6 +86,9 @@ pub struct Incident {
     pub ended_unix_ms: Option<u64>,
     /// The most packets in a second.
     pub peak_packets_per_second: f64,
+    /// Megabits a second then, with their Ethernet headers, of all that came in; 0 where they were not counted.
+    #[serde(default)]
+    pub peak_megabits_per_second: f64,
     /// Packets dropped or answered while it went on; in monitor mode those that would have been.
     pub dropped: u64,
     /// Packets passed while it went on.
@@ -91,6 +97,12 @@ pub struct Incident {
     pub enforced: bool,
     /// What the flood was for: protocol and port, the most frequent first.
     pub targets: Vec<String>,
+    /// The addresses that it was for, with their shares of the packets, the most frequent first; networks where these are many.
+    #[serde(default)]
+    pub destinations: Vec<(String, f64)>,
+    /// What the packets of each kind looked like at their worst.
+    #[serde(default)]
+    pub shapes: Vec<Shape>,
     /// Where most of it claimed to come from, with its share of the packets.
     pub sources: Vec<(String, f64)>,
     /// Different sources among the samples of the worst second.

@@ -58,10 +58,10 @@ fn what(incident: &Incident) -> String {
 
 fn summary(incident: &Incident) -> String {
     format!(
-        "On {} this host saw a {}: at its peak {:.0} packets a second, {} to {}. Floodwall was {:.0} % sure, because\n\n{}",
+        "On {} this host saw a {}: at its peak {}, {} to {}. Floodwall was {:.0} % sure, because\n\n{}",
         utc(incident.began_unix_ms),
         what(incident),
-        incident.peak_packets_per_second,
+        peak(incident),
         from(incident),
         to(incident),
         incident.confidence * 100.0,
@@ -79,6 +79,25 @@ fn from(incident: &Incident) -> String {
 
 fn to(incident: &Incident) -> String {
     if incident.targets.is_empty() { "no port in particular".to_owned() } else { incident.targets.join(", ") }
+}
+
+/// The most that came in, of all.
+fn peak(incident: &Incident) -> String {
+    let packets = format!("{:.0} packets a second", incident.peak_packets_per_second);
+    match incident.peak_megabits_per_second {
+        // Records of before have none.
+        0.0 => packets,
+        megabits => format!("{packets} ({megabits:.1} Mbit/s)"),
+    }
+}
+
+/// The addresses that it was for.
+fn destinations(incident: &Incident) -> String {
+    let address = |(name, share): &(String, f64)| format!("{name} ({:.1} %)", share * 100.0);
+    match &incident.destinations[..] {
+        [] => format!("{TO_FILL_IN} (address)"),
+        all => all.iter().map(address).collect::<Vec<_>>().join(", "),
+    }
 }
 
 fn list(items: &[String]) -> String {
@@ -120,7 +139,17 @@ fn cause(incident: &Incident) -> String {
     let sources: Vec<_> =
         incident.sources.iter().map(|(source, share)| format!("{source} ({:.1} %)", share * 100.0)).collect();
     let sources = if sources.is_empty() { "none stands out".to_owned() } else { sources.join(", ") };
-    format!("A {} to {}. Sources that sent most: {sources}.", what(incident), to(incident))
+    let mut text = format!(
+        "A {} to {}, {}. Sources that sent most: {sources}.",
+        what(incident),
+        destinations(incident),
+        to(incident)
+    );
+    for shape in &incident.shapes {
+        let _ =
+            write!(text, "\n\n{}, {} at its peak:\n\n{}", shape.vector.label(), shape.volume(), list(&shape.lines()));
+    }
+    text
 }
 
 fn timeline(incident: &Incident) -> String {
@@ -166,20 +195,28 @@ pub fn isp_request(incident: &Incident, contacts: &Contacts) -> String {
         "To: {provider}\n\
          Subject: request to filter a {what}, since {since}\n\n\
          We are the target of a {what} since {since} (incident {id}).\n\n\
-         Target: {TO_FILL_IN} (address), {to}\n\
-         Peak: {peak:.0} packets a second\n\
+         Target: {destinations}, {to}\n\
+         Peak: {peak}, of all that came in\n\
          Origin: {from}\n",
         provider = known(contacts.provider.as_ref()),
         what = what(incident),
         since = utc(incident.began_unix_ms),
         id = incident.id,
+        destinations = destinations(incident),
         to = to(incident),
-        peak = incident.peak_packets_per_second,
+        peak = peak(incident),
         from = from(incident),
     );
     // Of forged addresses none is of any use to him.
-    for (source, share) in incident.sources.iter().filter(|(_, share)| *share >= NAMED) {
+    let are_forged = !incident.shapes.is_empty() && incident.shapes.iter().all(|shape| shape.is_forged);
+    for (source, share) in incident.sources.iter().filter(|(_, share)| *share >= NAMED && !are_forged) {
         let _ = writeln!(text, "  {source}: {:.1} % of the sampled packets", share * 100.0);
+    }
+    for shape in &incident.shapes {
+        let _ = writeln!(text, "\nPackets of the {}, {} at its peak:", shape.vector.label(), shape.volume());
+        for line in shape.lines() {
+            let _ = writeln!(text, "  {line}");
+        }
     }
     text += "\nIt is told by:\n";
     for line in incident.reasons.iter().chain(&incident.actions) {
@@ -231,7 +268,93 @@ pub fn customer_notice(incident: &Incident) -> String {
 
 #[cfg(test)]
 mod tests {
+    use floodwall_common::packet::Source;
+
     use super::*;
+    use crate::detect::{Observed, Vector};
+    use crate::incident::Shape;
+
+    /// A record of this kind of flood, of these packets to one address.
+    fn incident(vector: Vector, packets: &[Observed]) -> Incident {
+        let share = 1.0 / packets.len() as f64;
+        Incident {
+            verdict: Verdict::Attack,
+            vectors: vec![vector],
+            peak_packets_per_second: 60_000.0,
+            peak_megabits_per_second: 221.0,
+            destinations: crate::incident::destinations(packets.iter()),
+            shapes: Shape::of(vector, 50_000.0, packets.iter()).into_iter().collect(),
+            sources: packets.iter().map(|packet| (crate::talkers::source_name(packet.source), share)).collect(),
+            source_count: packets.len(),
+            ..Incident::default()
+        }
+    }
+
+    #[test]
+    fn the_provider_is_told_where_reflectors_are_and_their_port() {
+        let reply = |n: u32| Observed {
+            destination: Source::V4(0xcb00_7107),
+            protocol: 17,
+            ports: Some((53, 1_024 + (n * 97 % 60_000) as u16)),
+            flags: None,
+            length: 468,
+            hops: [57, 243][n as usize % 2],
+            // Half of one /24, the others in many of one /16.
+            ..Observed::segment(
+                if n % 2 == 0 { 0xc633_6400 + n % 250 } else { 0x1405_0000 + (n * 131 % 65_536) },
+                53,
+                0,
+                0,
+            )
+        };
+        let incident = incident(Vector::Amplification, &(0..500).map(reply).collect::<Vec<_>>());
+        let text = isp_request(&incident, &Contacts::default());
+        for line in [
+            "Target: 203.0.113.7 (100.0 %)",
+            "Peak: 60000 packets a second (221.0 Mbit/s), of all that came in\n",
+            "Packets of the amplification, 50000 packets a second, 187.2 Mbit/s at its peak:\n",
+            "  protocol: UDP\n",
+            "  source port: 53\n",
+            "  length: 468 bytes\n",
+            "  TTL: 57 (50 %), 243 (50 %)\n",
+            "  from: 198.51.100.0/24 (50 %), 20.5.0.0/16 (50 %)\n",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        assert!(!text.contains("TCP flags") && !text.contains("fragments") && !text.contains("forged"), "{text}");
+        let draft = postmortem(&incident, &Contacts::default());
+        let cause = draft.split("## ").find(|section| section.starts_with("Root Cause")).unwrap_or_default();
+        assert!(cause.contains("- source port: 53\n") && cause.contains("203.0.113.7"), "{draft}");
+    }
+
+    #[test]
+    fn of_forged_addresses_the_provider_is_told_none() {
+        let syn = |n: u32| Observed {
+            length: 40,
+            hops: 242,
+            ..Observed::segment(n.wrapping_mul(2_654_435_761), 4_000, 0, 0x02)
+        };
+        let incident = incident(Vector::SynFlood, &(1..=60).map(syn).collect::<Vec<_>>());
+        let named = incident.sources.iter().filter(|(_, share)| *share >= NAMED).count();
+        assert_eq!(named, 60, "each has more than a hundredth of so few samples");
+        let text = isp_request(&incident, &Contacts::default());
+        assert!(text.contains("forged most likely. No prefix is of use"), "{text}");
+        assert!(incident.sources.iter().all(|(source, _)| !text.contains(source.as_str())), "{text}");
+        assert!(text.contains("  TCP flags: SYN\n") && text.contains("  length: 40 bytes\n"), "{text}");
+    }
+
+    /// What was written before there were shapes.
+    #[test]
+    fn an_old_record_is_read_and_told() {
+        let mut record = serde_json::to_value(incident(Vector::UdpFlood, &[])).unwrap_or_default();
+        for new in ["peak_megabits_per_second", "destinations", "shapes"] {
+            record.as_object_mut().and_then(|record| record.remove(new)).unwrap_or_else(|| panic!("no {new}"));
+        }
+        let old: Incident = serde_json::from_value(record).unwrap_or_else(|error| panic!("{error}"));
+        let text = isp_request(&old, &Contacts::default());
+        assert!(text.contains("Peak: 60000 packets a second, of all that came in\n"), "{text}");
+        assert!(text.contains("Target: _to be filled in_ (address)"), "{text}");
+    }
 
     /// What is not filtered is not said to be, and each state has words of its own.
     #[test]

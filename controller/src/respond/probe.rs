@@ -119,6 +119,7 @@ mod tests {
             at_ns: 1,
             weight: 1,
             source: Source::V4(1),
+            destination: Source::V4(2),
             protocol: 17,
             fragment: Fragment::None,
             ports: Some((source_port, SERVICE)),

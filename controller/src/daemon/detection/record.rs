@@ -7,7 +7,7 @@ use floodwall_common::reason::Verdict as Fate;
 use tracing::{info, warn};
 
 use super::super::Daemon;
-use super::super::peak::{note_holders, note_peak, note_whom};
+use super::super::peak::{note_holders, note_peak, note_shapes, note_whom};
 use super::Watch;
 use crate::dataplane;
 use crate::detect::{Assessment, Features, Verdict};
@@ -99,7 +99,7 @@ impl Watch {
                 for present in &self.in_force {
                     incident.acted(&format!("in force from before: {}", present.measure));
                 }
-                note_peak(&mut incident, &self.detector, features);
+                note_peak(&mut incident, &self.detector, features, self.bytes_per_second);
                 self.most_held = 0;
                 *open = Some(incident);
             }
@@ -132,8 +132,9 @@ impl Watch {
             incident.enforces();
         }
         if features.per_second > incident.peak_packets_per_second {
-            note_peak(incident, &self.detector, features);
+            note_peak(incident, &self.detector, features, self.bytes_per_second);
         }
+        note_shapes(incident, &found.current, &self.detector, features);
         if features.held.as_ref().is_some_and(|held| held.slow > self.most_held) {
             self.most_held = note_holders(incident, features);
         }
