@@ -34,7 +34,8 @@ pub struct Handshakes {
     pub answered: Option<f64>,
     /// Of those answered, the share that was completed.
     pub acknowledged: Option<f64>,
-    /// Of those not completed, the share whose SYN came again after a second.
+    /// Of those not completed, the share whose SYN came again after a second. Where only SYNs are all seen, of those that pass and that
+    /// this host has not answered: these were not completed either.
     pub retried: Option<f64>,
     /// Completed connections of the last second.
     pub completed_per_second: f64,
@@ -65,6 +66,8 @@ struct Connection {
     is_answered: Option<bool>,
     completed_ns: Option<u64>,
     is_retried: bool,
+    /// It did not pass, so that nobody here could answer it.
+    is_held: bool,
 }
 
 /// The connections that are followed.
@@ -77,6 +80,8 @@ pub(super) struct Followed {
     /// When a packet that passes stood for others last. What drops or is answered is sampled by itself: SYNs that are answered may all
     /// be seen, and what completes them not.
     gap_ns: Option<u64>,
+    /// When such a packet was a SYN: these are sampled by themselves too.
+    syn_gap_ns: Option<u64>,
     /// When a SYN that drops or is answered did. Of these all that come from verified sources may be seen, and of the others few: what
     /// becomes of the former says nothing of the latter.
     held_gap_ns: Option<u64>,
@@ -87,10 +92,14 @@ pub(super) struct Followed {
 impl Followed {
     /// Takes a packet in. Those that stand for others are no use: the rest of their connection was not seen.
     pub(super) fn take(&mut self, packet: &Observed) {
-        let is_held_syn = packet.is_held && packet.group() == Group::Syn;
+        let is_syn = packet.group() == Group::Syn;
+        let is_held_syn = packet.is_held && is_syn;
         if packet.weight != 1 {
             if !packet.is_held {
                 self.gap_ns = Some(packet.at_ns);
+                if is_syn {
+                    self.syn_gap_ns = Some(packet.at_ns);
+                }
             } else if is_held_syn {
                 self.held_gap_ns = Some(packet.at_ns);
             }
@@ -101,7 +110,7 @@ impl Followed {
         }
         let Some(tuple) = packet.tuple() else { return };
         match packet.group() {
-            Group::Syn => self.syn(tuple, packet.at_ns),
+            Group::Syn => self.syn(tuple, packet.at_ns, packet.is_held),
             Group::Tcp if packet.acknowledges() => {
                 if let Some(connection) = self.connections.get_mut(&tuple)
                     && connection.completed_ns.is_none()
@@ -114,8 +123,9 @@ impl Followed {
         }
     }
 
-    fn syn(&mut self, tuple: Tuple, at_ns: u64) {
+    fn syn(&mut self, tuple: Tuple, at_ns: u64, is_held: bool) {
         if let Some(connection) = self.connections.get_mut(&tuple) {
+            connection.is_held |= is_held;
             connection.is_retried |= RETRY_NS.contains(&at_ns.saturating_sub(connection.begun_ns));
             connection.last_syn_ns = at_ns;
             return;
@@ -132,6 +142,7 @@ impl Followed {
             is_answered: None,
             completed_ns: None,
             is_retried: false,
+            is_held,
         };
         self.connections.insert(tuple, begun);
         self.order.push_back((at_ns, tuple));
@@ -183,6 +194,7 @@ impl Followed {
         let (mut old, mut completed, mut unanswered, mut retried, mut recent) = (0, 0, 0, 0, 0);
         let (mut answered, mut acknowledged) = (0, 0);
         let mut by_source: HashMap<(u64, u64), u32> = HashMap::new();
+        let (has_gaps, has_syn_gaps) = (is_recent(self.gap_ns, now_ns), is_recent(self.syn_gap_ns, now_ns));
         for (tuple, connection) in &mut self.connections {
             if connection.completed_ns.is_some_and(|at| now_ns.saturating_sub(at) < 1_000_000_000) {
                 recent += 1;
@@ -200,8 +212,13 @@ impl Followed {
                 answered += usize::from(is_answered);
                 acknowledged += usize::from(is_answered && is_completed);
             }
+            // What completes them may not have been seen, and was not sent to who has no answer.
+            let is_open = match has_gaps {
+                true => connection.is_answered == Some(false) && !connection.is_held,
+                false => !is_completed,
+            };
             // Of those tried again it is known at once, of the others only when the time for that has passed.
-            let is_abandoned = !is_completed && (age >= RETRY_NS.end || connection.is_retried);
+            let is_abandoned = is_open && (age >= RETRY_NS.end || connection.is_retried);
             unanswered += usize::from(is_abandoned);
             retried += usize::from(is_abandoned && connection.is_retried);
         }
@@ -211,12 +228,12 @@ impl Followed {
             let first = self.regulars.get(&prefix(source)).map(|(first_ns, _)| *first_ns);
             first.is_some_and(|first_ns| now_ns.saturating_sub(first_ns) >= HISTORY_NS)
         };
-        let has_gaps = is_recent(self.gap_ns, now_ns);
-        let share = |part: usize, all: usize| (all >= ENOUGH && !has_gaps).then(|| part as f64 / all as f64);
+        let of_enough = |part: usize, all: usize| (all >= ENOUGH).then(|| part as f64 / all as f64);
+        let share = |part: usize, all: usize| of_enough(part, all).filter(|_| !has_gaps);
         Handshakes {
             begun: old,
             completed: share(completed, old),
-            retried: share(retried, unanswered),
+            retried: of_enough(retried, unanswered).filter(|_| !has_syn_gaps),
             answered: is_answered.and_then(|_| share(answered, old)),
             acknowledged: is_answered.and_then(|_| share(acknowledged, answered)),
             completed_per_second: f64::from(recent) * (self.thinned + 1) as f64,
@@ -269,6 +286,31 @@ mod tests {
         assert_eq!(completed(&mut followed, 8 * SECOND), Some(1.0), "all is seen again");
     }
 
+    /// SYNs are sampled by themselves: who tries again is known while all of them are seen, however little is of all else.
+    #[test]
+    fn who_tries_again_is_told_while_all_syns_are_seen() {
+        let syn = |number: u32, at_ns: u64| Observed::segment(number, 40_000, at_ns, 0x02);
+        // Nobody is answered but the first fifty; of the others one in two comes again after a second.
+        let is_answered = |tuple: &Tuple| tuple.source.0 < 50;
+        let retried = |held: bool, weight: u32| {
+            let mut followed = Followed::default();
+            for number in 0..250 {
+                followed.take(&Observed { is_held: held, ..syn(number, SECOND) });
+                followed.take(&Observed { weight: 8, ..Observed::segment(number, 40_001, SECOND, 0x10) });
+            }
+            (50..250).filter(|number| number % 2 == 0).for_each(|number| followed.take(&syn(number, 2 * SECOND)));
+            followed.take(&Observed { weight, ..syn(1_000, 2 * SECOND) });
+            let now_ns = 3 * SECOND;
+            assert_eq!(followed.shares(now_ns, None).retried, None, "it is not seen who is answered");
+            let seen = followed.shares(now_ns, Some(&is_answered));
+            assert_eq!(seen.completed, None, "of segments only some are seen: {seen:?}");
+            seen.retried
+        };
+        assert_eq!(retried(false, 1), Some(0.5));
+        assert_eq!(retried(false, 2), None, "of SYNs only some are seen");
+        assert_eq!(retried(true, 1), None, "nobody could answer those");
+    }
+
     #[test]
     fn however_many_were_clients_another_may_become_one() {
         let mut followed = Followed::default();
@@ -283,7 +325,7 @@ mod tests {
         let mut followed = Followed::default();
         let per_second = 3 * CAPACITY as u32;
         for number in 0..per_second {
-            followed.syn(tuple(number), u64::from(number) * SECOND / u64::from(per_second));
+            followed.syn(tuple(number), u64::from(number) * SECOND / u64::from(per_second), false);
         }
         assert!(followed.connections.len() <= CAPACITY, "{}", followed.connections.len());
         followed.expire(SECOND);
