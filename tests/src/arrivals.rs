@@ -131,6 +131,9 @@ fn aggregate(streams: &[Stream], group: Group, all: f64) -> Aggregate {
         new_ports: 0.0,
         protocols: 1,
         alone: 0.0,
+        networks: 0.0,
+        of_source: [0; 2],
+        unlike: None,
         rotating: 0.0,
         strangers: Some(mean(|stream| stream.strangers)),
     }

@@ -165,6 +165,29 @@ fn advice_drops_nothing() {
 }
 
 #[test]
+fn what_was_measured_is_said_where_it_is_asked_for() {
+    let files = Files::new();
+    let flood = files.flood("flood.pcap");
+    let lines = replay(&flood, &["--json"]).lines();
+    assert!(lines.last().unwrap()["summary"].get("features").is_none());
+    let lines = replay(&flood, &["--json", "--features"]).lines();
+    let features = &lines.last().unwrap()["summary"]["features"];
+    assert_eq!(features.as_object().unwrap().keys().collect::<Vec<_>>(), ["syn"], "{features}");
+    let syns = &features["syn"];
+    let number = |name: &str| syns[name].as_f64().unwrap_or_else(|| panic!("no {name}: {syns}"));
+    assert!((1_800.0..2_200.0).contains(&number("packets_per_second")), "{syns}");
+    assert!(number("source_entropy") > 0.99 && number("network_entropy") > 0.98, "{syns}");
+    assert_eq!((number("per_source_p50"), number("per_source_p99")), (1.0, 1.0), "{syns}");
+    assert_eq!(
+        (&syns["hops_divergence"], syns.get("unknown_networks")),
+        (&Value::Null, None),
+        "nobody was here before"
+    );
+    let said = replay(&flood, &["--features"]).out;
+    assert!(said.contains("      syn: ") && said.contains(", of networks "), "{said}");
+}
+
+#[test]
 fn several_files_are_told_apart() {
     let files = Files::new();
     files.flood("a.pcap");

@@ -8,7 +8,12 @@ use crate::exit::{Exit, Failure, describe};
 use crate::replay::{Line, Options, Summary, files, replay};
 
 pub(super) fn run(global: &Global, asked: &Replay) -> anyhow::Result<()> {
-    let options = Options { protect: asked.protect.clone(), advise: asked.advise, speed: asked.speed.0 };
+    let options = Options {
+        protect: asked.protect.clone(),
+        advise: asked.advise,
+        speed: asked.speed.0,
+        features: asked.features,
+    };
     let files = files(&asked.files)?;
     let mut failed = 0;
     for file in &files {
@@ -81,6 +86,9 @@ fn summary_in_words(summary: &Summary) -> String {
     );
     for (reason, count) in &summary.dropped_by_reason {
         text += &format!("      {count:>9}  {reason}\n");
+    }
+    for (group, measured) in summary.features.iter().flatten() {
+        text += &format!("      {group}: {measured}\n");
     }
     text
 }

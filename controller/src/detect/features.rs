@@ -10,6 +10,7 @@ use super::held::Held;
 use super::observed::{Group, Observed, Rates, Tuple, is_amplifier};
 use super::openers::{Following, Openers};
 use super::room::make_room;
+use super::unlike::{Looks, Unlike};
 use crate::pressure::Pressure;
 
 /// How far it looks back.
@@ -19,6 +20,8 @@ const CAPACITY: usize = 1 << 16;
 /// Samples of a group that its sources are counted among: of all of them, as many reflectors would look like an exchange as soon as
 /// they send enough.
 const SPREAD: usize = 1 << 12;
+/// Bits below the network of a source: the /16 of an IPv4 address, and the /48 of an IPv6 one, whose key is its /64.
+const NETWORK_BITS: u32 = 16;
 /// Bytes of a packet that is large.
 const LARGE: u16 = 1_000;
 /// Peers that are remembered as spoken with.
@@ -49,6 +52,13 @@ pub struct Aggregate {
     pub per_source: f64,
     /// Entropy of the sources by the most that it could be: 0 is one source, 1 is a new one for each packet.
     pub entropy: f64,
+    /// Entropy of the networks of the sources (/16, /48) by the most that it could be: of forged addresses as much as of the sources, of
+    /// many clients less.
+    pub networks: f64,
+    /// Samples of a source: what half of them, and 99 of 100, do not exceed.
+    pub of_source: [u32; 2],
+    /// How unlike the good packets of the group that were kept these are; `None` where either are too few.
+    pub unlike: Option<Unlike>,
     /// The source that sends most, and its share.
     pub top_source: Option<(Source, f64)>,
     /// The source port that most come from, and their share.
@@ -147,6 +157,8 @@ pub struct Window {
     /// Some of what came while nothing was going on, from all of the last minutes.
     good: VecDeque<Observed>,
     good_seen: usize,
+    /// What they look like, by group.
+    good_looks: [Looks; Group::ALL.len()],
     /// What came lately: good, if nothing is found for a while.
     on_trial: VecDeque<Observed>,
 }
@@ -199,8 +211,10 @@ impl Window {
         }
         while let Some(packet) = self.on_trial.pop_front_if(|packet| now_ns.saturating_sub(packet.at_ns) > TRIAL_NS) {
             if self.good.len() >= GOOD {
-                self.good.pop_front();
+                let gone = self.good.pop_front();
+                gone.iter().for_each(|gone| self.good_looks[gone.group() as usize].remove(gone));
             }
+            self.good_looks[packet.group() as usize].add(&packet);
             self.good.push_back(packet);
         }
     }
@@ -242,9 +256,10 @@ impl Window {
             counts[*group as usize].take(packet, self.is_stranger(packet), has_begun);
         }
         let all: f64 = counts.iter().map(|counts| counts.packets).sum();
+        let mut good = self.good_looks.iter();
         Features {
             per_second: all / (WINDOW_NS as f64 / 1e9),
-            groups: counts.map(|counts| counts.aggregate(all)),
+            groups: counts.map(|counts| counts.aggregate(all, good.next())),
             handshakes: self.followed.shares(now_ns, is_answered),
             openers: self.following.features(now_ns),
             ..Features::default()
@@ -277,9 +292,11 @@ impl Window {
 struct Counts {
     packets: f64,
     samples: usize,
-    by_source: HashMap<(u64, u64), (Option<Source>, f64)>,
+    /// Of each source its packets, and samples of these.
+    by_source: HashMap<(u64, u64), (Option<Source>, f64, u32)>,
     /// Packets that sources are counted among.
     spread: f64,
+    looks: Looks,
     /// IPv6 addresses, and the networks that they are of.
     addresses_v6: HashSet<(u64, u64)>,
     networks_v6: HashSet<u64>,
@@ -310,12 +327,14 @@ impl Counts {
         let is_strange = packet.is_known != Some(true);
         self.packets += weight;
         self.samples += 1;
+        self.looks.add(packet);
         if self.samples <= SPREAD {
             // An IPv6 source is its /64.
             let key = (packet.source.key(), packet.source.family() as u64);
             let of_source = self.by_source.entry(key).or_default();
             of_source.0.get_or_insert(packet.source);
             of_source.1 += weight;
+            of_source.2 += 1;
             self.spread += weight;
             if let Source::V6(upper, lower) = packet.source {
                 self.addresses_v6.insert((upper, lower));
@@ -351,16 +370,25 @@ impl Counts {
         }
     }
 
-    fn aggregate(self, all: f64) -> Aggregate {
+    fn aggregate(self, all: f64, good: Option<&Looks>) -> Aggregate {
         if self.samples == 0 {
             return Aggregate::default();
         }
         let part = |weight: f64| weight / self.packets;
         let of_spread = |weight: f64| weight / self.spread;
-        let parts = self.by_source.values().map(|(_, weight)| of_spread(*weight));
-        let entropy: f64 = parts.map(|part| -part * part.log2()).sum();
         let spread = self.samples.min(SPREAD) as f64;
         let most = spread.log2();
+        let entropy = |weights: &mut dyn Iterator<Item = f64>| {
+            let entropy: f64 = weights.map(of_spread).map(|part| -part * part.log2()).sum();
+            if most > 0.0 { (entropy / most).clamp(0.0, 1.0).abs() } else { 0.0 }
+        };
+        let mut by_network = HashMap::<(u64, u64), f64>::new();
+        for ((key, family), (_, weight, _)) in &self.by_source {
+            *by_network.entry((key >> NETWORK_BITS, *family)).or_default() += weight;
+        }
+        let mut samples: Vec<_> = self.by_source.values().map(|(.., samples)| *samples).collect();
+        samples.sort_unstable();
+        let quantile = |share: f64| samples[(share * (samples.len() - 1) as f64).round() as usize];
         let top = self.by_source.values().max_by(|a, b| a.1.total_cmp(&b.1));
         Aggregate {
             packets: self.packets,
@@ -369,8 +397,11 @@ impl Counts {
             share: self.packets / all,
             sources: self.by_source.len(),
             per_source: spread / self.by_source.len() as f64,
-            entropy: if most > 0.0 { (entropy / most).min(1.0) } else { 0.0 },
-            top_source: top.and_then(|(source, weight)| Some(((*source)?, of_spread(*weight)))),
+            entropy: entropy(&mut self.by_source.values().map(|(_, weight, _)| *weight)),
+            networks: entropy(&mut by_network.into_values()),
+            of_source: [quantile(0.5), quantile(0.99)],
+            unlike: good.and_then(|good| self.looks.unlike(good)),
+            top_source: top.and_then(|(source, weight, _)| Some(((*source)?, of_spread(*weight)))),
             source_port: top_of(&self.source_ports).map(|(port, weight)| (port, part(weight))),
             destination_port: top_of(&self.destination_ports).map(|(port, weight)| (port, part(weight))),
             one_length: top_of(&self.lengths).map_or(0.0, |(_, weight)| part(weight)),
@@ -402,6 +433,55 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
+
+    /// Forged addresses are of as many networks as there are addresses; clients share some.
+    #[test]
+    fn random_sources_are_spread_over_networks_as_evenly_as_over_addresses() {
+        let spread = |source: fn(u32) -> u32| {
+            let mut window = Window::default();
+            for n in 0..4_000 {
+                window.take(Observed::segment(source(n), 40_000, SECOND, 0x02));
+            }
+            let features = window.features(SECOND, true, None);
+            let of = features.of(Group::Syn);
+            (of.entropy, of.networks, of.of_source)
+        };
+        let (sources, networks, of_source) = spread(|n| n.wrapping_mul(2_654_435_761));
+        assert!(sources > 0.99 && networks > 0.98 && of_source == [1, 1], "{sources} {networks} {of_source:?}");
+        // As many addresses, of a hundred networks.
+        let (sources, networks, _) = spread(|n| (n % 100) << 16 | n);
+        assert!(sources > 0.99 && (0.5..0.6).contains(&networks), "{sources} {networks}");
+        // Half come once, and the others from one address.
+        let (_, _, of_source) = spread(|n| if n % 2 == 0 { n << 8 } else { 1 });
+        assert_eq!(of_source, [1, 1]);
+        let (_, _, of_source) = spread(|n| n % 50);
+        assert_eq!(of_source, [80, 80]);
+    }
+
+    /// What is found among good packets is measured against all of these that are kept, and no others.
+    #[test]
+    fn looks_of_good_packets_are_of_those_that_are_kept() {
+        let mut window = Window::default();
+        for n in 0..12 * GOOD as u64 {
+            let at_ns = n * SECOND / 4_000;
+            let hops = if n < 6 * GOOD as u64 { 57 } else { 242 };
+            window.take(Observed { hops, ..Observed::segment(n as u32, 40_000, at_ns, 0x10) });
+            if n.is_multiple_of(1_000) {
+                window.features(at_ns, true, None);
+            }
+        }
+        assert_eq!(window.good.len(), GOOD);
+        let mut looks = Looks::default();
+        window.good.iter().for_each(|packet| looks.add(packet));
+        let kept = &window.good_looks[Group::Tcp as usize];
+        assert_eq!(kept.unlike(&looks), Some(Unlike::default()));
+        let features = window.features(12 * GOOD as u64 * SECOND / 4_000, true, None);
+        assert_eq!(
+            features.of(Group::Tcp).unlike,
+            Some(Unlike::default()),
+            "and none are of those that were let go of"
+        );
+    }
 
     /// Whoever is spoken with now is no stranger when his fragments come, however many there were before; who has not been for an hour
     /// is one.

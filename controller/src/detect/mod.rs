@@ -11,6 +11,7 @@ mod held;
 mod observed;
 mod openers;
 mod room;
+mod unlike;
 
 pub use baseline::{Baseline, HOURS};
 use evidence::{Case, Demand, Weighed, weigh, weigh_demand};
@@ -21,6 +22,7 @@ pub use held::{Held, Holder, Open};
 pub(crate) use observed::is_amplifier;
 pub use observed::{Group, Host, Observed, Rates, Tuple};
 pub use openers::{Excess, Openers};
+pub use unlike::Unlike;
 
 /// From here on it is called an attack.
 const SURE: f64 = 0.8;

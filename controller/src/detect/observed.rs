@@ -49,6 +49,20 @@ impl Group {
     pub const ALL: [Self; 8] =
         [Self::Syn, Self::TcpReplies, Self::Tcp, Self::UdpReplies, Self::Udp, Self::Icmp, Self::Fragments, Self::Other];
 
+    /// The name that leaves the process.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Syn => "syn",
+            Self::TcpReplies => "tcp-replies",
+            Self::Tcp => "tcp",
+            Self::UdpReplies => "udp-replies",
+            Self::Udp => "udp",
+            Self::Icmp => "icmp",
+            Self::Fragments => "fragments",
+            Self::Other => "other",
+        }
+    }
+
     /// The class that its packets are counted in.
     pub const fn class(self) -> Class {
         match self {

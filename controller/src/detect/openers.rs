@@ -66,6 +66,8 @@ pub struct Openers {
     pub again: Option<f64>,
     /// Of the sources that were here before and begin anything, the share that goes on and on; `None` of a few.
     pub regulars_persistent: Option<f64>,
+    /// The share of connections begun from networks where nobody was here before; `None` while nobody was here long enough.
+    pub unknown: Option<f64>,
     /// What a few networks that were here before begin, and otherwise do not.
     pub aggregate: Option<Excess>,
 }
@@ -293,7 +295,7 @@ impl Following {
     pub(super) fn features(&self, now_ns: u64) -> Openers {
         let lately = (now_ns / SECOND_NS).saturating_sub(LATELY - 1);
         let seconds = (now_ns - (lately * SECOND_NS).min(now_ns)) as f64 / SECOND_NS as f64;
-        let (mut all, mut persistent, mut again) = (0.0, 0.0, 0.0);
+        let (mut all, mut unknown, mut persistent, mut again) = (0.0, 0.0, 0.0, 0.0);
         let (mut persistent_sources, mut machines) = (0, 0);
         let (mut regulars, mut of_regulars) = (0, 0);
         let mut by_network = HashMap::<(u64, Family), (Source, f64)>::new();
@@ -307,6 +309,7 @@ impl Following {
                 of_regulars += usize::from(is_persistent);
                 continue;
             }
+            unknown += begun;
             if opener.begins_again(now_ns) {
                 again += begun;
             }
@@ -325,6 +328,7 @@ impl Following {
             persistent_sources,
             machines: if has_history { machines } else { 0 },
             again: (has_history && all > 0.0).then(|| again / all),
+            unknown: (has_history && all > 0.0).then(|| unknown / all),
             regulars_persistent: (regulars >= ENOUGH).then(|| of_regulars as f64 / regulars as f64),
             aggregate: if has_history { self.aggregate(by_network, per_second, seconds.max(1.0)) } else { None },
         }
@@ -426,6 +430,7 @@ mod tests {
         let (openers, sources) = after(0x1400_0001, 1, 1);
         assert_eq!((openers.persistent_sources, sources), (1, vec![Source::V4(0x1400_0001)]), "{openers:?}");
         assert!(openers.persistent.is_some_and(|share| share > 0.9), "{openers:?}");
+        assert_eq!(openers.unknown, Some(1.0), "nobody of its network was here");
         let (openers, sources) = after(0x1400_0001, 1, 10);
         assert_eq!(
             (openers.persistent_sources, sources),
@@ -496,6 +501,7 @@ mod tests {
     fn who_was_here_before_is_no_newcomer_but_may_have_gone_wild() {
         let (openers, sources) = after(0x0a00_0002, 4, 1);
         assert_eq!((openers.persistent_sources, sources), (0, Vec::new()), "a neighbour of the client: {openers:?}");
+        assert_eq!(openers.unknown, Some(0.0), "{openers:?}");
         let aggregate = openers.aggregate.unwrap_or_else(|| panic!("nothing is more than usual"));
         assert_eq!(aggregate.networks, ["10.0.0.0/24"]);
         assert!(aggregate.share > 0.9 && aggregate.times > 3.0, "{aggregate:?}");

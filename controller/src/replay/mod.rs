@@ -3,6 +3,7 @@
 
 mod capture;
 mod maps;
+mod measured;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ use floodwall_common::packet::{Frame, Source, addresses};
 use floodwall_common::reason::{Reason, Verdict as Fate};
 use floodwall_common::replies::Conversation;
 pub use maps::{Maps, Tables};
+pub use measured::Measured;
 
 use crate::detect::{Assessment, Detector, Host, Observed, Verdict};
 use crate::exit::{Exit, Failure};
@@ -46,6 +48,8 @@ pub struct Options {
     pub advise: bool,
     /// How many times as fast as it was; `None` for as fast as it can.
     pub speed: Option<f64>,
+    /// Keep what was measured.
+    pub features: bool,
 }
 
 /// A change of the verdict.
@@ -96,6 +100,9 @@ pub struct Summary {
     pub dropped_by_reason: BTreeMap<&'static str, u64>,
     /// Packets passed, by reason.
     pub passed_by_reason: BTreeMap<&'static str, u64>,
+    /// What was measured of each group in the second with most of its packets; left out where it was not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub features: Option<BTreeMap<&'static str, Measured>>,
 }
 
 /// Replays a capture; each change of the verdict is told to `tell`.
@@ -136,7 +143,11 @@ pub fn replay_captured(
         sees_sent: captured.iter().any(|captured| protected.direction(captured.frame()) == Some(Direction::Out)),
         asked: HashMap::new(),
         advise: options.advise,
-        summary: Summary { protected: protected.names(), ..Summary::default() },
+        summary: Summary {
+            protected: protected.names(),
+            features: options.features.then(BTreeMap::new),
+            ..Summary::default()
+        },
         told: Assessment::default(),
     };
     stage.summary.verdicts.insert(Verdict::Normal.label(), 0.0);
@@ -229,6 +240,9 @@ impl Stage {
         let host = Seen { maps: &self.maps, now, sees_sent: self.sees_sent, asked: &self.asked };
         let (assessment, features) = self.detector.assess(at_ns, &host);
         let assessment = assessment.clone();
+        if let Some(kept) = &mut self.summary.features {
+            Measured::keep(kept, &features);
+        }
         let measures = respond(&assessment, &features, self.detector.window());
         let signatures = self.in_force.iter_mut().filter(|present| matches!(present.measure, Measure::Signature(..)));
         for (present, hits) in signatures.zip(self.maps.hits()) {

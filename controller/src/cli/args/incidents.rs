@@ -23,6 +23,9 @@ pub(in crate::cli) struct Replay {
     /// Only say what goes on, and do nothing about it
     #[arg(long)]
     pub(in crate::cli) advise: bool,
+    /// Say too what was measured of each kind of packets, in the second with most of them
+    #[arg(long)]
+    pub(in crate::cli) features: bool,
 }
 
 /// How fast a capture is replayed.

@@ -21,6 +21,8 @@ pub(super) const SYN_FLOOD: &[Line] = &[
         ["no client opens so many", ""]),
     line(entropy, [(0.7, -1.5), (0.95, 1.5)], As::Share, "of the possible spread of sources",
         ["as random addresses have it", "as many clients have it"]),
+    line(|case| Some(case.group.networks), [(0.92, 0.0), (0.98, 1.0)], As::Share, "of the possible spread of networks",
+        ["no real machines are spread so evenly", ""]),
     line(share, [(0.1, -2.5), (0.7, 1.5)], As::Share, "of all packets are SYNs",
         ["connections that carry nothing", "connections carry data"]),
     line(only_source, [(400.0, -4.0), (2_500.0, 5.0)], As::Rate, "SYNs come from one source",
@@ -97,6 +99,8 @@ pub(super) const TCP_FLOOD: &[Line] = &[
         ["as random addresses have it", "as clients have it"]),
     line(per_source, [(3.0, 1.5), (50.0, -1.5)], As::Number, "segments from a source in a second",
         ["addresses are used once and thrown away", "connections carry data"]),
+    line(unlike, [(0.1, 0.0), (0.5, 1.0)], As::Share, "of the lengths and TTLs of TCP are other than before",
+        ["none of the traffic that was here", ""]),
     line(|case| Some(case.group.malformed), [(0.05, 0.0), (0.3, 4.0)], As::Share, "of TCP has impossible headers",
         ["no TCP sends such", ""]),
     line(only_source, [(10_000.0, -1.0), (60_000.0, 3.0)], As::Rate, "segments come from one source",
@@ -253,6 +257,11 @@ fn large(case: &Case<'_>) -> Option<f64> {
 /// Where what this host sends is seen, strangers say more.
 fn alone(case: &Case<'_>) -> Option<f64> {
     case.group.strangers.is_none().then_some(case.group.alone)
+}
+
+/// Lengths and times to live alike: one busy client moves the one or the other.
+fn unlike(case: &Case<'_>) -> Option<f64> {
+    case.group.unlike.map(|unlike| unlike.lengths.min(unlike.hops))
 }
 
 /// Where it is known how many usually ask, that says more.
