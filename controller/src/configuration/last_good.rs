@@ -35,7 +35,7 @@ impl LastGood {
     pub fn keep(&self, source: &Source) -> io::Result<()> {
         let Some(file) = source.files.first().filter(|file| **file != self.0) else { return Ok(()) };
         let text = toml::to_string(&source.configuration).map_err(io::Error::other)?;
-        files::replace(&self.0, &format!("{HEAD}{}{TAIL}\n{text}", file.display()))
+        files::replace(&self.0, format!("{HEAD}{}{TAIL}\n{text}", file.display()))
     }
 
     /// What was kept of this file, where that is gone. The mode is left out: whoever lost a file has not said that drops are to be

@@ -1,11 +1,11 @@
 //! Detection at work: what was sampled goes in, a verdict comes out, and what it calls for is armed, written down, and taken back
 //! when its time is up.
 
+mod kept;
 mod live;
 mod record;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,56 +18,34 @@ use floodwall_common::reason::{DropSet, Reason, Verdict as Fate};
 use floodwall_common::signatures::Traits;
 use tracing::{error, info, warn};
 
-use live::{Live, sends_elsewhere};
-
+use self::kept::Kept;
+use self::live::{Live, sends_elsewhere};
 use super::Daemon;
 use super::connections;
 use super::measures::{STAYS, arm, disarm, look_after};
 use super::probing::Prober;
 use super::stack::{Came, Stack, udp_services};
 use crate::dataplane::{self, Dataplane, Sample, monotonic_ns};
-use crate::detect::{Assessment, Baseline, Detector, Features, Observed, Vector};
+use crate::detect::{Assessment, Detector, Features, Observed, Vector};
 use crate::exit::describe;
 use crate::incident::Incident;
 use crate::respond::{Denied, InForce, Measure, Policy, missing, respond, surplus};
 use crate::snapshot::{Situation, Snapshot};
-use crate::{files, history, listeners};
+use crate::{history, listeners};
 
 /// Where less than this is left of it and the attack goes on, it is prolonged.
 const PROLONGED_BELOW: Duration = Duration::from_secs(300);
 /// How often it is looked at whether measures are still there, and what they cost.
 const LOOKED_AFTER_EVERY_NS: u64 = 1_000_000_000;
-/// How often what is usual is written down.
-const BASELINE_EVERY_NS: u64 = 300_000_000_000;
 /// When one that could not be withdrawn is tried again.
 const TRIED_AGAIN_NS: u64 = 5_000_000_000;
 /// How often the host's ports are asked.
 const PORTS_EVERY_NS: u64 = 1_000_000_000;
 
-/// What is usual, from the daemon before this one. What cannot be read is put aside, and learned anew.
-fn kept_baseline(path: &Path) -> Baseline {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) => {
-            if error.kind() != std::io::ErrorKind::NotFound {
-                warn!(%error, path = %path.display(), "what is usual cannot be read, and is learned anew");
-            }
-            return Baseline::default();
-        }
-    };
-    Baseline::of_json(&text).unwrap_or_else(|| {
-        let aside = path.with_extension("json.bad");
-        let kept = std::fs::rename(path, &aside).is_ok();
-        warn!(path = %path.display(), aside = %aside.display(), kept, "that is no baseline of this version: learned anew");
-        Baseline::default()
-    })
-}
-
 /// Detection at work.
 pub(super) struct Watch {
     detector: Detector,
-    /// Where what is usual is kept, and when it was written last.
-    baseline: (PathBuf, u64),
+    kept: Kept,
     live: Live,
     ports_at_ns: u64,
     /// Names of the devices that are protected.
@@ -104,10 +82,10 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(daemon: &Daemon) -> Self {
-        let baseline = daemon.options.history.with_file_name("baseline.json");
+        let kept = Kept::beside(&daemon.options.history);
         let mut watch = Self {
-            detector: Detector::knowing(kept_baseline(&baseline)),
-            baseline: (baseline, monotonic_ns()),
+            detector: kept.detector(),
+            kept,
             live: Live::default(),
             ports_at_ns: 0,
             protected: BTreeSet::new(),
@@ -197,7 +175,7 @@ impl Watch {
         self.notice_restlessness(&features, &assessment);
         self.keep_record(daemon, snapshot, &assessment, &features);
         self.look_after_measures(daemon, snapshot);
-        self.keep_baseline(snapshot.taken_ns);
+        self.kept.keep(&mut self.detector, snapshot.taken_ns);
         if snapshot.mode == Mode::Enforce && !self.to_close.is_empty() {
             self.close_connections(daemon);
         }
@@ -361,18 +339,6 @@ impl Watch {
         });
         if told > 0 && self.to_close.len() == told {
             note(daemon, "no connection is closed: nothing is dropped either");
-        }
-    }
-
-    fn keep_baseline(&mut self, now_ns: u64) {
-        let (path, written_ns) = &mut self.baseline;
-        if now_ns.saturating_sub(*written_ns) < BASELINE_EVERY_NS {
-            return;
-        }
-        *written_ns = now_ns;
-        let text = serde_json::to_string(self.detector.baseline()).unwrap_or_default();
-        if let Err(error) = files::replace(path, &text) {
-            warn!(%error, path = %path.display(), "what is usual cannot be kept");
         }
     }
 

@@ -25,7 +25,7 @@ use crate::dataplane::{self, Dataplane, Listed, Signature, UNNAMED, cookies_of, 
 use crate::detect::Vector;
 use crate::exit::describe;
 use crate::prefixes::overlap;
-use crate::respond::{Denied, InForce, Measure, STAYS_NS, Shed, Unserved, Wide, automatic_name};
+use crate::respond::{Denied, InForce, Measure, Measured, STAYS_NS, Shed, Unserved, Wide, automatic_name};
 use crate::{control, files};
 
 pub(super) const STAYS: Duration = Duration::from_nanos(STAYS_NS);
@@ -224,7 +224,7 @@ fn limit_of_label(label: &str) -> Option<Measure> {
     let mut words = label.strip_prefix("limit ")?.split(' ');
     let (name, per) = (LimitName::from_label(words.next()?)?, Per::from_label(words.next()?)?);
     let packets_per_second = words.next()?.parse().ok()?;
-    let (networks, covers, collateral, measured_on) = (Vec::new(), 0.0, 0.0, 0);
+    let (networks, covers, collateral, measured_on) = (Vec::new(), 0.0, 0.0, Measured::default());
     Some(Measure::Limit(Wide { name, per, packets_per_second, networks, covers, collateral, measured_on }))
 }
 
@@ -311,7 +311,9 @@ impl Automatic {
         for label in self.read() {
             let measure = match label.as_str() {
                 COOKIES => Some(Measure::Cookies),
-                UNNAMED => Some(Measure::Unserved(Unserved { covers: 0.0, collateral: 0.0, measured_on: 0 })),
+                UNNAMED => {
+                    Some(Measure::Unserved(Unserved { covers: 0.0, collateral: 0.0, measured_on: Measured::default() }))
+                }
                 label => limit_of_label(label)
                     .or_else(|| shed_of_label(label))
                     .or_else(|| Reason::from_label(label).map(Measure::Drop)),

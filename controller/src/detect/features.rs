@@ -11,6 +11,7 @@ use super::observed::{Group, Observed, Rates, Tuple, is_amplifier};
 use super::openers::{Following, Openers};
 use super::room::make_room;
 use super::unlike::{Looks, Unlike};
+use super::week::Week;
 use crate::pressure::Pressure;
 
 /// How far it looks back.
@@ -161,9 +162,17 @@ pub struct Window {
     good_looks: [Looks; Group::ALL.len()],
     /// What came lately: good, if nothing is found for a while.
     on_trial: VecDeque<Observed>,
+    /// Good packets of the last two weeks, and the hour since 1970 that it is; `None` where there is no knowing.
+    pub(super) week: Week,
+    pub(super) unix_hour: Option<u64>,
 }
 
 impl Window {
+    /// One that knows from before what is good.
+    pub(super) fn knowing(week: Week) -> Self {
+        Self { week, ..Self::default() }
+    }
+
     /// Takes a packet in.
     pub fn take(&mut self, packet: Observed) {
         self.following.take(&packet);
@@ -185,9 +194,19 @@ impl Window {
         self.packets.iter()
     }
 
-    /// What came while nothing was going on.
+    /// What came while nothing was going on, in the last minutes.
     pub fn good(&self) -> &VecDeque<Observed> {
         &self.good
+    }
+
+    /// The same of the last two weeks, without the last minutes: some of each hour. No rate can be made of them.
+    pub fn good_of_the_week(&self) -> impl Iterator<Item = &Observed> {
+        self.week.before(self.good.front().map_or(u64::MAX, |oldest| oldest.at_ns))
+    }
+
+    /// Hours of the week that there are some good packets of.
+    pub fn hours_of_the_week(&self) -> usize {
+        self.week.hours()
     }
 
     /// Sources that begin connections again and again, of whose networks nobody was here before, and that nothing holds yet: all of
@@ -216,6 +235,10 @@ impl Window {
             }
             self.good_looks[packet.group() as usize].add(&packet);
             self.good.push_back(packet);
+            // What is dropped anyway is lost by no measure.
+            if let Some(hour) = self.unix_hour.filter(|_| !packet.is_held) {
+                self.week.take(hour, &packet);
+            }
         }
     }
 
@@ -284,6 +307,17 @@ impl Window {
             false if packet.is_to_service => None,
             is_known => Some(!is_known),
         }
+    }
+}
+
+#[cfg(test)]
+impl Window {
+    /// One that begins where another has kept these good packets, each with the hour since 1970 that it came in.
+    pub(crate) fn after_restart(good: &[(u64, Observed)]) -> Self {
+        let mut week = Week::default();
+        good.iter().for_each(|(hour, packet)| week.take(*hour, packet));
+        let kept = week.changed().and_then(|bytes| Week::of_bytes(&bytes, good.last()?.0));
+        Self::knowing(kept.unwrap_or_default())
     }
 }
 

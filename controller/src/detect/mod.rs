@@ -12,6 +12,7 @@ mod observed;
 mod openers;
 mod room;
 mod unlike;
+mod week;
 
 pub use baseline::{Baseline, HOURS};
 use evidence::{Case, Demand, Weighed, weigh, weigh_demand};
@@ -23,6 +24,7 @@ pub(crate) use observed::is_amplifier;
 pub use observed::{Group, Host, Observed, Rates, Tuple};
 pub use openers::{Excess, Openers};
 pub use unlike::Unlike;
+pub use week::Week;
 
 /// From here on it is called an attack.
 const SURE: f64 = 0.8;
@@ -331,9 +333,15 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// One that knows from before what is usual.
-    pub fn knowing(baseline: Baseline) -> Self {
-        Self { usual: Usual { baseline, ..Usual::default() }, ..Self::default() }
+    /// One that knows from before what is usual, and what good traffic is like.
+    pub fn knowing(baseline: Baseline, week: Week) -> Self {
+        let usual = Usual { baseline, ..Usual::default() };
+        Self { usual, window: Window::knowing(week), ..Self::default() }
+    }
+
+    /// Good packets of the last two weeks, to be written down.
+    pub fn week(&mut self) -> &mut Week {
+        &mut self.window.week
     }
 
     /// What is usual in each hour of the week.
@@ -355,7 +363,8 @@ impl Detector {
     pub fn assess(&mut self, now_ns: u64, host: &impl Host) -> (&Assessment, Features) {
         let elapsed_ns = now_ns.saturating_sub(self.asked_ns).clamp(1, WINDOW_NS);
         self.asked_ns = now_ns;
-        self.usual.hour = host.hour_of_week();
+        self.window.unix_hour = host.unix_hour();
+        self.usual.hour = self.window.unix_hour.map(|hour| (hour % HOURS as u64) as usize);
         let is_quiet = self.present.is_quiet();
         let has_sent = |tuple: &Tuple| host.has_sent(tuple.into());
         let is_answered = |tuple: &Tuple| has_sent(tuple) == Some(true);
@@ -420,7 +429,7 @@ mod tests {
 
     /// A host that sees nothing of what it sends.
     struct Deaf {
-        hour: Option<usize>,
+        hour: Option<u64>,
         stack: Option<Handshakes>,
     }
 
@@ -433,7 +442,7 @@ mod tests {
             false
         }
 
-        fn hour_of_week(&self) -> Option<usize> {
+        fn unix_hour(&self) -> Option<u64> {
             self.hour
         }
 

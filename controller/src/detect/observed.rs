@@ -141,8 +141,8 @@ pub trait Host {
     fn rates(&self) -> Option<Rates> {
         None
     }
-    /// The hour of the week, from 0 to 167; `None` where there is no knowing.
-    fn hour_of_week(&self) -> Option<usize> {
+    /// Hours since 1970; `None` where there is no knowing.
+    fn unix_hour(&self) -> Option<u64> {
         None
     }
     /// What is open of connections, by the host's own stack; `None` where nobody has looked.

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use floodwall_common::packet::Source;
 
-use super::signature::{ENOUGH, is_of};
+use super::good::{ENOUGH, Good, Measured};
+use super::signature::is_of;
 use crate::detect::{Features, Vector, Window};
 
 /// The share of connections that sources which go on and on begin, where they are the flood and not a part of it.
@@ -23,7 +24,7 @@ pub struct Denied {
     pub covers: f64,
     /// What that was measured on. For what they begin: good packets among which none is from any of them. For what they hold: their
     /// connections, of which one in eleven may be in use.
-    pub measured_on: usize,
+    pub measured_on: Measured,
 }
 
 impl Denied {
@@ -35,7 +36,7 @@ impl Denied {
 
 /// Those of whom no good packet is known, and nobody of their network was a client before.
 pub(super) fn find(features: &Features, window: &Window) -> Option<Denied> {
-    let good = window.good();
+    let good = Good::before(window);
     let known: HashSet<_> = good.iter().map(|packet| is_of(packet.source)).collect();
     let covers = features.openers.persistent?;
     // Among many others only those are meant of whom nothing else can be thought.
@@ -43,7 +44,7 @@ pub(super) fn find(features: &Features, window: &Window) -> Option<Denied> {
     sources.retain(|source| !known.contains(&is_of(*source)));
     sources.truncate(MOST);
     let is_told_apart = good.len() >= ENOUGH && !sources.is_empty();
-    is_told_apart.then_some(Denied { vector: Vector::HttpFlood, sources, covers, measured_on: good.len() })
+    is_told_apart.then_some(Denied { vector: Vector::HttpFlood, sources, covers, measured_on: good.measured() })
 }
 
 /// Those who hold connections and use none of them, but whose networks were here before. What they sent before anything was found is
@@ -51,7 +52,8 @@ pub(super) fn find(features: &Features, window: &Window) -> Option<Denied> {
 pub(super) fn holders(features: &Features) -> Option<Denied> {
     let held = features.held.as_ref()?;
     let sources: Vec<_> = held.holders.iter().take(MOST).map(|holder| holder.source).collect();
-    let measured_on = held.holders.iter().take(MOST).map(|holder| (holder.slow + holder.others) as usize).sum();
+    let packets = held.holders.iter().take(MOST).map(|holder| (holder.slow + holder.others) as usize).sum();
+    let measured_on = Measured { packets, hours: 0 };
     let vector = Vector::SlowConnections;
     (!sources.is_empty()).then(|| Denied { vector, sources, covers: held.share(), measured_on })
 }

@@ -1,6 +1,7 @@
 //! What is done about an attack, or about clients that ask too much: the narrowest mechanism of the packet path that explains it.
 
 mod denied;
+mod good;
 mod policy;
 mod probe;
 mod shed;
@@ -19,6 +20,7 @@ use floodwall_common::abi::Counter;
 use floodwall_common::cookie::CookieMode;
 use floodwall_common::reason::{Reason, Verdict as Fate};
 use floodwall_common::signatures::{Action, Fragment};
+pub use good::Measured;
 pub use policy::{Cause, Policies, Policy};
 pub use probe::{PROBED_NS, Probe, concluded, probe};
 pub use shed::Shed;
@@ -187,25 +189,22 @@ impl fmt::Display for Measure {
                 let (covers, collateral) = (covers * 100.0, collateral * 100.0);
                 let fields = fields_of(shape);
                 write!(f, "drop signature {fields}: {covers:.0} % of the {}, ", vector.label())?;
-                write!(f, "{collateral:.2} % of {measured_on} good packets before it")
+                write!(f, "{collateral:.2} % of {measured_on}")
             }
             Self::Deny(Denied { vector: Vector::SlowConnections, sources, covers, measured_on }) => {
                 let (count, covers) = (sources.len(), covers * 100.0);
                 write!(f, "deny {count} sources that hold connections open and ask for nothing, and close these: ")?;
-                write!(f, "all such hold {covers:.0} % of what is open; these hold {measured_on}")
+                write!(f, "all such hold {covers:.0} % of what is open; these hold {}", measured_on.packets)
             }
             Self::Deny(Denied { sources, covers, measured_on, .. }) => {
                 let (count, covers) = (sources.len(), covers * 100.0);
                 write!(f, "deny {count} sources that were never here before and begin connections on and on: ")?;
-                write!(
-                    f,
-                    "all such begin {covers:.0} % of the connections; none of {measured_on} good packets before it"
-                )
+                write!(f, "all such begin {covers:.0} % of the connections; none of {measured_on}")
             }
             Self::Unserved(Unserved { covers, collateral, measured_on }) => {
                 let (covers, collateral) = (covers * 100.0, collateral * 100.0);
                 write!(f, "drop UDP that nothing here listens for, and that answers nothing: {covers:.0} % of the ")?;
-                write!(f, "udp-flood, {collateral:.2} % of {measured_on} good packets before it")
+                write!(f, "udp-flood, {collateral:.2} % of {measured_on}")
             }
         }
     }
@@ -367,7 +366,10 @@ mod tests {
     fn there_is_an_end_to_what_is_advised() {
         let signature = |number: usize| {
             let shape = Shape { protocol: number as u16, ..Shape::ANY };
-            Measure::Signature(Vector::UdpFlood, Found { shape, covers: 1.0, collateral: 0.0, measured_on: 300 })
+            Measure::Signature(
+                Vector::UdpFlood,
+                Found { shape, covers: 1.0, collateral: 0.0, measured_on: Measured::default() },
+            )
         };
         let mut advised: Vec<InForce> = Vec::new();
         for number in 0..1_000 {

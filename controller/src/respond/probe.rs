@@ -5,7 +5,8 @@ use std::fmt;
 
 use floodwall_common::signatures::{Range, Shape};
 
-use super::signature::{ENOUGH, UDP, good, share};
+use super::good::{ENOUGH, Good, Measured};
+use super::signature::UDP;
 use crate::detect::{Assessment, Features, Group, MOVED, Observed, Suspect, UNMOVED, Window, unmoved};
 
 /// How long nothing of the slice is let through.
@@ -35,8 +36,8 @@ pub struct Probe {
     pub per_second: f64,
     /// The share of good traffic that it holds up.
     pub collateral: f64,
-    /// Good packets that this was measured on.
-    pub measured_on: usize,
+    /// What this was measured on.
+    pub measured_on: Measured,
 }
 
 /// Whether to ask, and whom: where the host is hard pressed, and one kind of flood is likely but not sure. Each turn it is another block
@@ -72,15 +73,9 @@ pub fn probe(assessment: &Assessment, features: &Features, window: &Window, turn
         times * suspected.map(|(_, packet)| f64::from(packet.weight)).sum::<f64>()
     };
     let shape = WIDTHS.into_iter().map(shape).find(|shape| per_second(shape) >= COUNTED)?;
-    let good = good(window);
-    let hurt = good.iter().filter(|packet| is_in(packet, &shape)).count();
-    let found = Probe {
-        suspect,
-        shape,
-        per_second: per_second(&shape),
-        collateral: share(hurt, good.len()),
-        measured_on: good.len(),
-    };
+    let good = Good::of(window);
+    let collateral = good.share(|packet| is_in(packet, &shape));
+    let found = Probe { suspect, shape, per_second: per_second(&shape), collateral, measured_on: good.measured() };
     (good.len() >= ENOUGH && found.collateral <= COLLATERAL).then_some(found)
 }
 
@@ -100,7 +95,7 @@ impl fmt::Display for Probe {
         let (sure, collateral, seconds) = (suspect.confidence * 100.0, collateral * 100.0, PROBED_NS / 1_000_000_000);
         write!(f, "probe: {} is {sure:.0} % sure: drop signature ", suspect.vector.label())?;
         write!(f, "{} for {seconds} s: some {per_second:.0} packets/s, ", crate::signatures::fields_of(shape))?;
-        write!(f, "{collateral:.2} % of {measured_on} good packets before it")
+        write!(f, "{collateral:.2} % of {measured_on}")
     }
 }
 

@@ -4,6 +4,7 @@ use floodwall_common::class::Family;
 use floodwall_common::packet::Source;
 use floodwall_common::signatures::{Layout, Range, Shape};
 
+use super::good::{ENOUGH, Good, Measured};
 use crate::detect::{Features, Group, Observed, Window, is_amplifier};
 
 pub(super) const TCP: u16 = 6;
@@ -21,8 +22,9 @@ pub(super) const COVERS: f64 = 0.8;
 pub(super) const COLLATERAL: f64 = 0.001;
 /// Packets of a flood that say what it has in common.
 pub(super) const FLOOD: usize = 40;
-/// Good packets that a share of says something.
-pub(super) const ENOUGH: usize = 200;
+/// Packets of a flood that are looked at, the latest: more of them say the same, at a cost.
+const LATEST: usize = 1 << 13;
+/// Good packets among which all of a protocol would show.
 const MANY: usize = 1_000;
 /// Values of one field that are one range.
 const NARROW: u16 = 8;
@@ -36,8 +38,8 @@ pub struct Found {
     pub covers: f64,
     /// The share of good traffic that it suits.
     pub collateral: f64,
-    /// Good packets that this was measured on.
-    pub measured_on: usize,
+    /// What this was measured on.
+    pub measured_on: Measured,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -80,7 +82,8 @@ pub(super) fn find(window: &Window, is_flood: impl Fn(Group, &Observed) -> bool)
     // What is held already needs no other.
     let is_strange = |packet: &Observed| packet.is_known != Some(true) && !packet.is_held;
     let flood = window.packets().filter(|(group, packet)| is_flood(*group, packet) && is_strange(packet));
-    let flood: Vec<_> = flood.map(|(_, packet)| packet).collect();
+    let mut flood: Vec<_> = flood.map(|(_, packet)| packet).collect();
+    flood.drain(..flood.len().saturating_sub(LATEST));
     if flood.len() < FLOOD {
         return None;
     }
@@ -98,13 +101,13 @@ pub(super) fn find(window: &Window, is_flood: impl Fn(Group, &Observed) -> bool)
             && families >> packet.source.family() as u8 & 1 == 1
     };
     let mut left: Vec<_> = flood.iter().copied().filter(begins).collect();
-    let good = good(window);
-    let mut hurt: Vec<_> = good.iter().copied().filter(begins).collect();
+    let good = Good::of(window);
+    let mut hurt = good.clone();
+    hurt.retain(|packet| begins(&packet));
     // First what keeps good traffic out, then whatever nearly all of the flood has: it is as narrow as the flood is.
     for common in [COMMON, ALL] {
         loop {
-            let is_harmless =
-                share(hurt.len(), good.len()) <= COLLATERAL && good.len() >= ENOUGH && names_a_field(&shape);
+            let is_harmless = hurt.share_of(&good) <= COLLATERAL && good.len() >= ENOUGH && names_a_field(&shape);
             if common == COMMON && is_harmless {
                 break;
             }
@@ -124,7 +127,7 @@ pub(super) fn find(window: &Window, is_flood: impl Fn(Group, &Observed) -> bool)
             hurt.retain(|packet| field.has(packet));
         }
     }
-    let (covers, collateral) = (share(left.len(), flood.len()), share(hurt.len(), good.len()));
+    let (covers, collateral) = (share(left.len(), flood.len()), hurt.share_of(&good));
     // All of a protocol, only where so much good traffic had none of it. Where hardly any good traffic is known, only what goes to
     // nothing that this host serves: who else was there before a daemon that began in the middle of a flood, nobody knows.
     let is_told_apart = names_a_field(&shape) || good.len() >= MANY;
@@ -134,7 +137,7 @@ pub(super) fn find(window: &Window, is_flood: impl Fn(Group, &Observed) -> bool)
         shape,
         covers,
         collateral,
-        measured_on: good.len(),
+        measured_on: good.measured(),
     })
 }
 
@@ -148,12 +151,6 @@ pub(super) fn share(part: usize, all: usize) -> f64 {
     part as f64 / all.max(1) as f64
 }
 
-/// What came while nothing was going on, and now from whom this host speaks with.
-pub(super) fn good(window: &Window) -> Vec<&Observed> {
-    let known = window.packets().map(|(_, packet)| packet).filter(|packet| packet.is_known == Some(true));
-    window.good().iter().chain(known).collect()
-}
-
 /// Whether clients of this host ask from the ports that amplifiers answer from, as NTP servers do among each other: then what comes
 /// from there unasked is no answer.
 pub(super) fn is_asked_from_amplifiers(window: &Window) -> bool {
@@ -162,20 +159,17 @@ pub(super) fn is_asked_from_amplifiers(window: &Window) -> bool {
             && packet.is_known != Some(true)
             && packet.ports.is_some_and(|(from, _)| is_amplifier(from))
     };
-    let good = window.good();
-    let before = good.iter().filter(|packet| asks(packet)).count();
-    before as f64 > COLLATERAL * good.len() as f64
+    Good::before(window).share(asks) > COLLATERAL
         || window.packets().any(|(_, packet)| packet.is_to_service && asks(packet))
 }
 
 /// That of SYNs without TCP options, where most SYNs have none and nearly no good packet is one. Of a few good packets that says nothing.
 pub(super) fn bare_syns(features: &Features, window: &Window) -> Option<Found> {
     let shape = Shape { protocol: TCP, flags: SYN, flags_mask: SYN | ACK, asks_layout: 1, ..Shape::ANY };
-    let (covers, good) = (features.of(Group::Syn).bare, good(window));
-    let is_bare = |packet: &&&Observed| packet.group() == Group::Syn && packet.layout == 0;
-    let collateral = share(good.iter().filter(is_bare).count(), good.len());
+    let (covers, good) = (features.of(Group::Syn).bare, Good::of(window));
+    let collateral = good.share(|packet| packet.group() == Group::Syn && packet.layout == 0);
     let is_told_apart = covers > 0.5 && good.len() >= ENOUGH && collateral <= COLLATERAL;
-    is_told_apart.then_some(Found { shape, covers, collateral, measured_on: good.len() })
+    is_told_apart.then_some(Found { shape, covers, collateral, measured_on: good.measured() })
 }
 
 /// Whether it asks more than a protocol, whole or in fragments.

@@ -2,16 +2,16 @@
 
 use std::collections::HashSet;
 
-use super::signature::{COLLATERAL, ENOUGH, FLOOD, good, share};
+use super::good::{ENOUGH, Good};
+use super::signature::{COLLATERAL, FLOOD, share};
 use crate::detect::{Group, Observed, Window};
 
 /// Whether a flood of TCP is such, and good traffic is not. Never where it is not seen what this host sends: then nobody can say what
 /// belongs to a connection.
 pub(super) fn is_told_apart(window: &Window) -> bool {
     let flood = window.packets().filter(|(_, packet)| is_stray(packet) && !packet.is_held).count();
-    let good = good(window);
-    let hurt = good.iter().filter(|packet| is_stray(packet)).count();
-    flood >= FLOOD && good.len() >= ENOUGH && share(hurt, good.len()) <= COLLATERAL
+    let good = Good::of(window);
+    flood >= FLOOD && good.len() >= ENOUGH && good.share(is_stray) <= COLLATERAL
 }
 
 /// The share of such segments whose senders are seen to send replies to nothing, too: of thousands of reflectors a part is, and of others none.

@@ -7,7 +7,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use floodwall_common::class::Family;
 use floodwall_common::limits::{LimitKey, LimitName, Limits, Per, Rate};
 
-use super::signature::{COLLATERAL, COVERS, ENOUGH, FLOOD, good, share};
+use super::good::{ENOUGH, Good, Measured};
+use super::signature::{COLLATERAL, COVERS, FLOOD};
 use crate::detect::{ONE_GOOD_OF, Observed, Vector, WINDOW_NS, Window};
 
 /// How many times of what one of them has sent in peace each may send.
@@ -34,8 +35,8 @@ pub struct Wide {
     pub covers: f64,
     /// The share of good traffic that is of these networks.
     pub collateral: f64,
-    /// Good packets that this was measured on.
-    pub measured_on: usize,
+    /// What this was measured on.
+    pub measured_on: Measured,
 }
 
 impl Wide {
@@ -58,7 +59,7 @@ pub(super) fn find(vector: Vector, window: &Window) -> Option<Wide> {
     let is_strange = |packet: &Observed| packet.is_known != Some(true) && !packet.is_held;
     let flood = window.packets().filter(|(of, packet)| *of == group && is_strange(packet));
     let flood: Vec<_> = flood.map(|(_, packet)| packet).collect();
-    let (good, class) = (good(window), group.class());
+    let (good, class) = (Good::of(window), group.class());
     if flood.len() < FLOOD || good.len() < ENOUGH {
         return None;
     }
@@ -70,7 +71,7 @@ pub(super) fn find(vector: Vector, window: &Window) -> Option<Wide> {
     let all: f64 = latest.iter().map(|packet| weight(packet)).sum();
     Per::WIDER.into_iter().find_map(|per| {
         let of = |packet: &Observed| (per.key(packet.source.key()), packet.source.family());
-        // What was kept of a second of each, and what it stands for.
+        // What was kept of a second of each, and what it stands for. What is kept of a week are no whole seconds.
         let mut in_peace = HashMap::new();
         for packet in window.good().iter().filter(|packet| packet.group().class() == class) {
             let kept = f64::from(packet.weight) * ONE_GOOD_OF as f64;
@@ -87,12 +88,11 @@ pub(super) fn find(vector: Vector, window: &Window) -> Option<Wide> {
         let rates = seen.into_iter().filter(|(_, (rate, packets))| *rate > limit && *packets >= SEEN);
         let rates: HashMap<_, _> = rates.map(|(network, (rate, _))| (network, rate)).collect();
         let covers = rates.values().map(|rate| rate - limit).sum::<f64>() / all;
-        let hurt = good.iter().filter(|packet| rates.contains_key(&of(packet))).count();
-        let collateral = share(hurt, good.len());
+        let collateral = good.share(|packet| rates.contains_key(&of(packet)));
         let mut largest: Vec<_> = rates.into_iter().collect();
         largest.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.0.cmp(&b.0.0)));
         let networks = largest.iter().map(|((key, family), _)| name(per, *key, *family)).collect();
-        let (packets_per_second, measured_on) = (limit as u64, good.len());
+        let (packets_per_second, measured_on) = (limit as u64, good.measured());
         let found =
             Wide { name: LimitName::of(class), per, packets_per_second, networks, covers, collateral, measured_on };
         (covers >= COVERS && collateral <= COLLATERAL).then_some(found)
@@ -119,6 +119,6 @@ impl fmt::Display for Wide {
         if more > 0 {
             write!(f, " and {more} more")?;
         }
-        write!(f, "; {:.2} % of {measured_on} good packets before it are from there", collateral * 100.0)
+        write!(f, "; {:.2} % of {measured_on} are from there", collateral * 100.0)
     }
 }

@@ -6,7 +6,7 @@ use floodwall_common::replies::Conversation;
 
 use super::super::connections::Lookout;
 use crate::dataplane::{Clock, SentReader, monotonic_ns};
-use crate::detect::{Group, HOURS, Handshakes, Held, Host, Observed, Rates};
+use crate::detect::{Group, Handshakes, Held, Host, Observed, Rates};
 use crate::pressure::Pressure;
 use crate::snapshot::unix_s;
 
@@ -61,8 +61,8 @@ impl Host for Live {
         self.probed
     }
 
-    fn hour_of_week(&self) -> Option<usize> {
-        Some((unix_s() / 3_600 % HOURS as u64) as usize)
+    fn unix_hour(&self) -> Option<u64> {
+        Some(unix_s() / 3_600)
     }
 }
 
