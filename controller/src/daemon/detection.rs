@@ -358,7 +358,7 @@ impl Watch {
         // Nobody has taken it back: without the memory of what was sent it was let go of, and is armed again when that is seen.
         let is_lost = |present: &InForce| {
             let needs = match present.measure {
-                Measure::Drop(reason) => dataplane::NEED_MEMORY.contains(&reason),
+                Measure::Drop(reason, _) => dataplane::NEED_MEMORY.contains(&reason),
                 Measure::Unserved(_) => true,
                 _ => false,
             };

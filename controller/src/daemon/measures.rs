@@ -25,7 +25,7 @@ use crate::dataplane::{self, Dataplane, Listed, Signature, UNNAMED, cookies_of, 
 use crate::detect::Vector;
 use crate::exit::describe;
 use crate::prefixes::overlap;
-use crate::respond::{Denied, InForce, Measure, Measured, STAYS_NS, Shed, Unserved, Wide, automatic_name};
+use crate::respond::{Collateral, Denied, InForce, Measure, Measured, STAYS_NS, Shed, Unserved, Wide, automatic_name};
 use crate::{control, files};
 
 pub(super) const STAYS: Duration = Duration::from_nanos(STAYS_NS);
@@ -40,7 +40,7 @@ const DENIED: [&str; 2] = ["detection: goes on and on", "detection: holds connec
 pub(super) fn arm(daemon: &Daemon, measure: &Measure, listening: &BTreeSet<u16>) -> anyhow::Result<bool> {
     let mut dataplane = daemon.dataplane();
     match measure {
-        Measure::Drop(reason) => {
+        Measure::Drop(reason, _) => {
             if dataplane.config()?.drops.has(*reason) {
                 return Ok(false);
             }
@@ -159,7 +159,7 @@ fn check_memory(dataplane: &Dataplane, reason: Reason) -> anyhow::Result<()> {
 pub(super) fn disarm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<()> {
     let mut dataplane = daemon.dataplane();
     match measure {
-        Measure::Drop(reason) => {
+        Measure::Drop(reason, _) => {
             dataplane.set_policy(*reason, Fate::Pass)?;
         }
         // Whoever has chosen another mode meanwhile wants that.
@@ -199,7 +199,7 @@ pub(super) fn disarm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<()> {
 /// What a measure that does not end by itself is called in the file of what is armed.
 fn label_of(measure: &Measure) -> Option<String> {
     match measure {
-        Measure::Drop(reason) => Some(reason.label().to_owned()),
+        Measure::Drop(reason, _) => Some(reason.label().to_owned()),
         Measure::Cookies => Some(COOKIES.to_owned()),
         Measure::Unserved(_) => Some(UNNAMED.to_owned()),
         Measure::Limit(wide) => Some(label_of_limit(wide)),
@@ -219,6 +219,11 @@ fn shed_of_label(label: &str) -> Option<Measure> {
     Some(Measure::Shed(Shed { port, per_second: 0, refused: 0.0, fullness: 0.0, settled: 0 }))
 }
 
+/// What a daemon before this one has armed: what it takes of good traffic is not kept.
+fn dropping(reason: Reason) -> Measure {
+    Measure::Drop(reason, Collateral::default())
+}
+
 /// The limit of such a label.
 fn limit_of_label(label: &str) -> Option<Measure> {
     let mut words = label.strip_prefix("limit ")?.split(' ');
@@ -232,7 +237,7 @@ fn limit_of_label(label: &str) -> Option<Measure> {
 pub(super) fn look_after(dataplane: &Dataplane, in_force: &mut [InForce], now_ns: u64) -> dataplane::Result<Vec<bool>> {
     let (config, signatures, now) = (dataplane.config()?, dataplane.signatures()?, dataplane.clock()?.now());
     let is_taken_back = |present: &mut InForce| match &present.measure {
-        Measure::Drop(reason) => Ok(!config.drops.has(*reason)),
+        Measure::Drop(reason, _) => Ok(!config.drops.has(*reason)),
         Measure::Cookies => Ok(cookies_of(&config).0 == CookieMode::Off),
         // Lists may be long: nobody reads them each second. Each entry ends by itself.
         Measure::Deny(_) => Ok(false),
@@ -316,7 +321,7 @@ impl Automatic {
                 }
                 label => limit_of_label(label)
                     .or_else(|| shed_of_label(label))
-                    .or_else(|| Reason::from_label(label).map(Measure::Drop)),
+                    .or_else(|| Some(dropping(Reason::from_label(label)?))),
             };
             let Some(measure) = measure else { continue };
             match disarm(daemon, &measure) {
@@ -336,7 +341,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("floodwall-automatic-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let automatic = Automatic::beside(&directory.join("history.ndjson"));
-        let (replies, stray) = (Measure::Drop(Reason::UnsolicitedReply), Measure::Drop(Reason::OutOfState));
+        let (replies, stray) = (dropping(Reason::UnsolicitedReply), dropping(Reason::OutOfState));
         for measure in [&replies, &stray, &Measure::Cookies] {
             automatic.set(measure, true);
         }

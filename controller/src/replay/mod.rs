@@ -296,7 +296,7 @@ impl Stage {
         }
         for InForce { measure, .. } in ended {
             match measure {
-                Measure::Drop(reason) => self.maps.set_policy(reason, Fate::Pass),
+                Measure::Drop(reason, _) => self.maps.set_policy(reason, Fate::Pass),
                 Measure::Cookies => self.maps.set_cookies(CookieMode::Off),
                 Measure::Unserved(_) => self.maps.lock_udp(false),
                 // What is still in force is denied again below.

@@ -3,8 +3,12 @@
 
 use std::fmt;
 
-use super::signature::share;
-use crate::detect::{HOURS, Observed, Window};
+use floodwall_common::reason::Reason;
+use floodwall_common::signatures::Fragment;
+
+use super::signature::{UDP, share};
+use super::stray::is_stray;
+use crate::detect::{Group, HOURS, Observed, Window, is_amplifier};
 
 /// Good packets that a share of says something.
 pub(super) const ENOUGH: usize = 200;
@@ -24,6 +28,46 @@ impl fmt::Display for Measured {
         write!(f, "{packets} good packets before it")?;
         if *hours > 0 { write!(f, " (of lately, and of {hours} of the {HOURS} hours of a week)") } else { Ok(()) }
     }
+}
+
+/// What dropping by a finding alone takes of good traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Collateral {
+    /// The share that has that finding, of the packets that it can be said of.
+    pub share: f64,
+    /// Those.
+    pub measured_on: Measured,
+}
+
+impl Collateral {
+    /// What has this finding among the good packets of which it is known whether they answer anything. Of ICMP nobody can say it.
+    pub(super) fn of(reason: Reason, window: &Window) -> Self {
+        let mut good = Good::of(window);
+        good.retain(|packet| packet.is_known.is_some());
+        let has_it: fn(&Observed) -> bool = match reason {
+            Reason::OutOfState => is_stray,
+            _ => is_unsolicited,
+        };
+        Self { share: good.share(has_it), measured_on: good.measured() }
+    }
+}
+
+impl fmt::Display for Collateral {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.measured_on.packets {
+            0 => f.write_str("no good packet is known that could say what else it drops"),
+            _ => write!(f, "{:.2} % of {}", self.share * 100.0, self.measured_on),
+        }
+    }
+}
+
+/// Whether it answers nothing that this host has sent, as [`Reason::UnsolicitedReply`] has it: of TCP, and from ports of amplifiers.
+fn is_unsolicited(packet: &Observed) -> bool {
+    let is_of_amplifier = || {
+        let from = packet.ports.map(|(from, _)| from);
+        u16::from(packet.protocol) == UDP && packet.fragment != Fragment::Later && from.is_some_and(is_amplifier)
+    };
+    packet.is_known == Some(false) && (packet.group() == Group::TcpReplies || is_of_amplifier())
 }
 
 /// Good packets, or some of them.
@@ -143,6 +187,31 @@ mod tests {
         assert_eq!(found(&[]), Some(Measured { packets: 300, hours: 0 }), "nobody knows of them");
         assert_eq!(found(&week(segment)), Some(Measured { packets: 300 + 21_504, hours: 168 }), "there were none");
         assert_eq!(found(&week(datagram)), None);
+    }
+
+    #[test]
+    fn it_is_said_what_dropping_by_a_finding_takes() {
+        let of_nobody = |flags| Observed { is_known: Some(false), flags: Some(flags), ..segment(7) };
+        let answer = |is_known| Observed { ports: Some((53, 40_000)), is_known, ..datagram(1) };
+        let mut window = Window::default();
+        (0..993).map(segment).for_each(|packet| window.take(packet));
+        let odd = [of_nobody(0x12), of_nobody(0x04), answer(Some(false)), of_nobody(0x10), answer(Some(true))];
+        odd.into_iter().chain([answer(None), datagram(2)]).for_each(|packet| window.take(packet));
+        // Of those that are not known only what is good counts: nothing of it is here.
+        assert_eq!(Collateral::of(Reason::UnsolicitedReply, &window).share, 0.0);
+        let week: Vec<_> = window.packets().map(|(_, packet)| (TUESDAY, *packet)).collect();
+        let week: Vec<_> = week.chunks(100).enumerate().flat_map(|(hour, some)| in_hour(hour, some)).collect();
+        let window = Window::after_restart(&week);
+        let taken = |reason| Collateral::of(reason, &window);
+        let said = taken(Reason::UnsolicitedReply).to_string();
+        assert_eq!(said, "0.30 % of 999 good packets before it (of lately, and of 10 of the 168 hours of a week)");
+        assert_eq!(taken(Reason::OutOfState).share, 1.0 / 999.0);
+        let nothing = Collateral::of(Reason::OutOfState, &Window::default()).to_string();
+        assert!(nothing.starts_with("no good packet is known"), "{nothing}");
+    }
+
+    fn in_hour(hour: usize, packets: &[(u64, Observed)]) -> Vec<(u64, Observed)> {
+        packets.iter().map(|(first, packet)| (first + hour as u64, *packet)).collect()
     }
 
     #[test]

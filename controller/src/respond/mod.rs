@@ -20,7 +20,7 @@ use floodwall_common::abi::Counter;
 use floodwall_common::cookie::CookieMode;
 use floodwall_common::reason::{Reason, Verdict as Fate};
 use floodwall_common::signatures::{Action, Fragment};
-pub use good::Measured;
+pub use good::{Collateral, Measured};
 pub use policy::{Cause, Policies, Policy};
 pub use probe::{PROBED_NS, Probe, concluded, probe};
 pub use shed::Shed;
@@ -65,7 +65,7 @@ const FRAGMENTS: usize = 40;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Measure {
     /// Packets with this finding are dropped.
-    Drop(Reason),
+    Drop(Reason, Collateral),
     /// SYNs are answered with cookies.
     Cookies,
     /// Packets that suit this are dropped.
@@ -168,6 +168,7 @@ impl Measure {
     pub fn does_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Signature(one, a), Self::Signature(two, b)) => one == two && a.shape == b.shape,
+            (Self::Drop(one, _), Self::Drop(two, _)) => one == two,
             (Self::Unserved(_), Self::Unserved(_)) => true,
             (Self::Limit(one), Self::Limit(two)) => one.key() == two.key(),
             (Self::Shed(one), Self::Shed(two)) => one.port == two.port,
@@ -180,10 +181,16 @@ impl Measure {
 impl fmt::Display for Measure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Drop(reason) => write!(f, "drop {}: {}", reason.label(), reason.sentence()),
+            Self::Drop(reason, collateral) => {
+                write!(f, "drop {}: {}: {collateral}", reason.label(), reason.sentence())
+            }
             Self::Limit(wide) => wide.fmt(f),
             Self::Shed(shed) => shed.fmt(f),
-            Self::Cookies => f.write_str("answer SYNs with cookies: who answers is there"),
+            // What it costs is what a cookie has no room for.
+            Self::Cookies => f.write_str(
+                "answer SYNs with cookies: who answers is there; nothing is dropped, but connections that begin so may lack window scale \
+                 and SACK (cookies show)",
+            ),
             Self::Signature(vector, found) => {
                 let Found { shape, covers, collateral, measured_on } = found;
                 let (covers, collateral) = (covers * 100.0, collateral * 100.0);
@@ -218,7 +225,7 @@ pub fn apply(in_force: &[InForce], maps: &mut Maps) -> Result<()> {
     let mut signatures = Vec::new();
     for InForce { measure, hits, .. } in in_force {
         match measure {
-            Measure::Drop(reason) => maps.set_policy(*reason, Fate::Drop),
+            Measure::Drop(reason, _) => maps.set_policy(*reason, Fate::Drop),
             Measure::Cookies => maps.set_cookies(CookieMode::Always),
             Measure::Unserved(_) => maps.lock_udp(true),
             Measure::Deny(denied) => maps.deny(&denied.sources),
@@ -264,6 +271,7 @@ fn against_floods(assessment: &Assessment, features: &Features, window: &Window)
         let found = signature::find(window, |group, _| group == vector.group());
         found.map(|found| Measure::Signature(vector, found))
     };
+    let drop = |reason: Reason| Measure::Drop(reason, Collateral::of(reason, window));
     let mut measures = Vec::new();
     // They pass where all that has ports is held.
     if assessment.current.contains(&Vector::Amplification) {
@@ -271,7 +279,7 @@ fn against_floods(assessment: &Assessment, features: &Features, window: &Window)
     }
     // They pass where what answers nothing is held.
     if assessment.current.contains(&Vector::TcpReflection) && stray::is_of_reflectors(window) {
-        measures.push(Measure::Drop(Reason::OutOfState));
+        measures.push(drop(Reason::OutOfState));
     }
     let loose = |vector: &&Vector| {
         let group = features.of(vector.group());
@@ -289,10 +297,10 @@ fn against_floods(assessment: &Assessment, features: &Features, window: &Window)
                 measures.extend(signature::bare_syns(features, window).map(|found| Measure::Signature(*vector, found)));
                 measures.push(Measure::Cookies);
             }
-            Vector::TcpReflection => measures.push(Measure::Drop(Reason::UnsolicitedReply)),
+            Vector::TcpReflection => measures.push(drop(Reason::UnsolicitedReply)),
             Vector::Amplification => match signature::is_asked_from_amplifiers(window) {
                 true => measures.extend(signature(*vector)),
-                false => measures.push(Measure::Drop(Reason::UnsolicitedReply)),
+                false => measures.push(drop(Reason::UnsolicitedReply)),
             },
             // Whoever completes connections has an address: that of one machine limits hold, and many are denied by name.
             Vector::HttpFlood => measures.extend(denied::find(features, window).map(Measure::Deny)),
@@ -305,7 +313,7 @@ fn against_floods(assessment: &Assessment, features: &Features, window: &Window)
             // Beside cookies the latter rests: what they have in common goes first.
             Vector::TcpFlood => match signature(*vector) {
                 Some(found) => measures.push(found),
-                None if stray::is_told_apart(window) => measures.push(Measure::Drop(Reason::OutOfState)),
+                None if stray::is_told_apart(window) => measures.push(drop(Reason::OutOfState)),
                 None => {}
             },
             Vector::IcmpFlood | Vector::FragmentFlood | Vector::ProtocolFlood => measures.extend(signature(*vector)),

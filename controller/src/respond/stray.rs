@@ -26,6 +26,7 @@ pub(super) fn is_of_reflectors(window: &Window) -> bool {
     share(of_reflectors, strays.len()) >= OF_REFLECTORS && is_told_apart(window)
 }
 
-fn is_stray(packet: &Observed) -> bool {
+/// Whether it is of no connection of this host, as [`Reason::OutOfState`](floodwall_common::reason::Reason) has it.
+pub(super) fn is_stray(packet: &Observed) -> bool {
     packet.group() == Group::Tcp && packet.is_known == Some(false)
 }
