@@ -289,6 +289,16 @@ impl Window {
         }
     }
 
+    /// The networks that were here, for the daemon after this one.
+    pub(super) fn networks(&self, unix_s: u64) -> Vec<u8> {
+        self.following.to_bytes(unix_s)
+    }
+
+    /// Those that the daemon before this one knew.
+    pub(super) fn take_over(&mut self, networks: &[u8], unix_s: u64, now_ns: u64) -> Option<()> {
+        self.following.take_over(networks, unix_s, now_ns)
+    }
+
     /// What is open, and who of those that hold it was here before.
     pub(super) fn judge(&mut self, held: Held) -> Held {
         held.judged(self.following.newcomers())

@@ -339,6 +339,16 @@ impl Detector {
         Self { usual, window: Window::knowing(week), ..Self::default() }
     }
 
+    /// The networks that were clients before this moment, in seconds of the Unix epoch, as bytes to be written down.
+    pub fn networks(&self, unix_s: u64) -> Vec<u8> {
+        self.window.networks(unix_s)
+    }
+
+    /// Takes over such bytes of the daemon before this one, where they are no older than an hour. `None` where they are of another shape.
+    pub fn take_over(&mut self, networks: &[u8], unix_s: u64, now_ns: u64) -> Option<()> {
+        self.window.take_over(networks, unix_s, now_ns)
+    }
+
     /// Good packets of the last two weeks, to be written down.
     pub fn week(&mut self) -> &mut Week {
         &mut self.window.week

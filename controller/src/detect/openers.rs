@@ -2,6 +2,8 @@
 //! machines that go on and on from people, and a partner gone wild from a crowd. In bounded memory, and by samples where these are
 //! all there is.
 
+mod over_restarts;
+
 use std::collections::HashMap;
 
 use floodwall_common::class::Family;
@@ -268,8 +270,16 @@ impl Following {
 
     /// Whether somebody of this network was a client before what goes on now began.
     fn was_here(&self, source: Source) -> bool {
-        let known = self.networks.get(&network(source));
-        known.is_some_and(|network| self.quiet_at_ns.saturating_sub(network.first_ns) >= HISTORY_NS)
+        self.networks.get(&network(source)).is_some_and(|network| self.is_old(network))
+    }
+
+    const fn is_old(&self, network: &Network) -> bool {
+        self.quiet_at_ns.saturating_sub(network.first_ns) >= HISTORY_NS
+    }
+
+    /// Connections begun in a second of quiet time, since that moment of it.
+    fn rate(&self, begun: f64, since_ns: u64) -> f64 {
+        begun / (self.quiet_ns.saturating_sub(since_ns) as f64 / SECOND_NS as f64).max(5.0)
     }
 
     /// Of those who hold connections: who is new. Others were clients for a while when it began, and nobody of its network was: what
@@ -340,10 +350,9 @@ impl Following {
         per_second: f64,
         seconds: f64,
     ) -> Option<Excess> {
-        let quiet_s = |since_ns: u64| (self.quiet_ns.saturating_sub(since_ns) as f64 / SECOND_NS as f64).max(5.0);
         let has_grown = |(key, (source, begun))| {
             let (known, now) = (self.networks.get(&key)?, begun / seconds);
-            let usual = known.begun / quiet_s(known.joined_ns);
+            let usual = self.rate(known.begun, known.joined_ns);
             let has_grown = now >= GROWN_PER_SECOND && now >= GROWN_TIMES * usual && self.was_here(source);
             has_grown.then(|| (name_of(source), now, usual))
         };
@@ -351,7 +360,7 @@ impl Following {
         grown.sort_by(|a, b| (b.1 - b.2).total_cmp(&(a.1 - a.2)).then_with(|| a.0.cmp(&b.0)));
         grown.truncate(AGGREGATE);
         let (now, usual) = grown.iter().fold((0.0, 0.0), |sum, (_, now, usual)| (sum.0 + now, sum.1 + usual));
-        let excess = per_second - self.begun / quiet_s(self.joined_ns);
+        let excess = per_second - self.rate(self.begun, self.joined_ns);
         (excess > GROWN_PER_SECOND).then(|| Excess {
             share: ((now - usual) / excess).clamp(0.0, 1.0),
             per_second: now,
@@ -399,7 +408,7 @@ mod tests {
 
     use super::*;
 
-    fn packet(source: u32, port: u16, at_ns: u64, flags: u8) -> Observed {
+    pub(super) fn packet(source: u32, port: u16, at_ns: u64, flags: u8) -> Observed {
         Observed { is_known: Some(flags == 0x10), ..Observed::segment(source, port, at_ns, flags) }
     }
 

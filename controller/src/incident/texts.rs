@@ -301,7 +301,7 @@ mod tests {
             hops: [57, 243][n as usize % 2],
             // Half of one /24, the others in many of one /16.
             ..Observed::segment(
-                if n % 2 == 0 { 0xc633_6400 + n % 250 } else { 0x1405_0000 + (n * 131 % 65_536) },
+                if n.is_multiple_of(2) { 0xc633_6400 + n % 250 } else { 0x1405_0000 + (n * 131 % 65_536) },
                 53,
                 0,
                 0,

@@ -1,4 +1,4 @@
-//! What is usual, and what good traffic is like: kept in files beside the history, for the daemon that comes after this one.
+//! What is usual, what good traffic is like, and who was here: kept in files beside the history, for the daemon that comes after this one.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -13,24 +13,32 @@ use crate::snapshot::unix_s;
 /// How often they are written, where there is anything new.
 const EVERY_NS: u64 = 300_000_000_000;
 
-/// The two files, and when they were written last.
+/// The files, and when they were written last.
 pub(super) struct Kept {
     usual: PathBuf,
     good: PathBuf,
+    networks: PathBuf,
     written_ns: u64,
 }
 
 impl Kept {
     pub(super) fn beside(history: &Path) -> Self {
         let beside = |name| history.with_file_name(name);
-        Self { usual: beside("baseline.json"), good: beside("good-packets.bin"), written_ns: monotonic_ns() }
+        Self {
+            usual: beside("baseline.json"),
+            good: beside("good-packets.bin"),
+            networks: beside("networks.bin"),
+            written_ns: monotonic_ns(),
+        }
     }
 
     /// A detector that knows what the daemon before this one has learned.
     pub(super) fn detector(&self) -> Detector {
         let usual = learned(&self.usual, |bytes| Baseline::of_json(std::str::from_utf8(bytes).ok()?));
         let good = learned(&self.good, |bytes| Week::of_bytes(bytes, unix_s() / 3_600));
-        Detector::knowing(usual.unwrap_or_default(), good.unwrap_or_default())
+        let mut detector = Detector::knowing(usual.unwrap_or_default(), good.unwrap_or_default());
+        learned(&self.networks, |bytes| detector.take_over(bytes, unix_s(), monotonic_ns()));
+        detector
     }
 
     /// Writes them, where that is due. Of what is good there is nothing new while anything goes on.
@@ -41,7 +49,8 @@ impl Kept {
         self.written_ns = now_ns;
         let usual = serde_json::to_vec(detector.baseline()).unwrap_or_default();
         let good = detector.week().changed();
-        for (path, bytes) in [(&self.usual, Some(usual)), (&self.good, good)] {
+        let networks = detector.networks(unix_s());
+        for (path, bytes) in [(&self.usual, Some(usual)), (&self.good, good), (&self.networks, Some(networks))] {
             if let Some(Err(error)) = bytes.map(|bytes| files::replace(path, bytes)) {
                 warn!(%error, path = %path.display(), "what was learned cannot be kept");
             }
@@ -91,11 +100,14 @@ mod tests {
         kept.keep(&mut detector, kept.written_ns + EVERY_NS - 1);
         assert!(files().is_empty(), "not yet");
         kept.keep(&mut detector, kept.written_ns + EVERY_NS);
-        assert_eq!(files(), ["baseline.json"], "nothing good was seen");
+        assert_eq!(files(), ["baseline.json", "networks.bin"], "nothing good was seen");
         std::fs::write(directory.join("good-packets.bin"), "half of it").unwrap();
         std::fs::write(directory.join("baseline.json"), "{}").unwrap();
         kept.detector();
-        assert_eq!(files(), ["baseline.json.bad", "good-packets.bin.bad"]);
+        assert_eq!(files(), ["baseline.json.bad", "good-packets.bin.bad", "networks.bin"]);
+        std::fs::write(directory.join("networks.bin"), "what is this").unwrap();
+        kept.detector();
+        assert_eq!(files(), ["baseline.json.bad", "good-packets.bin.bad", "networks.bin.bad"]);
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }
