@@ -22,6 +22,7 @@ mod files;
 pub mod groups;
 pub mod history;
 pub mod incident;
+mod latencies;
 pub mod listeners;
 pub mod lockout;
 pub mod metrics;

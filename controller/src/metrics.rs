@@ -7,14 +7,13 @@ use floodwall_common::limits::{LimitName, Rate};
 use floodwall_common::reason::Verdict;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::dataplane::{AttachMode, Cell};
-use crate::detect::{self, Vector};
+use crate::detect::{self, Group, Vector};
 use crate::history::Origin;
 use crate::incident::State;
+use crate::latencies::LatencyMetric;
 use crate::snapshot::{Snapshot, class_of};
 
 /// The content type of [`render`].
@@ -221,23 +220,32 @@ fn situation(snapshot: &Snapshot) -> Collectors {
         "Changes since the daemon's start, by whose word they were. The history says which.",
         &["by"],
     )?;
-    let seconds = |name: &str, help: &str| {
-        let buckets = vec![0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0];
-        Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
-    };
-    let detection = seconds(
+    let [detected, mitigated] = snapshot.check_up.as_ref().map_or_else(Default::default, |check_up| check_up.latencies);
+    let detection = LatencyMetric::new(
         "floodwall_detection_seconds",
         "From the first sign of an incident to the verdict, of incidents that are over.",
+        detected,
     )?;
-    let mitigation = seconds(
+    let mitigation = LatencyMetric::new(
         "floodwall_mitigation_seconds",
         "From the first sign of an incident to the first measure, of incidents that are over.",
+        mitigated,
+    )?;
+    let usual = GaugeVec::new(
+        Opts::new(
+            "floodwall_usual_packets_per_second",
+            "Packets of a group that are usual in a second at this hour, from all sources; absent while nobody knows.",
+        ),
+        &["group"],
+    )?;
+    let usual_connections = GaugeVec::new(
+        Opts::new(
+            "floodwall_usual_connections_per_second",
+            "Connections that are usually completed in a second at this hour; absent while nobody knows.",
+        ),
+        &none,
     )?;
     if let Some(check_up) = &snapshot.check_up {
-        for (detected, mitigated) in &check_up.latencies {
-            detection.observe(*detected);
-            mitigated.iter().for_each(|seconds| mitigation.observe(*seconds));
-        }
         mended.with_label_values(&none).inc_by(check_up.mended);
         for (origin, number) in Origin::ALL.iter().zip(check_up.changes) {
             changes.with_label_values(&[origin.label()]).inc_by(number);
@@ -287,6 +295,11 @@ fn situation(snapshot: &Snapshot) -> Collectors {
         for each in [State::Open, State::Acknowledged] {
             state.with_label_values(&[each.label()]).set(i64::from(situation.incident_state == Some(each)));
         }
+        let (packets, connections) = &situation.usual;
+        for (group, packets) in Group::ALL.iter().zip(packets) {
+            packets.iter().for_each(|packets| usual.with_label_values(&[group.label()]).set(*packets));
+        }
+        connections.iter().for_each(|connections| usual_connections.with_label_values(&none).set(*connections));
         // Who is allowed is under a limit of his own, and not sampled by it.
         for name in LimitName::ALL.iter().filter(|name| **name != LimitName::Allowed) {
             let packets = situation.most_of_a_source[*name as usize];
@@ -304,6 +317,8 @@ fn situation(snapshot: &Snapshot) -> Collectors {
         Box::new(held),
         Box::new(state),
         Box::new(most),
+        Box::new(usual),
+        Box::new(usual_connections),
         Box::new(drill),
         Box::new(findings),
         Box::new(mended),

@@ -13,9 +13,10 @@ use floodwall_common::reason::{DropSet, Reason, Verdict};
 use crate::dataplane::{
     self, Cell, Dataplane, Device, Protected, SampleCounts, caps_of, group_limits_of, limits_of, monotonic_ns,
 };
-use crate::detect::{self, Vector};
+use crate::detect::{self, Group, Vector};
 use crate::history::Origin;
 use crate::incident;
+use crate::latencies::Latencies;
 use crate::pressure::Pressure;
 use serde::{Deserialize, Serialize};
 
@@ -100,13 +101,17 @@ pub struct Situation {
     /// The most packets that one source has sent in a second of the last minutes, by limit: for metrics only.
     #[serde(skip)]
     pub most_of_a_source: [u64; LIMIT_SLOTS],
+    /// Packets of each group, and connections completed, that are usual in a second of this hour; `None` while nobody knows: for metrics
+    /// only.
+    #[serde(skip)]
+    pub usual: ([Option<f64>; Group::ALL.len()], Option<f64>),
 }
 
 /// What is known of the check-up.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckUp {
-    /// Of each incident that is over, the seconds from its first sign to the verdict, and to the first measure.
-    pub latencies: Vec<(f64, Option<f64>)>,
+    /// Of the incidents that are over, how long it took from the first sign to the verdict, and to the first measure.
+    pub latencies: [Latencies; 2],
     /// Things that others had undone and that were done again.
     pub mended: u64,
     /// Changes since the daemon's start, by whose word they were.

@@ -6,7 +6,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use floodwall_tests::daemon::{Daemon, Place, packets, run_verb, status, wait_for};
+use floodwall_tests::daemon::{Daemon, Place, metric, packets, run_verb, status, wait_for};
 use floodwall_tests::flood::Flood;
 use floodwall_tests::topology::{PROTECTED, Topology};
 use floodwall_tests::traffic::{Clients, Servers, finish};
@@ -69,6 +69,11 @@ fn a_flood_from_random_sources_is_named_held_and_written_down() {
     })
     .unwrap();
     assert_eq!(scene.situation()["verdict"], "normal", "{}", scene.situation());
+    let metric = |name: &str, labels: &[&str]| metric(&scene.topology.server, &scene.place, name, labels).unwrap();
+    let usual = metric("floodwall_usual_packets_per_second", &["group=\"tcp\""]);
+    assert!(usual > 100.0 && usual < RATE as f64 / 10.0, "{usual}");
+    assert!(metric("floodwall_usual_connections_per_second", &[]) > 10.0);
+    assert_eq!(metric("floodwall_detection_seconds_count", &[]), 0.0);
     let flood = Flood { only_v4: true, ..Flood::udp(1 << 20, RATE, Duration::from_secs(16)) };
     let begun = Instant::now();
     let flood = flood.start(&scene.topology.world, scene.topology.target().unwrap(), 0).unwrap();
@@ -102,6 +107,7 @@ fn a_flood_from_random_sources_is_named_held_and_written_down() {
     })
     .unwrap();
     assert_eq!(incident["verdict"], "attack", "{incident}");
+    assert_eq!(metric("floodwall_detection_seconds_count", &[]), 1.0);
     assert!(incident["peak_packets_per_second"].as_f64().unwrap() > RATE as f64 / 4.0, "{incident}");
     assert!(incident["timeline"].as_array().unwrap().len() >= 4, "{incident}");
     let draft = scene.verb("incident export");

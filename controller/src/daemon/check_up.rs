@@ -17,6 +17,7 @@ use crate::exit::{Exit, Failure, describe};
 use crate::groups::Members;
 use crate::history::{DRILL, DRILL_RECEIVED, Origin};
 use crate::incident::Incident;
+use crate::latencies::Latencies;
 use crate::listeners;
 use crate::snapshot::{CheckUp, Snapshot};
 
@@ -24,8 +25,6 @@ use crate::snapshot::{CheckUp, Snapshot};
 const EVERY: Duration = Duration::from_secs(3_600);
 /// Changes that are searched for drills.
 const CHANGES: usize = 10_000;
-/// Incidents that are kept in mind for the metrics; of more, the first ones.
-const INCIDENTS: usize = 1_000;
 /// The longest drill.
 const LONGEST_S: u64 = 3_600;
 
@@ -36,7 +35,7 @@ pub(crate) struct State {
     drill_until_ns: AtomicU64,
     mended: AtomicU64,
     changes: [AtomicU64; Origin::ALL.len()],
-    latencies: Mutex<Vec<(f64, Option<f64>)>>,
+    latencies: Mutex<[Latencies; 2]>,
     found: Mutex<Option<Diagnosis>>,
 }
 
@@ -58,11 +57,9 @@ impl State {
 
     /// An incident is over.
     pub(super) fn is_over(&self, incident: &Incident) {
-        let (detected, mitigated) = (incident.detected_unix_ms, incident.mitigated_unix_ms);
-        let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
-        if latencies.len() < INCIDENTS {
-            latencies.push((incident.seconds_to(detected), mitigated.map(|at| incident.seconds_to(at))));
-        }
+        let [detection, mitigation] = &mut *self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        detection.add(incident.seconds_to(incident.detected_unix_ms));
+        incident.mitigated_unix_ms.into_iter().for_each(|at| mitigation.add(incident.seconds_to(at)));
     }
 
     /// Does what was asked of a drill, and says it in words.
@@ -87,7 +84,7 @@ impl State {
             diagnosis.findings.iter().filter(|finding| finding.severity == severity).count()
         };
         snapshot.check_up = Some(CheckUp {
-            latencies: self.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            latencies: *self.latencies.lock().unwrap_or_else(PoisonError::into_inner),
             mended: self.mended.load(Ordering::Relaxed),
             changes: self.changes.each_ref().map(|number| number.load(Ordering::Relaxed)),
             drill: self.drill_until_ns.load(Ordering::Relaxed) > snapshot.taken_ns,

@@ -206,6 +206,7 @@ impl Watch {
             held_connections: features.held.as_ref().map(|held| held.slow),
             pressure: self.live.pressure,
             most_of_a_source,
+            usual: self.detector.usual(),
         }
     }
 

@@ -359,6 +359,11 @@ impl Detector {
         &self.usual.baseline
     }
 
+    /// What is usual in a second of this hour: packets of each group, and connections completed. `None` while nobody knows.
+    pub fn usual(&self) -> ([Option<f64>; Group::ALL.len()], Option<f64>) {
+        (Group::ALL.map(|group| self.usual.packets(group)), self.usual.connections())
+    }
+
     /// Takes a packet in.
     pub fn observe(&mut self, packet: Observed) {
         self.window.take(packet);
@@ -492,6 +497,20 @@ mod tests {
         }
         assert!(verdicts[1] > 280, "{verdicts:?}: {:?}", detector.present);
         assert_eq!(minutes_of(&detector, 10), 0);
+    }
+
+    /// What is shown as usual is what growth is of; nobody knows it at once.
+    #[test]
+    fn what_is_usual_is_told_once_it_is_known() {
+        let (mut detector, host) = (Detector::default(), Deaf { hour: None, stack: None });
+        let quarter = |detector: &mut Detector, tick: u64| assess(detector, &host, tick * SECOND / 4, 10);
+        (1..=20).for_each(|tick| drop(quarter(&mut detector, tick)));
+        assert_eq!(detector.usual(), ([None; Group::ALL.len()], None), "after five seconds");
+        (21..=80).for_each(|tick| drop(quarter(&mut detector, tick)));
+        let (packets, connections) = detector.usual();
+        let is_about = |found: Option<f64>| found.is_some_and(|found| (35.0..=50.0).contains(&found));
+        assert!(is_about(packets[Group::Syn as usize]) && is_about(connections), "{packets:?} {connections:?}");
+        assert_eq!(packets[Group::Udp as usize], Some(0.0));
     }
 
     /// What comes while something may be going on is not good: a flood is measured against it later.
