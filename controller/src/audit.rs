@@ -16,7 +16,7 @@ use crate::doctor::{Diagnosis, Finding, Severity, finding};
 use crate::groups::Members;
 use crate::history::{DRILL, DRILL_RECEIVED, Entry};
 use crate::past::Past;
-use crate::respond::{Cause, Policies};
+use crate::respond::{Cause, Policies, is_automatic};
 
 /// Sources that a percentile of their peaks is worth something of.
 const ENOUGH_SOURCES: usize = 50;
@@ -73,6 +73,7 @@ pub(crate) const LONG_LISTS: usize = 50_000;
 pub fn audit(facts: &Facts) -> Diagnosis {
     let mut findings = vec![mode(facts), respond(facts), configuration(facts)];
     findings.extend(limits(facts));
+    findings.extend(automatic_groups(facts));
     let [allow, deny] = facts.lists;
     findings.extend([long(facts.entries), wide(allow), stale(allow, facts.now), ended_badly(deny, facts.now)]);
     findings.extend([
@@ -149,12 +150,28 @@ fn limits(facts: &Facts) -> Vec<Finding> {
     let of_all = facts.limits.iter().filter_map(|(key, limits)| limit(facts, *key, None, limits.packets));
     let of_group =
         |(group, name, limits): &(String, LimitName, Limits)| limit(facts, (*name).into(), Some(group), limits.packets);
-    let judged: Vec<_> = of_all.chain(facts.group_limits.iter().filter_map(of_group)).collect();
+    let of_operators = facts.group_limits.iter().filter(|(group, ..)| !is_automatic(group));
+    let judged: Vec<_> = of_all.chain(of_operators.filter_map(of_group)).collect();
     if judged.is_empty() {
         let what = format!("fewer than {ENOUGH_SOURCES} sources of any class were seen: limits cannot be judged yet");
         return vec![finding("limits", Severity::Good, what, None)];
     }
     judged
+}
+
+/// Groups that detection has made: somebody should know of them.
+fn automatic_groups(facts: &Facts) -> Vec<Finding> {
+    let of_detection = facts.group_limits.iter().filter(|(group, ..)| is_automatic(group));
+    let found = of_detection.map(|(group, name, limits)| {
+        let what = format!("detection holds the group {group} to {} ({})", limits.packets, name.label());
+        finding(
+            &format!("group-{group}"),
+            Severity::Warning,
+            what,
+            Some("floodwall group list, and call whoever is in it"),
+        )
+    });
+    found.collect()
 }
 
 /// A limit against what ninety-nine of a hundred sources have sent at most; nothing where too few were seen.

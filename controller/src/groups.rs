@@ -17,6 +17,8 @@ use crate::exit::{Exit, Failure};
 use crate::explain::address_of;
 use crate::lockout;
 use crate::peers::Peer;
+use crate::prefixes::overlap;
+use crate::respond::{AUTOMATIC_NAME, is_automatic};
 
 /// What there is and how it is changed.
 const HINT: &str = "floodwall group list; floodwall group add NAME PREFIX";
@@ -70,12 +72,31 @@ fn wanted(present: &[GroupView], change: &GroupsChange) -> Result<Vec<GroupView>
         }
         match wanted.iter_mut().find(|other| other.name == view.name) {
             Some(other) => other.clone_from(view),
+            None if is_automatic(&view.name) => {
+                return Err(refuse(format!(
+                    "'{}': names that begin with '{AUTOMATIC_NAME}' are those of detection",
+                    view.name
+                )));
+            }
             None => wanted.push(view.clone()),
         }
     }
+    give_way(&mut wanted);
     match shared_prefix(&wanted) {
         Some((prefix, other, name)) => Err(refuse(format!("{prefix} would be of both '{other}' and '{name}'"))),
         None => Ok(wanted),
+    }
+}
+
+/// What an operator has in a group of his is in none of detection's.
+pub(crate) fn give_way(groups: &mut [GroupView]) {
+    let theirs = groups.iter().filter(|view| !is_automatic(&view.name));
+    let theirs: Vec<IpNet> = theirs.flat_map(|view| view.prefixes.clone()).collect();
+    if theirs.is_empty() {
+        return;
+    }
+    for view in groups.iter_mut().filter(|view| is_automatic(&view.name)) {
+        view.prefixes.retain(|prefix| !theirs.iter().any(|other| overlap(*other, *prefix)));
     }
 }
 
@@ -309,6 +330,19 @@ mod tests {
             let error = wrong.group().unwrap_err();
             assert!(error.contains(said), "{error}");
         }
+    }
+
+    #[test]
+    fn what_an_operator_has_in_a_group_is_in_none_of_detections() {
+        let present = [view("auto-misconfig", &["192.0.2.0/24", "198.51.100.0/24"], &[("tcp-syn", "source")])];
+        let add = |group: GroupView| GroupsChange { add: vec![group], ..GroupsChange::default() };
+        let after = wanted(&present, &add(view("partners", &["192.0.2.7/32"], &[]))).unwrap();
+        assert_eq!(after[0].prefixes, ["198.51.100.0/24".parse().unwrap()]);
+        assert_eq!(after[1].prefixes, ["192.0.2.7/32".parse().unwrap()]);
+        let refused = wanted(&present, &add(view("auto-mine", &[], &[]))).unwrap_err();
+        assert!(refused.error.contains("those of detection"), "{}", refused.error);
+        let gone = GroupsChange { remove: vec!["auto-misconfig".to_owned()], ..GroupsChange::default() };
+        assert_eq!(wanted(&present, &gone).unwrap(), []);
     }
 
     #[test]

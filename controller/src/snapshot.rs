@@ -84,6 +84,9 @@ pub struct Situation {
     pub confidence: f64,
     /// The strongest reasons, in words.
     pub reasons: Vec<String>,
+    /// Who has gone wild, where it is a misconfiguration: prefixes, at most eight.
+    #[serde(default)]
+    pub who: Vec<ipnet::IpNet>,
     /// The incident that is open.
     pub incident: Option<String>,
     /// Where the incident that is open stands.

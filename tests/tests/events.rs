@@ -55,7 +55,9 @@ fn incident(id: &str, notes: usize) -> Incident {
     let found = Assessment { verdict: Verdict::Surge, confidence: 0.9, ..Assessment::default() };
     let mut incident = Incident::new(1_700_000_000_000, &found);
     incident.id = id.to_owned();
-    (0..notes).for_each(|number| incident.note("eva", &format!("{number}: {}", "what was seen ".repeat(20))));
+    for number in 0..notes {
+        incident.note("eva", &format!("{number}: {}", "what was seen ".repeat(20)));
+    }
     incident
 }
 

@@ -130,6 +130,10 @@ fn going(situation: &Situation) -> String {
     for reason in &situation.reasons {
         let _ = writeln!(text, "  - {reason}");
     }
+    if !situation.who.is_empty() {
+        let who: Vec<_> = situation.who.iter().map(ToString::to_string).collect();
+        let _ = writeln!(text, "  who: {}", who.join(", "));
+    }
     if situation.pressure.is_high() {
         let _ = writeln!(text, "  this host is hard pressed: {}", situation.pressure);
     }

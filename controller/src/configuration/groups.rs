@@ -12,7 +12,8 @@ use crate::api::{GroupView, LimitView};
 use crate::control::ListPlan;
 use crate::dataplane::{Dataplane, Group, numbered};
 use crate::exit::Failure;
-use crate::groups::shared_prefix;
+use crate::groups::{give_way, shared_prefix};
+use crate::respond::{AUTOMATIC_NAME, is_automatic};
 
 /// Sources that have limits of their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +45,9 @@ impl SourceGroup {
     /// The group, as it crosses the socket; else which key is wrong, and what with it.
     fn view(&self, name: &str) -> Result<GroupView, (String, String)> {
         let of = |key: &str| format!("groups.{name}{key}");
+        if is_automatic(name) {
+            return Err((of(""), format!("names that begin with '{AUTOMATIC_NAME}' are those of detection")));
+        }
         let list = List { prefixes: self.prefixes.clone(), files: self.files.clone() };
         let mut prefixes = list
             .all()
@@ -86,15 +90,17 @@ pub(super) fn check(source: &Source) -> Result<(), Failure> {
     }
 }
 
-/// Works in what it takes to have the groups of the files, and no others.
+/// Works in what it takes to have the groups of the files, and no others but those of detection.
 pub(super) fn plan(
     dataplane: &Dataplane,
     source: &Source,
     lists: &mut ListPlan,
     changes: &mut Vec<Change>,
 ) -> anyhow::Result<()> {
-    let Some(wanted) = wanted(source)? else { return Ok(()) };
+    let Some(mut wanted) = wanted(source)? else { return Ok(()) };
     let present: Vec<_> = dataplane.groups()?.iter().map(|(_, group)| GroupView::new(group)).collect();
+    wanted.extend(present.iter().filter(|view| is_automatic(&view.name)).cloned());
+    give_way(&mut wanted);
     let told = crate::groups::changes(&present, &wanted);
     if !told.is_empty() {
         let groups: Result<Vec<Group>, _> = wanted.iter().map(GroupView::group).collect();

@@ -199,6 +199,7 @@ impl Watch {
             vectors: assessment.vectors,
             confidence: assessment.confidence,
             reasons: assessment.reasons,
+            who: assessment.who,
             incident,
             incident_state,
             measures: self.in_force.len(),
@@ -281,6 +282,11 @@ impl Watch {
         let now_ns = monotonic_ns();
         let waiting: Vec<_> = self.failed.iter().filter(|failed| failed.until_ns > now_ns).cloned().collect();
         for measure in missing(proposed, &[&self.in_force[..], &self.refused[..], &waiting].concat(), now_ns) {
+            let is_group = matches!(measure, Measure::Group(_));
+            // Whoever has taken it back did not mean only those who were in it by then.
+            if is_group && self.refused.iter().any(InForce::is_group) {
+                continue;
+            }
             let refused = InForce::new(measure.clone(), now_ns, until_ns);
             let words = measure.to_string();
             if policy == Policy::Advise {
@@ -303,10 +309,14 @@ impl Watch {
                         self.close_connections(daemon);
                     }
                     self.failed.retain(|failed| !failed.measure.does_as(&measure));
+                    // Who is named now takes the place of those who were.
+                    if is_group {
+                        self.in_force.retain(|present| !present.is_group());
+                    }
                     self.in_force.push(InForce::new(measure, now_ns, until_ns));
                 }
                 Ok(false) => {
-                    note(daemon, &format!("in force by the operator already: {words}"));
+                    note(daemon, &format!("in force already, by the operator or by default: {words}"));
                     self.refused.push(refused);
                 }
                 Err(failed) => {
@@ -482,7 +492,7 @@ const fn reason_of(per: Per) -> Reason {
     }
 }
 
-fn note(daemon: &Daemon, what: &str) {
+pub(super) fn note(daemon: &Daemon, what: &str) {
     if let Some(incident) = &mut *daemon.incident() {
         incident.note("response", what);
     }

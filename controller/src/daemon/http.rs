@@ -28,6 +28,7 @@ use crate::api::{
 };
 use crate::configuration::Change;
 use crate::dataplane::{self, Switched, monotonic_ns};
+use crate::detect;
 use crate::doctor::Diagnosis;
 use crate::exit::{Exit, Failure, describe, exit_of};
 use crate::groups::{self, Members};
@@ -549,15 +550,26 @@ async fn change_incident(
     Json(change): Json<IncidentChange>,
 ) -> Answer<Incident> {
     let by = who.entry(String::new()).user;
+    // Ended while it goes on, another would begin at once, without what was said of this one.
+    let goes_on = daemon.view().now.situation.as_ref().map(|situation| situation.verdict).unwrap_or_default();
     let changed = {
         let mut open = daemon.incident();
         let none = || Failure::new(Exit::Usage, "no incident goes on").hint("floodwall incident list");
         let incident = open.as_mut().ok_or_else(none)?;
         match change {
-            IncidentChange::Note(text) => incident.note(&by, &text),
+            IncidentChange::Note(text) if !incident.note(&by, &text) => {
+                let text = "the record is full of what people have said: this is not in it";
+                return Err(Failure::new(Exit::Conflict, text).into());
+            }
+            IncidentChange::Note(_) => {}
             IncidentChange::Ack => {
                 incident.state = incident::State::Acknowledged;
                 incident.note(&by, "acknowledged");
+            }
+            IncidentChange::Resolve if goes_on != detect::Verdict::Normal => {
+                let text = format!("it goes on still: {}", goes_on.label());
+                let hint = "floodwall incident ack says that you look after it, note what you know of it; half a quiet minute ends it";
+                return Err(Failure::new(Exit::Conflict, text).hint(hint).into());
             }
             IncidentChange::Resolve => incident.resolve(&by, "resolved"),
         }

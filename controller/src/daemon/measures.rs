@@ -17,7 +17,7 @@ use floodwall_common::signatures::Action;
 use ipnet::{IpNet, Ipv6Net};
 use tracing::{error, info, warn};
 
-use super::Daemon;
+use super::{Daemon, wild};
 use crate::api::{CookiesChange, EntryView, ListChange, connections};
 use crate::audit::LONG_LISTS;
 use crate::control::ListPlan;
@@ -75,6 +75,15 @@ pub(super) fn arm(daemon: &Daemon, measure: &Measure, listening: &BTreeSet<u16>)
         Measure::Deny(denied) => {
             change_denied(daemon, &mut dataplane, denied, true)?;
             daemon.forget_list_sizes();
+        }
+        Measure::Group(limit) => {
+            // Lists are built without the lock.
+            drop(dataplane);
+            if !wild::arm(daemon, limit)? {
+                return Ok(false);
+            }
+            daemon.automatic.set(measure, true);
+            return Ok(true);
         }
         Measure::Signature(vector, found) => {
             let clock = dataplane.clock()?;
@@ -179,6 +188,12 @@ pub(super) fn disarm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<()> {
             change_denied(daemon, &mut dataplane, denied, false)?;
             daemon.forget_list_sizes();
         }
+        Measure::Group(limit) => {
+            drop(dataplane);
+            wild::disarm(daemon, limit)?;
+            daemon.automatic.set(measure, false);
+            return Ok(());
+        }
         Measure::Signature(vector, found) => {
             let (name, generation) = (automatic_name(*vector, found), dataplane.config()?.generation);
             let (clock, mut wanted) = (dataplane.clock()?, dataplane.signatures()?);
@@ -204,6 +219,7 @@ fn label_of(measure: &Measure) -> Option<String> {
         Measure::Unserved(_) => Some(UNNAMED.to_owned()),
         Measure::Limit(wide) => Some(label_of_limit(wide)),
         Measure::Shed(shed) => Some(format!("{SHED}{}", shed.port)),
+        Measure::Group(limit) => Some(wild::label_of(limit)),
         Measure::Signature(..) | Measure::Deny(_) => None,
     }
 }
@@ -242,6 +258,7 @@ pub(super) fn look_after(dataplane: &Dataplane, in_force: &mut [InForce], now_ns
         // Lists may be long: nobody reads them each second. Each entry ends by itself.
         Measure::Deny(_) => Ok(false),
         Measure::Limit(wide) => Ok(limits_of(&config, wide.key()) != wide.limits()),
+        Measure::Group(limit) => Ok(!wild::is_there(&config, limit)),
         Measure::Shed(shed) => Ok(dataplane.shed_on(shed.port)?.is_none()),
         Measure::Unserved(_) => Ok(!config.drops.has(Reason::NoService) || !is_of_udp_only(&config)),
         Measure::Signature(vector, found) => {
@@ -321,6 +338,7 @@ impl Automatic {
                 }
                 label => limit_of_label(label)
                     .or_else(|| shed_of_label(label))
+                    .or_else(|| wild::of_label(label).map(Measure::Group))
                     .or_else(|| Some(dropping(Reason::from_label(label)?))),
             };
             let Some(measure) = measure else { continue };

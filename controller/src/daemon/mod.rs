@@ -21,6 +21,7 @@ mod server;
 mod service_manager;
 mod stack;
 mod watching;
+mod wild;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

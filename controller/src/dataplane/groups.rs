@@ -75,7 +75,7 @@ impl Dataplane {
 }
 
 /// Compiles groups into a configuration that is not in force.
-pub(super) fn set(config: &mut Config, groups: &[(u32, Group)], machine: Machine) -> Result<()> {
+pub(crate) fn set(config: &mut Config, groups: &[(u32, Group)], machine: Machine) -> Result<()> {
     for (number, meters) in config.groups.iter_mut().enumerate() {
         let of = groups.iter().find(|(of, _)| *of as usize == number);
         let record = of.map_or(GroupRecord::NOBODY, |(_, group)| group.record());

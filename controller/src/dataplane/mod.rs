@@ -57,8 +57,8 @@ pub use device::{AttachMode, Device, DeviceXdp, MadeOf, carriers, devices, find}
 pub use egress::{EgressHook, NEED_MEMORY, known_amplifiers};
 pub use error::{Error, Result};
 pub use ethtool::active_features;
-pub(crate) use groups::numbered;
 pub use groups::{Group, group_limits_of};
+pub(crate) use groups::{numbered, set as set_groups};
 pub use interfaces::{Outcome, Protected};
 pub use lists::{Listed, PreparedLists};
 pub use maps::{Mapped, Pins};

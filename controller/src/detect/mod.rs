@@ -20,6 +20,7 @@ pub use evidence::{MOVED, UNMOVED, Vector, unmoved};
 pub use features::{Aggregate, Features, ONE_GOOD_OF, WINDOW_NS, Window};
 pub use handshakes::Handshakes;
 pub use held::{Held, Holder, Open};
+use ipnet::IpNet;
 pub(crate) use observed::is_amplifier;
 pub use observed::{Group, Host, Observed, Rates, Tuple};
 pub use openers::{Excess, Openers};
@@ -98,9 +99,9 @@ pub struct Assessment {
     pub confidence: f64,
     /// The strongest reasons, in words.
     pub reasons: Vec<String>,
-    /// Who it is that has gone wild: prefixes (/24, /48) such as `198.51.100.0/24`, those that have grown most first, at most eight. Empty
-    /// where it is no misconfiguration, or where it is not known who was here before.
-    pub who: Vec<String>,
+    /// Who it is that has gone wild: prefixes (/24, /48), those that have grown most first, at most eight. Empty where it is no
+    /// misconfiguration, or where it is not known who was here before.
+    pub who: Vec<IpNet>,
     /// The kind of flood that is likeliest of those that are not sure.
     pub suspect: Option<Suspect>,
 }
@@ -166,6 +167,7 @@ fn gone_wild(verdict: Verdict, features: &Features) -> Option<&Excess> {
 }
 
 fn in_words(Excess { per_second, times, networks, .. }: &Excess) -> String {
+    let networks: Vec<_> = networks.iter().map(ToString::to_string).collect();
     let networks = networks.join(", ");
     format!("{networks}: {per_second:.0} connections a second, {times:.0} times what comes from there otherwise")
 }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use floodwall_common::class::Family;
 use floodwall_common::packet::Source;
 use floodwall_common::signatures::Layout;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::held::Holder;
 use super::observed::{Group, Observed};
@@ -83,8 +84,14 @@ pub struct Excess {
     pub per_second: f64,
     /// How many times of their usual that is.
     pub times: f64,
-    /// The networks, those that have grown most first.
-    pub networks: Vec<String>,
+    /// Connections that they begin in a second otherwise.
+    pub usual: f64,
+    /// The share that these are of all that is begun otherwise.
+    pub usual_share: f64,
+    /// The networks (/24, /48), those that have grown most first.
+    pub networks: Vec<IpNet>,
+    /// Connections that each source of these begins in a second, as far as sources are followed.
+    pub sources: Vec<f64>,
 }
 
 /// What is known of a source.
@@ -340,7 +347,11 @@ impl Following {
             again: (has_history && all > 0.0).then(|| again / all),
             unknown: (has_history && all > 0.0).then(|| unknown / all),
             regulars_persistent: (regulars >= ENOUGH).then(|| of_regulars as f64 / regulars as f64),
-            aggregate: if has_history { self.aggregate(by_network, per_second, seconds.max(1.0)) } else { None },
+            aggregate: if has_history {
+                self.aggregate(by_network, per_second, (lately, seconds.max(1.0)))
+            } else {
+                None
+            },
         }
     }
 
@@ -348,24 +359,32 @@ impl Following {
         &self,
         by_network: HashMap<(u64, Family), (Source, f64)>,
         per_second: f64,
-        seconds: f64,
+        (lately, seconds): (u64, f64),
     ) -> Option<Excess> {
         let has_grown = |(key, (source, begun))| {
             let (known, now) = (self.networks.get(&key)?, begun / seconds);
             let usual = self.rate(known.begun, known.joined_ns);
             let has_grown = now >= GROWN_PER_SECOND && now >= GROWN_TIMES * usual && self.was_here(source);
-            has_grown.then(|| (name_of(source), now, usual))
+            has_grown.then(|| (prefix_of(source), now, usual))
         };
-        let mut grown: Vec<(String, f64, f64)> = by_network.into_iter().filter_map(has_grown).collect();
+        let mut grown: Vec<(IpNet, f64, f64)> = by_network.into_iter().filter_map(has_grown).collect();
         grown.sort_by(|a, b| (b.1 - b.2).total_cmp(&(a.1 - a.2)).then_with(|| a.0.cmp(&b.0)));
         grown.truncate(AGGREGATE);
         let (now, usual) = grown.iter().fold((0.0, 0.0), |sum, (_, now, usual)| (sum.0 + now, sum.1 + usual));
-        let excess = per_second - self.rate(self.begun, self.joined_ns);
-        (excess > GROWN_PER_SECOND).then(|| Excess {
-            share: ((now - usual) / excess).clamp(0.0, 1.0),
-            per_second: now,
-            times: now / usual.max(0.1),
-            networks: grown.iter().map(|(name, ..)| name.clone()).collect(),
+        let usual_of_all = self.rate(self.begun, self.joined_ns);
+        let excess = per_second - usual_of_all;
+        (excess > GROWN_PER_SECOND).then(|| {
+            let networks: Vec<_> = grown.iter().map(|(prefix, ..)| *prefix).collect();
+            let sources = self.sources.values().filter(|opener| networks.contains(&prefix_of(opener.source)));
+            Excess {
+                share: ((now - usual) / excess).clamp(0.0, 1.0),
+                per_second: now,
+                times: now / usual.max(0.1),
+                usual,
+                usual_share: usual / usual_of_all.max(usual).max(0.1),
+                sources: sources.map(|opener| opener.since(lately).0 / seconds).collect(),
+                networks,
+            }
         })
     }
 
@@ -396,10 +415,14 @@ const fn network(source: Source) -> (u64, Family) {
     }
 }
 
-fn name_of(source: Source) -> String {
+/// The same as people write it.
+const fn prefix_of(source: Source) -> IpNet {
     match source {
-        Source::V4(address) => format!("{}/24", std::net::Ipv4Addr::from(address & !0xff)),
-        Source::V6(upper, _) => format!("{}/48", std::net::Ipv6Addr::from(u128::from(upper & !0xffff) << 64)),
+        Source::V4(address) => IpNet::V4(Ipv4Net::new_assert(std::net::Ipv4Addr::from_bits(address & !0xff), 24)),
+        Source::V6(upper, _) => {
+            let network = ((upper & !0xffff) as u128) << 64;
+            IpNet::V6(Ipv6Net::new_assert(std::net::Ipv6Addr::from_bits(network), 48))
+        }
     }
 }
 
@@ -512,7 +535,11 @@ mod tests {
         assert_eq!((openers.persistent_sources, sources), (0, Vec::new()), "a neighbour of the client: {openers:?}");
         assert_eq!(openers.unknown, Some(0.0), "{openers:?}");
         let aggregate = openers.aggregate.unwrap_or_else(|| panic!("nothing is more than usual"));
-        assert_eq!(aggregate.networks, ["10.0.0.0/24"]);
+        assert_eq!(aggregate.networks, ["10.0.0.0/24".parse().unwrap()]);
         assert!(aggregate.share > 0.9 && aggregate.times > 3.0, "{aggregate:?}");
+        // The client was all that there was, ten times a second, and has stopped; its neighbour begins forty.
+        let of_sources: f64 = aggregate.sources.iter().sum();
+        assert!((of_sources - aggregate.per_second).abs() < 1.0 && aggregate.usual_share > 0.99, "{aggregate:?}");
+        assert!((5.0..=11.0).contains(&aggregate.usual), "{aggregate:?}");
     }
 }

@@ -8,6 +8,7 @@ mod texts;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 pub(crate) use shape::protocol_name;
 pub use shape::{Shape, destinations};
@@ -18,8 +19,17 @@ use crate::detect::{Assessment, Vector, Verdict};
 
 /// Version of the record.
 const SCHEMA_VERSION: u32 = 1;
-/// Events that a record has at most: the latest are left out, and that is said.
+/// Events that a record has at most of what goes on by itself, and as many of what people say and do: the latest are left out, and that
+/// is said.
 const EVENTS: usize = 1_000;
+/// Who writes into it by itself.
+const BY_ITSELF: [&str; 3] = ["detection", "response", "daemon"];
+/// How often the same verdict is told of one that turns to and fro between verdicts of a kind: floods with customers behind them or
+/// without, or demand.
+const TURNS_MS: u64 = 60_000;
+
+/// Prefixes that are named of those who had gone wild.
+const WHO: usize = 32;
 
 /// Where an incident stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,13 +79,19 @@ pub struct Incident {
     pub verdict: Verdict,
     /// The kinds of flood.
     pub vectors: Vec<Vector>,
-    /// What was found last: an attack stays one in the record, whatever comes after it.
+    /// What was told last: an attack stays one in the record, whatever comes after it.
     #[serde(default)]
     pub latest: Verdict,
+    /// When each verdict was told last, in milliseconds of the Unix epoch.
+    #[serde(default)]
+    pub told_unix_ms: Vec<(Verdict, u64)>,
     /// How sure that verdict was at the most.
     pub confidence: f64,
     /// The strongest reasons, in words.
     pub reasons: Vec<String>,
+    /// Who had gone wild, where it was a misconfiguration at any time: prefixes (/24, /48), of which there are 32 at most.
+    #[serde(default)]
+    pub who: Vec<IpNet>,
     /// First sign, in milliseconds of the Unix epoch.
     pub began_unix_ms: u64,
     /// First verdict.
@@ -150,14 +166,19 @@ impl Incident {
     /// Takes in what is found now; says so in the timeline where it is something else than before.
     pub fn found(&mut self, assessment: &Assessment) {
         let new: Vec<_> = assessment.vectors.iter().filter(|vector| !self.vectors.contains(vector)).collect();
-        if self.latest != assessment.verdict || !new.is_empty() {
+        let newcomers: Vec<_> = assessment.who.iter().filter(|prefix| !self.who.contains(prefix)).copied().collect();
+        self.who.extend(newcomers.into_iter().take(WHO.saturating_sub(self.who.len())));
+        let turns = self.latest != assessment.verdict && !self.turns_back_to(assessment.verdict);
+        if turns || !new.is_empty() {
             let vectors: Vec<_> = assessment.vectors.iter().map(|vector| vector.label()).collect();
             let of = if vectors.is_empty() { String::new() } else { format!(" ({})", vectors.join(", ")) };
             let (verdict, sure) = (assessment.verdict.label(), assessment.confidence * 100.0);
             self.note("detection", &format!("{verdict}{of}, {sure:.0} % sure: {}", assessment.reasons.join("; ")));
             self.reasons.clone_from(&assessment.reasons);
+            self.latest = assessment.verdict;
+            self.told_unix_ms.retain(|(verdict, _)| *verdict != assessment.verdict);
+            self.told_unix_ms.push((assessment.verdict, now_ms()));
         }
-        self.latest = assessment.verdict;
         self.vectors.extend(new);
         if self.verdict.is_attack() && !assessment.verdict.is_attack() {
             return;
@@ -165,6 +186,13 @@ impl Incident {
         // Of another verdict it says nothing.
         let before = if self.verdict == assessment.verdict { self.confidence } else { 0.0 };
         (self.verdict, self.confidence) = (assessment.verdict, before.max(assessment.confidence));
+    }
+
+    /// Whether a verdict is of the kind of the latest, and was told a moment ago.
+    fn turns_back_to(&self, verdict: Verdict) -> bool {
+        let mut told = self.told_unix_ms.iter().filter(|(of, _)| *of == verdict);
+        self.latest.is_attack() == verdict.is_attack()
+            && told.any(|(_, unix_ms)| now_ms().saturating_sub(*unix_ms) < TURNS_MS)
     }
 
     /// Drops are real now.
@@ -184,23 +212,29 @@ impl Incident {
         self.note("response", what);
     }
 
-    /// Writes something into the timeline.
-    pub fn note(&mut self, by: &str, what: &str) {
-        self.note_at(now_ms(), by, what);
+    /// Writes something into the timeline. `false` where the record is full of the like.
+    pub fn note(&mut self, by: &str, what: &str) -> bool {
+        self.note_at(now_ms(), by, what)
     }
 
-    fn note_at(&mut self, unix_ms: u64, by: &str, what: &str) {
-        if self.timeline.len() < EVENTS {
-            let what = if self.timeline.len() == EVENTS - 1 { "the record is full" } else { what };
+    fn note_at(&mut self, unix_ms: u64, by: &str, what: &str) -> bool {
+        // What goes on by itself takes no room of what people say.
+        let is_by_itself = |by: &str| BY_ITSELF.contains(&by);
+        let alike = self.timeline.iter().filter(|event| is_by_itself(&event.by) == is_by_itself(by)).count();
+        let (is_room, is_last) = (alike < EVENTS, alike == EVENTS - 1);
+        if is_room {
+            let what = if is_last { "the record is full" } else { what };
             self.timeline.push(Event { unix_ms, by: by.to_owned(), what: what.to_owned() });
         }
+        is_room && !is_last
     }
 
     /// Ends it.
     pub fn resolve(&mut self, by: &str, what: &str) {
         self.state = State::Resolved;
         self.ended_unix_ms.get_or_insert_with(now_ms);
-        self.note(by, what);
+        // There is always room for the end.
+        self.timeline.push(Event { unix_ms: now_ms(), by: by.to_owned(), what: what.to_owned() });
     }
 
     /// Seconds from the first sign to a moment.
@@ -225,6 +259,63 @@ mod tests {
         assert_eq!(sure(Verdict::Attack, 0.9), (Verdict::Attack, 0.9));
         assert_eq!(sure(Verdict::Attack, 0.85), (Verdict::Attack, 0.9));
         assert_eq!(sure(Verdict::Surge, 0.99), (Verdict::Attack, 0.9), "an attack stays one in the record");
+    }
+
+    #[test]
+    fn a_full_record_has_room_for_people_and_for_the_end() {
+        let mut incident = Incident::default();
+        let kept = (0..2 * EVENTS).filter(|number| incident.note("response", &number.to_string())).count();
+        assert_eq!((kept, incident.timeline.len()), (EVENTS - 1, EVENTS));
+        assert_eq!(incident.timeline.last().map(|event| event.what.as_str()), Some("the record is full"));
+        assert!(incident.note("ada", "called the provider"));
+        incident.resolve("detection", "over");
+        let last: Vec<_> = incident.timeline[EVENTS..].iter().map(|event| event.what.as_str()).collect();
+        assert_eq!(last, ["called the provider", "over"]);
+        let kept = (0..2 * EVENTS).filter(|_| incident.note("ada", "again")).count();
+        assert_eq!(kept, EVENTS - 2, "of people's words too there is an end, and it is said");
+    }
+
+    #[test]
+    fn a_verdict_that_turns_to_and_fro_is_told_now_and_then() {
+        let found =
+            |verdict, vectors: &[Vector]| Assessment { verdict, vectors: vectors.to_vec(), ..Assessment::default() };
+        let mut incident = Incident::new(1, &found(Verdict::Surge, &[]));
+        let begun = incident.timeline.len();
+        for verdict in [Verdict::Overload, Verdict::Misconfiguration, Verdict::Surge].repeat(10) {
+            incident.found(&found(verdict, &[]));
+        }
+        assert_eq!(incident.timeline.len(), begun + 2, "each of them once: {:?}", incident.timeline);
+        let begun = incident.timeline.len();
+        incident.found(&found(Verdict::Attack, &[Vector::SynFlood]));
+        incident.found(&found(Verdict::Mixed, &[Vector::SynFlood]));
+        incident.found(&found(Verdict::Attack, &[Vector::SynFlood]));
+        assert_eq!(
+            (incident.timeline.len(), incident.latest),
+            (begun + 2, Verdict::Mixed),
+            "an attack is something else"
+        );
+        incident.found(&found(Verdict::Attack, &[Vector::UdpFlood]));
+        assert_eq!(incident.timeline.len(), begun + 3, "and so is another flood");
+        incident.told_unix_ms.iter_mut().for_each(|(_, unix_ms)| *unix_ms -= TURNS_MS);
+        incident.found(&found(Verdict::Mixed, &[]));
+        assert_eq!((incident.timeline.len(), incident.latest), (begun + 4, Verdict::Mixed));
+    }
+
+    #[test]
+    fn who_has_gone_wild_is_kept() {
+        let found = |who: &[&str]| Assessment {
+            verdict: Verdict::Misconfiguration,
+            who: who.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+            ..Assessment::default()
+        };
+        let mut incident = Incident::new(1, &found(&["192.0.2.0/24"]));
+        incident.found(&found(&["198.51.100.0/24", "192.0.2.0/24"]));
+        incident.found(&found(&[]));
+        let who: Vec<_> = incident.who.iter().map(ToString::to_string).collect();
+        assert_eq!(who, ["192.0.2.0/24", "198.51.100.0/24"]);
+        let many: Vec<_> = (0..100).map(|number| format!("10.0.{number}.0/24")).collect();
+        incident.found(&found(&many.iter().map(String::as_str).collect::<Vec<_>>()));
+        assert_eq!(incident.who.len(), WHO);
     }
 
     #[test]

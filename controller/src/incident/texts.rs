@@ -51,19 +51,20 @@ fn what(incident: &Incident) -> String {
         Verdict::Mixed => format!("{} within a surge of customers", vectors.join(" and ")),
         Verdict::Surge => "surge of customers".to_owned(),
         Verdict::Overload => "overload by customers".to_owned(),
-        Verdict::Misconfiguration => "misconfigured client".to_owned(),
+        Verdict::Misconfiguration => "client gone wild (misconfiguration)".to_owned(),
         Verdict::Normal => "nothing out of the ordinary".to_owned(),
     }
 }
 
 fn summary(incident: &Incident) -> String {
     format!(
-        "On {} this host saw a {}: at its peak {}, {} to {}. Floodwall was {:.0} % sure, because\n\n{}",
+        "On {} this host saw a {}: at its peak {}, {} to {}.{} Floodwall was {:.0} % sure, because\n\n{}",
         utc(incident.began_unix_ms),
         what(incident),
         peak(incident),
         from(incident),
         to(incident),
+        whose(incident).map(|whose| format!(" Gone wild had {whose}.")).unwrap_or_default(),
         incident.confidence * 100.0,
         list(&incident.reasons),
     )
@@ -75,6 +76,12 @@ fn from(incident: &Incident) -> String {
         1 => "from one source".to_owned(),
         count => format!("from {count} different sources among the sampled packets of the worst second"),
     }
+}
+
+/// The networks of whoever had gone wild.
+fn whose(incident: &Incident) -> Option<String> {
+    let who: Vec<_> = incident.who.iter().map(ToString::to_string).collect();
+    (!who.is_empty()).then(|| who.join(", "))
 }
 
 fn to(incident: &Incident) -> String {
@@ -139,11 +146,15 @@ fn cause(incident: &Incident) -> String {
     let sources: Vec<_> =
         incident.sources.iter().map(|(source, share)| format!("{source} ({:.1} %)", share * 100.0)).collect();
     let sources = if sources.is_empty() { "none stands out".to_owned() } else { sources.join(", ") };
+    let whose = whose(incident).map(|whose| {
+        format!(" Networks that began many times what comes from there otherwise: {whose}. What happened there: {TO_FILL_IN}.")
+    });
     let mut text = format!(
-        "A {} to {}, {}. Sources that sent most: {sources}.",
+        "A {} to {}, {}.{} Sources that sent most: {sources}.",
         what(incident),
         destinations(incident),
-        to(incident)
+        to(incident),
+        whose.unwrap_or_default()
     );
     for shape in &incident.shapes {
         let _ =
@@ -207,6 +218,9 @@ pub fn isp_request(incident: &Incident, contacts: &Contacts) -> String {
         peak = peak(incident),
         from = from(incident),
     );
+    if let Some(whose) = whose(incident) {
+        let _ = writeln!(text, "Networks of a client that has gone wild: {whose}");
+    }
     // Of forged addresses none is of any use to him.
     let are_forged = !incident.shapes.is_empty() && incident.shapes.iter().all(|shape| shape.is_forged);
     for (source, share) in incident.sources.iter().filter(|(_, share)| *share >= NAMED && !are_forged) {
@@ -246,11 +260,15 @@ pub fn customer_notice(incident: &Incident) -> String {
             "traffic that is not from customers, and filters it",
         ),
         (true, false) => ("traffic that was not from customers", "traffic that is not from customers"),
+        (false, _) if incident.verdict == Verdict::Misconfiguration => (
+            "far more requests than usual, most of them from the systems of one client",
+            "far more requests than usual, most of them from the systems of one client",
+        ),
         (false, _) => ("far more requests than usual", "far more requests than usual"),
     };
     let who = match incident.state {
         State::Acknowledged => "Our engineers are at work on it.",
-        _ => "It was noticed by itself, and our engineers are being called.",
+        _ => "It was noticed at once and is being watched.",
     };
     match (incident.state, incident.ended_unix_ms) {
         (State::Resolved, Some(ended)) => format!(
@@ -367,7 +385,20 @@ mod tests {
         let acknowledged = Incident { state: State::Acknowledged, ..enforced.clone() };
         let over = Incident { state: State::Resolved, ended_unix_ms: Some(9_000), ..enforced.clone() };
         assert!(customer_notice(&over).contains("filtered it"));
+        assert!(!customer_notice(&open).contains("engineers"), "whom it has reached nobody knows");
         let all = [&open, &enforced, &acknowledged, &over].map(customer_notice);
         assert!((1..all.len()).all(|n| !all[..n].contains(&all[n])), "{all:?}");
+    }
+
+    #[test]
+    fn whoever_has_gone_wild_is_named_to_those_who_may_know() {
+        let who = vec!["198.51.100.0/24".parse().unwrap()];
+        let incident = Incident { verdict: Verdict::Misconfiguration, who, ..Incident::default() };
+        let (draft, request) =
+            (postmortem(&incident, &Contacts::default()), isp_request(&incident, &Contacts::default()));
+        let named = |text: &str| text.matches("198.51.100.0/24").count();
+        assert_eq!((named(&draft), named(&request)), (2, 1), "{draft}\n{request}");
+        let notice = customer_notice(&incident);
+        assert!(notice.contains("one client") && named(&notice) == 0, "{notice}");
     }
 }

@@ -24,7 +24,8 @@ use floodwall_common::{first_syn, verified};
 use ipnet::IpNet;
 
 use crate::dataplane::{
-    CompiledSignatures, Signature, apply, ask_what_is_armed, first_config, known_amplifiers, record_of_unnamed,
+    CompiledSignatures, Group, Signature, apply, ask_what_is_armed, first_config, known_amplifiers, record_of_unnamed,
+    set_groups,
 };
 use crate::explain::address_of;
 
@@ -178,17 +179,37 @@ impl Maps {
 
     /// Drops what these sources send.
     pub fn deny(&mut self, sources: &[Source]) {
-        for source in sources {
-            self.denied.insert((source.key(), source.family()));
-            self.config.lists = self.config.lists.with(List::Deny, source.family());
-        }
-        ask_what_is_armed(&mut self.config);
+        self.denied.extend(sources.iter().map(|source| (source.key(), source.family())));
+        self.ask_lists();
     }
 
     /// Takes all of them off the list.
     pub fn deny_nobody(&mut self) {
         self.denied.clear();
-        self.config.lists = ListState::default();
+        self.ask_lists();
+    }
+
+    /// Has these groups, and no others.
+    ///
+    /// # Errors
+    /// Where a limit cannot be kept.
+    pub fn set_groups(&mut self, groups: &[Group]) -> Result<()> {
+        let numbered: Vec<_> = (1..).zip(groups.iter().cloned()).collect();
+        set_groups(&mut self.config, &numbered, MACHINE)?;
+        let members =
+            numbered.iter().flat_map(|(number, group)| group.prefixes.iter().map(|prefix| (*prefix, *number)));
+        self.tables.groups = members.collect();
+        self.ask_lists();
+        Ok(())
+    }
+
+    /// Has the packet path ask the lists that have anything.
+    fn ask_lists(&mut self) {
+        let denied = self.denied.iter().map(|(_, family)| (List::Deny, *family));
+        let family = |prefix: &IpNet| if prefix.addr().is_ipv4() { Family::V4 } else { Family::V6 };
+        let members = self.tables.groups.iter().map(|(prefix, _)| (List::Groups, family(prefix)));
+        let state = ListState::default();
+        self.config.lists = denied.chain(members).fold(state, |state, (list, family)| state.with(list, family));
         ask_what_is_armed(&mut self.config);
     }
 

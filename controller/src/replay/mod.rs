@@ -68,7 +68,7 @@ pub struct Line {
     /// The strongest reasons, in words.
     pub reasons: Vec<String>,
     /// The prefixes of whoever has gone wild, where it is a misconfiguration and they are known; else empty.
-    pub who: Vec<String>,
+    pub who: Vec<ipnet::IpNet>,
     /// What is done about it.
     pub actions: Vec<String>,
     /// Packets dropped or answered until then.
@@ -260,6 +260,10 @@ impl Stage {
             self.summary.vectors.entry(vector.label()).or_insert(t);
         }
         let actions = new.iter().map(ToString::to_string).collect();
+        // Who is named now takes the place of those who were.
+        if new.iter().any(|measure| matches!(measure, Measure::Group(_))) {
+            self.in_force.retain(|present| !matches!(present.measure, Measure::Group(_)));
+        }
         self.in_force.extend(new.into_iter().map(|measure| InForce::new(measure, at_ns, at_ns + STAYS_NS)));
         while let Some(place) = surplus(&self.in_force, at_ns) {
             self.in_force.remove(place);
@@ -302,6 +306,7 @@ impl Stage {
                 // What is still in force is denied again below.
                 Measure::Deny(_) => self.maps.deny_nobody(),
                 Measure::Limit(wide) => self.maps.set_limit(wide.key(), wide.key().default_limits())?,
+                Measure::Group(_) => self.maps.set_groups(&[])?,
                 Measure::Signature(..) | Measure::Shed(_) => {}
             }
         }

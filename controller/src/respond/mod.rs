@@ -2,6 +2,7 @@
 
 mod denied;
 mod good;
+mod group;
 mod policy;
 mod probe;
 mod shed;
@@ -18,9 +19,11 @@ use anyhow::Result;
 pub use denied::Denied;
 use floodwall_common::abi::Counter;
 use floodwall_common::cookie::CookieMode;
+use floodwall_common::limits::LimitName;
 use floodwall_common::reason::{Reason, Verdict as Fate};
 use floodwall_common::signatures::{Action, Fragment};
 pub use good::{Collateral, Measured};
+pub use group::{GROUP, GroupLimit, is_automatic};
 pub use policy::{Cause, Policies, Policy};
 pub use probe::{PROBED_NS, Probe, concluded, probe};
 pub use shed::Shed;
@@ -29,7 +32,7 @@ use toll::Toll;
 pub use unserved::Unserved;
 pub use wide::Wide;
 
-use crate::dataplane::Signature;
+use crate::dataplane::{self, Signature};
 use crate::detect::{Assessment, Features, Group, Observed, Vector, Verdict, WINDOW_NS, Window};
 use crate::replay::Maps;
 use crate::signatures::fields_of;
@@ -43,12 +46,14 @@ const TOLD: usize = 64;
 /// How often more sources are denied, and how often at most while the first of them are.
 const DENIED_EVERY_NS: u64 = 500_000_000;
 const DENIALS: usize = 12;
+/// How often others may take the place of the networks that are held.
+const GROUPED_EVERY_NS: u64 = 5_000_000_000;
 /// How long nothing may suit one that makes room for another.
 const IDLE_NS: u64 = 10_000_000_000;
 /// How long it takes until all packets are judged by what was armed.
 const SETTLE_NS: u64 = 200_000_000;
 
-/// What the names of signatures begin with that detection adds.
+/// What the names of signatures and groups begin with that detection adds.
 pub const AUTOMATIC_NAME: &str = "auto-";
 
 /// What the signature for a vector is called: by its kind and its shape, as there may be several.
@@ -78,6 +83,8 @@ pub enum Measure {
     Limit(Wide),
     /// No more connections are let begin than the host takes.
     Shed(Shed),
+    /// What each source of a few networks may begin is limited.
+    Group(GroupLimit),
 }
 
 /// A measure in force.
@@ -119,6 +126,11 @@ impl InForce {
         matches!(self.measure, Measure::Signature(..))
     }
 
+    /// Whether it is of networks that have gone wild.
+    pub const fn is_group(&self) -> bool {
+        matches!(self.measure, Measure::Group(_))
+    }
+
     /// Whether it is a signature that nothing has suited for a while.
     fn is_idle(&self, now_ns: u64) -> bool {
         self.is_signature() && now_ns.saturating_sub(self.hits.1) > IDLE_NS
@@ -149,6 +161,10 @@ pub fn missing(proposed: Vec<Measure>, in_force: &[InForce], now_ns: u64) -> Vec
             let is_settled = |present: &InForce| now_ns.saturating_sub(present.since_ns) >= DENIED_EVERY_NS;
             denials.clone().count() < DENIALS && denials.all(is_settled)
         }
+        Measure::Group(_) => {
+            let is_settled = |present: &InForce| now_ns.saturating_sub(present.since_ns) >= GROUPED_EVERY_NS;
+            in_force.iter().filter(|present| present.is_group()).all(is_settled)
+        }
         _ => true,
     };
     let is_there = |measure: &Measure| in_force.iter().any(|present| present.measure.does_as(measure));
@@ -160,6 +176,7 @@ impl Measure {
     pub const fn is_for(&self, verdict: Verdict) -> bool {
         match self {
             Self::Shed(_) => matches!(verdict, Verdict::Overload),
+            Self::Group(_) => matches!(verdict, Verdict::Misconfiguration),
             _ => verdict.is_attack(),
         }
     }
@@ -173,6 +190,7 @@ impl Measure {
             (Self::Limit(one), Self::Limit(two)) => one.key() == two.key(),
             (Self::Shed(one), Self::Shed(two)) => one.port == two.port,
             (Self::Deny(one), Self::Deny(two)) => one.has_all_of(two),
+            (Self::Group(one), Self::Group(two)) => one.has_all_of(two),
             _ => self == other,
         }
     }
@@ -186,6 +204,7 @@ impl fmt::Display for Measure {
             }
             Self::Limit(wide) => wide.fmt(f),
             Self::Shed(shed) => shed.fmt(f),
+            Self::Group(limit) => limit.fmt(f),
             // What it costs is what a cookie has no room for.
             Self::Cookies => f.write_str(
                 "answer SYNs with cookies: who answers is there; nothing is dropped, but connections that begin so may lack window scale \
@@ -230,6 +249,14 @@ pub fn apply(in_force: &[InForce], maps: &mut Maps) -> Result<()> {
             Measure::Unserved(_) => maps.lock_udp(true),
             Measure::Deny(denied) => maps.deny(&denied.sources),
             Measure::Limit(wide) => maps.set_limit(wide.key(), wide.limits())?,
+            Measure::Group(limit) => {
+                let limits = vec![(LimitName::TcpSyn, limit.limits())];
+                maps.set_groups(&[dataplane::Group {
+                    name: GROUP.to_owned(),
+                    prefixes: limit.prefixes.clone(),
+                    limits,
+                }])?;
+            }
             Measure::Signature(vector, found) if signatures.len() < SIGNATURES => signatures.push(Signature {
                 number: Some(signatures.len()),
                 name: automatic_name(*vector, found),
@@ -261,7 +288,10 @@ pub fn respond(assessment: &Assessment, features: &Features, window: &Window) ->
     match assessment.verdict {
         Verdict::Attack | Verdict::Mixed => against_floods(assessment, features, window),
         Verdict::Overload => shed::find(features).map(Measure::Shed).into_iter().collect(),
-        Verdict::Misconfiguration | Verdict::Normal | Verdict::Surge => Vec::new(),
+        Verdict::Misconfiguration => {
+            group::find(assessment, features, window).map(Measure::Group).into_iter().collect()
+        }
+        Verdict::Normal | Verdict::Surge => Vec::new(),
     }
 }
 

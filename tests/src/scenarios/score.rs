@@ -80,7 +80,8 @@ pub struct Score {
     pub requests: usize,
     /// Time within which 99 of 100 answers came, to that of the quiet phase.
     pub p99_ratio: Option<f64>,
-    /// Share of benign frames that did not come through; nothing where there is an attack.
+    /// Share of benign frames that did not come through, or of requests where clients are among them that may be held; nothing where
+    /// there is an attack.
     pub by_mistake: Option<f64>,
     /// Packets that the filter itself says it has dropped.
     pub dropped_by_filter: u64,
@@ -398,9 +399,13 @@ impl Look<'_> {
         Some(p99(since, self.span().1)? / p99(self.settings.timing.warm_up_s, self.moment(0.0))?)
     }
 
-    /// Of what is benign, the share that did not come through and was not answered either. What the link has lost is in it.
+    /// Of what is benign, the share that did not come through and was not answered either. What the link has lost is in it. Where
+    /// whoever has gone wild is among the clients, and may be held, frames do not say whose they are: requests of all others do.
     fn by_mistake(&self) -> f64 {
         let (begin, _) = self.span();
+        if self.scenario.truth == Truth::Misconfiguration {
+            return self.loss(begin).0;
+        }
         let at = self.played.series.partition_point(|(at, _)| *at <= begin);
         let (Some((_, then)), Some((_, now))) = (self.played.series.get(at), self.played.series.last()) else {
             return 0.0;
