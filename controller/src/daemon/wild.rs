@@ -12,7 +12,7 @@ use crate::audit::LONG_LISTS;
 use crate::control::ListPlan;
 use crate::dataplane::{Group, group_limits_of, limits_of, numbered};
 use crate::prefixes::overlap;
-use crate::respond::{GROUP, GroupLimit};
+use crate::respond::{GROUP, GroupLimit, Measured};
 
 /// What its label in the file of what is armed begins with.
 const LABEL: &str = "group";
@@ -109,7 +109,7 @@ pub(super) fn label_of(limit: &GroupLimit) -> String {
 /// The group of such a label, as far as it takes that to take it back.
 pub(super) fn of_label(label: &str) -> Option<GroupLimit> {
     let per_second = label.strip_prefix(LABEL)?.trim_start().strip_prefix(GROUP)?.trim_start().parse().ok()?;
-    Some(GroupLimit { prefixes: Vec::new(), per_second, begun: [0.0; 2], share: 0.0, measured_on: 0 })
+    Some(GroupLimit { prefixes: Vec::new(), per_second, begun: [0.0; 2], share: 0.0, measured_on: Measured::default() })
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use std::fmt;
 use floodwall_common::limits::{Limits, Rate};
 use ipnet::IpNet;
 
-use super::{AUTOMATIC_NAME, signature};
-use crate::detect::{Assessment, Features, Window};
+use super::AUTOMATIC_NAME;
+use super::good::{Good, Measured};
+use crate::detect::{Assessment, Features, Observed, Window};
 use crate::explain::address_of;
 
 /// What the group is called.
@@ -37,8 +38,8 @@ pub struct GroupLimit {
     pub begun: [f64; 2],
     /// The share of good traffic that is from there.
     pub share: f64,
-    /// Good packets that this was measured on.
-    pub measured_on: usize,
+    /// What that was measured on.
+    pub measured_on: Measured,
 }
 
 impl GroupLimit {
@@ -65,13 +66,12 @@ pub(super) fn find(assessment: &Assessment, features: &Features, window: &Window
     if prefixes.is_empty() || held < TAKES * excess.per_second {
         return None;
     }
-    let good = window.good();
-    let is_from_there = |packet: &crate::detect::Observed| {
+    let good = Good::before(window);
+    let is_from_there = |packet: &Observed| {
         let address = address_of(packet.source);
         prefixes.iter().any(|prefix| prefix.contains(&address))
     };
-    let from_there = good.iter().filter(|packet| is_from_there(packet)).count();
-    let (share, measured_on) = (signature::share(from_there, good.len()), good.len());
+    let (share, measured_on) = (good.share(is_from_there), good.measured());
     Some(GroupLimit {
         prefixes,
         per_second: limit as u64,
@@ -113,10 +113,10 @@ impl fmt::Display for GroupLimit {
         )?;
         write!(
             f,
-            "they begin {now:.0}/s, and {usual:.0}/s otherwise; {:.2} % of {measured_on} good packets ",
+            "they begin {now:.0}/s, and {usual:.0}/s otherwise; {:.2} % of {measured_on} are from there, ",
             share * 100.0
         )?;
-        f.write_str("before it are from there, and what they have open stays as it is")
+        f.write_str("and what they have open stays as it is")
     }
 }
 
@@ -173,7 +173,13 @@ mod tests {
     }
 
     fn per_second_of_burst(per_second: u64) -> u64 {
-        let limit = GroupLimit { prefixes: Vec::new(), per_second, begun: [0.0; 2], share: 0.0, measured_on: 0 };
+        let limit = GroupLimit {
+            prefixes: Vec::new(),
+            per_second,
+            begun: [0.0; 2],
+            share: 0.0,
+            measured_on: Measured::default(),
+        };
         match limit.limits().packets {
             Rate::Limit { burst, .. } => burst,
             other => panic!("{other}"),

@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(openers.persistent, Some(0.5), "{openers:?}");
         assert!(openers.aggregate.is_none_or(|excess| excess.share == 0.0), "as ever");
         let grown = after(1_000_300, 200).0.aggregate.unwrap();
-        assert_eq!(grown.networks, ["10.0.0.0/24"]);
+        assert_eq!(grown.networks, ["10.0.0.0/24".parse().unwrap()]);
         assert!((9.0..11.0).contains(&grown.times), "{grown:?}");
         let (openers, _) = after(1_003_600, 20);
         assert_eq!(openers.persistent, None, "an hour later nobody is known");
