@@ -132,7 +132,9 @@ static ALONE: Mutex<()> = Mutex::new(());
 fn who_has_gone_wild_is_named_and_held_and_nobody_else_is() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let stand = Stand::new();
-    let daemon = stand.run(&["--mode", "enforce", "--respond", "act"]);
+    stand.write("[groups.partners]\nprefixes = [\"192.0.2.0/24\"]\n");
+    let file = stand.place.directory().join("floodwall.toml").display().to_string();
+    let daemon = stand.run(&["--mode", "enforce", "--respond", "act", "--config", &file]);
     let scene = Scene::new(stand);
     let lost = scene.others.counted().1;
     scene.goes_wild(GROUP);
@@ -143,8 +145,11 @@ fn who_has_gone_wild_is_named_and_held_and_nobody_else_is() {
     wait_for("what he begins beyond the limit to be dropped", || (scene.dropped() > 200).then_some(())).unwrap();
     assert_eq!(scene.others.counted().1, lost, "nobody else has lost anything: {}", scene.told());
 
+    // The file has no such group, and a reload leaves it alone all the same.
+    scene.stand.verb("reload");
+    assert!(scene.stand.verb(&format!("config diff --config {file}")).starts_with("nothing"));
     let groups = scene.stand.json("group list");
-    let group = &groups["groups"][0];
+    let group = groups["groups"].as_array().unwrap().iter().find(|group| group["name"] == GROUP).unwrap();
     assert_eq!((&group["name"], &group["prefixes"]), (&GROUP.into(), &serde_json::json!([PARTNER])), "{groups}");
     assert_eq!(group["limits"].as_array().unwrap().iter().map(|limit| &limit["name"]).collect::<Vec<_>>(), ["tcp-syn"]);
     let record = scene.stand.json("incident show");
@@ -160,7 +165,7 @@ fn who_has_gone_wild_is_named_and_held_and_nobody_else_is() {
     // What a daemon leaves behind that died, the next one takes back.
     daemon.kill().unwrap();
     assert!(scene.stand.verb("group list").contains(GROUP), "it stays in force without a daemon");
-    let daemon = scene.stand.run(&[]);
+    let daemon = scene.stand.run(&["--config", &file]);
     assert!(!scene.stand.verb("group list").contains(GROUP), "{}", scene.stand.verb("group list"));
     daemon.stop().unwrap();
 }
