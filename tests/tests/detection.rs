@@ -62,7 +62,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 fn a_flood_from_random_sources_is_named_held_and_written_down() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let scene = Scene::new(&["--respond", "act"]);
-    let clients = scene.clients(Duration::from_secs(42)).start(&scene.topology.world).unwrap();
+    let clients = scene.clients(Duration::from_secs(48)).start(&scene.topology.world).unwrap();
     wait_for("enough of what is good", || {
         let passed = packets(&status(&scene.topology.server, &scene.place).unwrap(), "pass", "passed");
         (passed > 8_000).then_some(())
@@ -70,7 +70,10 @@ fn a_flood_from_random_sources_is_named_held_and_written_down() {
     .unwrap();
     assert_eq!(scene.situation()["verdict"], "normal", "{}", scene.situation());
     let metric = |name: &str, labels: &[&str]| metric(&scene.topology.server, &scene.place, name, labels).unwrap();
-    let usual = metric("floodwall_usual_packets_per_second", &["group=\"tcp\""]);
+    let usual = wait_for("what is usual", || {
+        Some(metric("floodwall_usual_packets_per_second", &["group=\"tcp\""])).filter(|usual| *usual > 0.0)
+    })
+    .unwrap();
     assert!(usual > 100.0 && usual < RATE as f64 / 10.0, "{usual}");
     assert!(metric("floodwall_usual_connections_per_second", &[]) > 10.0);
     assert_eq!(metric("floodwall_detection_seconds_count", &[]), 0.0);

@@ -176,7 +176,8 @@ impl Fields {
 
     fn shape(self, vector: Vector, packets_per_second: f64) -> Shape {
         let all = self.packets;
-        let is_reflected = matches!(vector, Vector::Amplification | Vector::TcpReflection);
+        // Later fragments are of the same senders' answers, more often than not.
+        let is_reflected = matches!(vector, Vector::Amplification | Vector::TcpReflection | Vector::FragmentFlood);
         let are_used_once = self.sources.len() as f64 >= ONCE * self.samples.min(LATEST) as f64;
         let networks = named(&self.networks, self.latest);
         let covers: f64 = networks.iter().map(|(_, share)| share).sum();
@@ -322,6 +323,17 @@ mod tests {
         // Two of one /24, which is then all that there is of its /16.
         let few: Vec<_> = (0..100).map(|n: u32| Observed::segment(0x1400_0001 + n % 2, 1, 0, SYN)).collect();
         assert_eq!(shape(Vector::SynFlood, &few).networks, [("20.0.0.0/24".to_owned(), 1.0)]);
+    }
+
+    #[test]
+    fn what_reflectors_send_is_not_called_forged() {
+        let once: Vec<_> = (1..=500_u32).map(|n| Observed::segment(n.wrapping_mul(2_654_435_761), 1, 0, SYN)).collect();
+        assert!(shape(Vector::SynFlood, &once).is_forged && shape(Vector::UdpFlood, &once).is_forged);
+        for vector in [Vector::Amplification, Vector::TcpReflection, Vector::FragmentFlood] {
+            let found = shape(vector, &once);
+            assert!(!found.is_forged && found.networks.is_empty(), "{found:?}");
+            assert!(found.lines().contains(&"from: no network that has 1 % of it".to_owned()), "{found:?}");
+        }
     }
 
     #[test]
