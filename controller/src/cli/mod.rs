@@ -220,7 +220,7 @@ async fn start(global: &Global, options: Run) -> anyhow::Result<Exit> {
         );
     }
     let respond = file.policies(options.respond);
-    let probe = file.probe != Some(false);
+    let (probe, canary) = (file.probe != Some(false), file.canary != Some(false));
     let interfaces =
         if options.interfaces.is_empty() { file.interfaces.unwrap_or_default() } else { options.interfaces };
     daemon::run(daemon::Options {
@@ -229,6 +229,7 @@ async fn start(global: &Global, options: Run) -> anyhow::Result<Exit> {
         egress_hook: options.egress_hook,
         respond,
         probe,
+        canary,
         history: global.history.clone(),
         file: global.config.clone(),
         source,

@@ -80,6 +80,10 @@ pub struct Configuration {
     /// most, to see whether its senders back off. Default: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe: Option<bool>,
+    /// While a signature that was found drops something, leave a slice of it open for two seconds, twice a minute at most, to see whether
+    /// clients are among what it drops: then it is withdrawn. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<bool>,
     /// Allow who is logged in over SSH, gateways, resolvers and `monitors` without being asked. Default: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auto_allow: Option<bool>,
@@ -400,6 +404,7 @@ impl Configuration {
             log: Some(LogFormat::Text),
             respond: Some(Policy::default()),
             probe: Some(true),
+            canary: Some(true),
             auto_allow: Some(true),
             limits: Some(LimitName::ALL.iter().map(|name| limit(*name)).collect()),
             policy: Some(Reason::chosen().map(|(reason, standard)| (ReasonLabel(reason), verdict(standard))).collect()),

@@ -205,6 +205,7 @@ impl Configuration {
         value(&mut self.respond, later.respond);
         map(&mut self.respond_to, later.respond_to, |of, later| *of = later);
         value(&mut self.probe, later.probe);
+        value(&mut self.canary, later.canary);
         value(&mut self.auto_allow, later.auto_allow);
         value(&mut self.monitors, later.monitors);
         if let Some(later) = later.contacts {

@@ -1,6 +1,6 @@
 //! Looking at what connections are open, when that is worth it and at a bounded cost; and closing those of whom is denied for them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::read_to_string;
 
 use floodwall_common::class::Family;
@@ -25,6 +25,8 @@ const WORTH: u64 = 50;
 const MOST: usize = 8_192;
 /// A look may take one part in so many of the time.
 const ONE_PART_IN: u64 = 50;
+/// A queue that is fuller has no room left for all who come.
+const FULL: f64 = 0.9;
 /// How often it is read again while connections are closed.
 const ROUNDS: usize = 16;
 
@@ -32,11 +34,18 @@ const ROUNDS: usize = 16;
 #[derive(Default)]
 pub(super) struct Lookout {
     pub(super) held: Option<Held>,
+    /// How full the queue of each port is, where that was looked at since somebody asked.
+    queues: Option<BTreeMap<u16, f64>>,
     due_ns: u64,
     has_failed: bool,
 }
 
 impl Lookout {
+    /// How full the queue of each port is, where nobody has asked since it was looked at.
+    pub(super) fn take_queues(&mut self) -> Option<BTreeMap<u16, f64>> {
+        self.queues.take()
+    }
+
     /// Looks, where it is time and enough is open.
     pub(super) fn look(&mut self, now_ns: u64) {
         if now_ns < self.due_ns {
@@ -51,7 +60,10 @@ impl Lookout {
         match dataplane::connections(MOST) {
             Ok(seen) => {
                 let open: Vec<_> = seen.open.iter().map(open).collect();
-                self.held = Some(Held::of(&open, seen.fullness, now_ns));
+                let fullness = seen.queues.values().copied().fold(0.0, f64::max);
+                let full = seen.queues.iter().filter(|(_, fullness)| **fullness >= FULL).map(|(port, _)| *port);
+                self.held = Some(Held { full: full.collect(), ..Held::of(&open, fullness, now_ns) });
+                self.queues = Some(seen.queues);
                 self.has_failed = false;
             }
             Err(error) if !self.has_failed => {

@@ -1,6 +1,7 @@
 //! Detection at work: what was sampled goes in, a verdict comes out, and what it calls for is armed, written down, and taken back
 //! when its time is up.
 
+mod canary;
 mod kept;
 mod live;
 mod record;
@@ -18,6 +19,7 @@ use floodwall_common::reason::{DropSet, Reason, Verdict as Fate};
 use floodwall_common::signatures::Traits;
 use tracing::{error, info, warn};
 
+use self::canary::Canaries;
 use self::kept::Kept;
 use self::live::{Live, sends_elsewhere};
 use super::Daemon;
@@ -64,6 +66,7 @@ pub(super) struct Watch {
     /// Denied sources whose connections are to be closed once drops are real.
     to_close: Vec<Denied>,
     prober: Prober,
+    canaries: Canaries,
     /// The UDP ports that something listened on when what nothing listens for was dropped last.
     listening: BTreeSet<u16>,
     /// Packets that drop and that pass, until the last time, and what that was judged by.
@@ -100,6 +103,7 @@ impl Watch {
             failed: Vec::new(),
             to_close: Vec::new(),
             prober: Prober::default(),
+            canaries: Canaries::default(),
             listening: BTreeSet::new(),
             counted_then: None,
             looked_after_ns: 0,
@@ -137,8 +141,10 @@ impl Watch {
     /// for one: volumes are counted elsewhere.
     pub(super) fn observe(&mut self, sample: &Sample, frame: Frame<'_>, every: [u32; SAMPLE_STREAMS]) {
         let weight = sample.weight.min(2 * every[sample.stream as usize]).max(1);
-        if let Some(packet) = Observed::of(frame, sample.monotonic_ns, weight, sample.drops, &self.live) {
-            if packet.is_known == Some(true) {
+        // What is shed the host would not have taken either: nobody is held by that.
+        let is_held = sample.drops && sample.reason != Reason::ConnectionCap;
+        if let Some(packet) = Observed::of(frame, sample.monotonic_ns, weight, is_held, &self.live) {
+            if packet.is_spoken_with() {
                 self.count_toll(sample, frame, weight);
             }
             if self.live.knows(&packet) {
@@ -175,7 +181,6 @@ impl Watch {
         self.notice_restlessness(&features, &assessment);
         self.keep_record(daemon, snapshot, &assessment, &features);
         self.look_after_measures(daemon, snapshot);
-        self.kept.keep(&mut self.detector, snapshot.taken_ns);
         if snapshot.mode == Mode::Enforce && !self.to_close.is_empty() {
             self.close_connections(daemon);
         }
@@ -186,9 +191,11 @@ impl Watch {
         if snapshot.mode == Mode::Enforce {
             let window = self.detector.window();
             self.prober.tick(daemon, (&assessment, &features, window), snapshot.taken_ns);
+            self.heed_canaries(daemon, snapshot.taken_ns);
         }
         // Written once it is done: a disk that stands still holds no measure up.
         self.save_record(daemon, snapshot);
+        self.kept.keep(&mut self.detector, snapshot.taken_ns);
         self.withdraw(daemon);
         let most_of_a_source = daemon.past().most();
         let open = daemon.incident();
@@ -262,8 +269,11 @@ impl Watch {
         let until_ns = monotonic_ns() + STAYS.as_nanos() as u64;
         // What is in force stays while that goes on which it is for, also where it is what holds it.
         let ends_ns = until_ns - PROLONGED_BELOW.as_nanos() as u64;
-        let is_to_stay =
-            |present: &&mut InForce| present.measure.is_for(assessment.verdict) && present.until_ns < ends_ns;
+        let is_refused = |measure: &Measure| self.refused.iter().any(|other| other.measure.does_as(measure));
+        let is_to_stay = |present: &&mut InForce| {
+            let is_for_this = present.measure.is_for(assessment.verdict) && !is_refused(&present.measure);
+            is_for_this && present.until_ns < ends_ns
+        };
         for present in self.in_force.iter_mut().filter(is_to_stay) {
             match arm(daemon, &present.measure, &self.live.udp) {
                 Ok(_) => present.until_ns = until_ns,
@@ -361,7 +371,6 @@ impl Watch {
         }
         self.looked_after_ns = now_ns;
         self.follow_listeners(daemon);
-        self.follow_customers(daemon, snapshot);
         let taken_back = match look_after(&daemon.dataplane(), &mut self.in_force, now_ns) {
             Ok(taken_back) => taken_back,
             Err(error) => return warn!(%error, "cannot see what is in force"),
@@ -398,6 +407,9 @@ impl Watch {
             }
             self.refused.push(gone);
         }
+        if snapshot.mode == Mode::Enforce {
+            self.follow_customers(daemon, snapshot);
+        }
         let hurts = self.in_force.iter().position(|present| present.toll.too_high().is_some());
         let over = self.in_force.iter().position(|present| present.is_over(now_ns));
         for place in hurts.into_iter().chain(over).chain(surplus(&self.in_force, now_ns)).take(1) {
@@ -411,6 +423,22 @@ impl Watch {
             };
             self.take_back(daemon, present, &why);
         }
+    }
+
+    /// What a slice that was left open shows to drop clients is withdrawn, and not armed again while this goes on.
+    fn heed_canaries(&mut self, daemon: &Daemon, now_ns: u64) {
+        let hurts = self.canaries.tick(daemon, &self.in_force, self.detector.window(), now_ns);
+        let Some((measure, share)) = hurts else { return };
+        let is_this = |present: &InForce| present.measure.does_as(&measure);
+        let Some(place) = self.in_force.iter().position(is_this) else { return };
+        let present = self.in_force.remove(place);
+        self.refused.push(present.clone());
+        let share = share * 100.0;
+        self.take_back(
+            daemon,
+            present,
+            &format!("a canary shows that {share:.0} % of those whom it drops are clients"),
+        );
     }
 
     /// What begins to listen while nothing else is let through is let through too.
@@ -432,11 +460,13 @@ impl Watch {
     fn follow_customers(&mut self, daemon: &Daemon, snapshot: &Snapshot) {
         let is_refused = |cell: &dataplane::Cell| cell.reason == Reason::ConnectionCap;
         let refused = snapshot.interfaces.iter().map(|interface| interface.sum(is_refused).packets).sum();
-        let fullness = self.live.lookout.held.as_ref().map_or(0.0, |held| held.fullness);
+        let queues = self.live.lookout.take_queues();
         for present in &mut self.in_force {
             let Measure::Shed(shed) = present.measure else { continue };
             let refuses = present.count(refused, snapshot.taken_ns);
-            let next = Measure::Shed(shed.follow(self.live.pressure.accepted, fullness, refuses));
+            // Where nobody has looked, or nothing listens, it stays as it is.
+            let Some(fullness) = queues.as_ref().and_then(|queues| queues.get(&shed.port)) else { continue };
+            let next = Measure::Shed(shed.follow(self.live.pressure.accepted, *fullness, refuses));
             match arm(daemon, &next, &self.live.udp) {
                 Ok(_) => present.measure = next,
                 Err(failed) => error!(error = describe(&failed), "what is shed cannot be changed"),

@@ -68,7 +68,8 @@ pub(super) fn arm(daemon: &Daemon, measure: &Measure, listening: &BTreeSet<u16>)
             dataplane.set_limits(&[(wide.key(), wide.limits())], None)?;
         }
         Measure::Shed(shed) => {
-            if !dataplane.shed(shed.port, connections(shed.per_second))? {
+            let rate = connections(shed.per_second);
+            if dataplane.shed_on(shed.port)? != Some(rate) && !dataplane.shed(shed.port, rate)? {
                 return Ok(false);
             }
         }
@@ -315,7 +316,7 @@ impl Automatic {
 
     fn write(&self, label: &str, in_force: bool) {
         let mut labels = self.read();
-        if !in_force && !labels.iter().any(|other| other == label) {
+        if labels.iter().any(|other| other == label) == in_force {
             return;
         }
         labels.retain(|other| other != label);

@@ -91,6 +91,8 @@ pub struct Options {
     pub respond: Policies,
     /// Where a verdict is unsure and the host hard pressed, a slice of what is suspected may be held up for two seconds.
     pub probe: bool,
+    /// Whether a slice of what a signature drops is left open now and then.
+    pub canary: bool,
     /// Where it is written who changed what.
     pub history: PathBuf,
     /// The configuration file, if one was named; else the usual one, where it is there.
@@ -127,6 +129,7 @@ impl Options {
             ("respond", before.respond != now.respond),
             ("respond_to", before.respond_to != now.respond_to),
             ("probe", before.probe != now.probe),
+            ("canary", before.canary != now.canary),
             ("api", (&before.api, &before.api_token_file) != (&now.api, &now.api_token_file)),
             ("read_group", before.read_group != now.read_group),
         ];

@@ -46,7 +46,12 @@ pub(super) struct Came {
 
 impl Came {
     pub(super) fn since(self, before: &Self) -> Self {
-        Self { syns: self.syns - before.syns, shed: self.shed - before.shed, tcp: self.tcp - before.tcp }
+        let since = |now: f64, before: f64| (now - before).max(0.0);
+        Self {
+            syns: since(self.syns, before.syns),
+            shed: since(self.shed, before.shed),
+            tcp: since(self.tcp, before.tcp),
+        }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use floodwall_common::config::Config;
 use floodwall_common::limits::{LimitName, Rate};
-use floodwall_common::lists::List;
 use ipnet::IpNet;
 
 use super::Daemon;
@@ -20,6 +19,11 @@ const LABEL: &str = "group";
 /// Puts them into the group, but whom an operator has in a group of his, or who is not to be touched. `false` where what holds for
 /// everybody holds them to no more already.
 pub(super) fn arm(daemon: &Daemon, limit: &GroupLimit) -> anyhow::Result<bool> {
+    let present = daemon.view().now.lists.iter().map(|list| list.entries).sum::<usize>();
+    anyhow::ensure!(
+        present <= LONG_LISTS,
+        "the lists have {present} entries: more than {LONG_LISTS} are not built anew while something goes on"
+    );
     let plane = daemon.dataplane();
     let of_everybody = limits_of(&*plane.config()?, LimitName::TcpSyn.into()).packets;
     let is_held = match of_everybody {
@@ -38,20 +42,15 @@ pub(super) fn arm(daemon: &Daemon, limit: &GroupLimit) -> anyhow::Result<bool> {
     let kept: Vec<IpNet> = spared.into_iter().chain(others.iter().flat_map(|group| group.prefixes.clone())).collect();
     let is_kept = |prefix: &IpNet| kept.iter().any(|other| overlap(*other, *prefix));
     let (left_out, mut prefixes): (Vec<_>, Vec<_>) = limit.prefixes.iter().copied().partition(is_kept);
-    anyhow::ensure!(
-        !prefixes.is_empty(),
-        "all of them are in groups of an operator, allowed, or missed by somebody here"
-    );
+    // All of them are in groups of an operator, allowed, or missed by somebody here.
+    if prefixes.is_empty() {
+        return Ok(false);
+    }
     prefixes.sort_unstable();
     let wanted = Group { name: GROUP.to_owned(), prefixes, limits: vec![(LimitName::TcpSyn, limit.limits())] };
     if ours.as_ref().is_some_and(|ours| is_same(ours, &wanted)) {
         return Ok(true);
     }
-    let present: usize = List::ALL.iter().map(|list| plan.entries_before(*list)).sum();
-    anyhow::ensure!(
-        present <= LONG_LISTS,
-        "the lists have {present} entries: more than {LONG_LISTS} are not built anew while something goes on"
-    );
     plan.set_groups(numbered(&*plane.config()?, others.into_iter().chain([wanted]).collect())?);
     drop(plane);
     install(daemon, plan)?;

@@ -69,12 +69,14 @@ impl Dataplane {
     pub fn set_services(&mut self, services: &[Service], expected: Option<u64>) -> Result<u64> {
         let config = self.config()?;
         let numbers = numbers(&config, services)?;
-        let mut wanted = config.clone();
+        let (mut wanted, before) = (config.clone(), read_ports(&self.pins)?);
         wanted.services = [ServiceRecord::NOBODY; SERVICE_SLOTS];
         let mut table = Box::new(PortTable::empty());
         for (service, number) in services.iter().zip(numbers) {
             let (at, name) = (usize::from(number), padded(&service.name));
-            let shed = if config.services[at].name == name { config.services[at].shed } else { RateSpec::OFF };
+            // What is shed is shed of a port.
+            let is_as_before = config.services[at].name == name && ports_of(&before, number) == service.ports;
+            let shed = if is_as_before { config.services[at].shed } else { RateSpec::OFF };
             let record = ServiceRecord::new(name, service.cap.into(), service.connections.into());
             wanted.services[at] = ServiceRecord { shed, ..record };
             service.ports.iter().for_each(|(transport, port)| table.set(*transport, *port, number));

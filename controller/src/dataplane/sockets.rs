@@ -2,7 +2,7 @@
 //!
 //! Only sockets of this network namespace are in it. What a router hands on to others is not.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 
 use floodwall_common::packet::Source;
@@ -52,8 +52,8 @@ pub struct Connection {
 pub struct Connections {
     /// Those that were read.
     pub open: Vec<Connection>,
-    /// How full the queue of the fullest listener is, of connections that nobody has taken yet: from 0 to 1.
-    pub fullness: f64,
+    /// How full the queue of the fullest listener on each port is, of connections that nobody has taken yet: from 0 to 1.
+    pub queues: BTreeMap<u16, f64>,
 }
 
 /// Connections to ports that something here listens on; of more than `most`, as many as that: the table is in the order of a keyed
@@ -62,22 +62,22 @@ pub struct Connections {
 /// # Errors
 /// Where the kernel does not say.
 pub fn connections(most: usize) -> io::Result<Connections> {
-    let (mut ports, mut fullness) = (BTreeSet::new(), 0.0_f64);
+    let mut queues = BTreeMap::new();
     dump(LISTEN, 0, |entry| {
         // Of a listener these are connections that wait, and how many may.
         let (waiting, room) = (u32_at(entry, 56), u32_at(entry, 60));
-        fullness = fullness.max(f64::from(waiting) / f64::from(room.max(1)));
-        ports.insert(port_at(entry, 4));
+        let fullness: &mut f64 = queues.entry(port_at(entry, 4)).or_default();
+        *fullness = fullness.max(f64::from(waiting) / f64::from(room.max(1))).min(1.0);
         true
     })?;
     let mut open = Vec::new();
     dump(ESTABLISHED, WITH_INFO, |entry| {
-        if ports.contains(&port_at(entry, 4)) {
+        if queues.contains_key(&port_at(entry, 4)) {
             open.extend(connection(entry));
         }
         open.len() < most
     })?;
-    Ok(Connections { open, fullness: fullness.min(1.0) })
+    Ok(Connections { open, queues })
 }
 
 /// Closes connections: both ends are told. How many were there still.

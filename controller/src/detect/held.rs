@@ -91,6 +91,8 @@ pub struct Held {
     pub dragged: f64,
     /// How full the queue of the fullest listener is.
     pub fullness: f64,
+    /// The ports whose listeners have no room left.
+    pub full: Vec<u16>,
     /// Of those who hold them, the share of whose networks nobody was here before. Of whom nobody can say is none of these.
     pub newcomers: f64,
     /// Who holds them: those that hold most first, at most 1,024.
@@ -124,7 +126,7 @@ impl Held {
         holders.sort_by(|a, b| b.slow.cmp(&a.slow).then_with(|| a.source.halves().cmp(&b.source.halves())));
         holders.truncate(MOST);
         let dragged = dragged as f64 / slow.max(1) as f64;
-        Self { open: open.len(), slow, dragged, fullness, newcomers: 0.0, holders }
+        Self { open: open.len(), slow, dragged, fullness, full: Vec::new(), newcomers: 0.0, holders }
     }
 
     /// The share of all that is open which is held.

@@ -122,6 +122,8 @@ pub struct Observed {
     pub is_malformed: bool,
     /// Whether this host has spoken with that end; `None` where that cannot be known.
     pub is_known: Option<bool>,
+    /// Of TCP of such an end: whether this host has sent data to it, too; `None` where that cannot be known.
+    pub is_verified: Option<bool>,
     /// It goes to a UDP port on which this host answers whoever asks.
     pub is_to_service: bool,
     /// It is dropped, or would be in enforce mode.
@@ -135,6 +137,10 @@ pub type Rates = [f64; Class::ALL.len()];
 pub trait Host {
     /// Whether it has sent anything in this conversation lately; `None` where what it sends is not seen.
     fn has_sent(&self, conversation: Conversation) -> Option<bool>;
+    /// Whether it has sent data to this source over TCP lately; `None` where that is not seen.
+    fn is_verified(&self, _source: Source) -> Option<bool> {
+        None
+    }
     /// Whether it answers whoever asks on this UDP port.
     fn serves_udp(&self, port: u16) -> bool;
     /// Packets a second of each class, counted one by one, for where the packets seen are a sample.
@@ -182,6 +188,7 @@ impl Observed {
             beginning: None,
             is_malformed: false,
             is_known: None,
+            is_verified: None,
             is_to_service: false,
             is_held: false,
         }
@@ -196,6 +203,7 @@ impl Observed {
         let (_, destination) = addresses(frame)?;
         let nothing = Conversation { peer: packet.source.halves(), ports: (0, 0), protocol: traits.protocol };
         let is_known = host.has_sent(Conversation::of_received(frame).unwrap_or(nothing));
+        let is_tcp = traits.protocol == TCP;
         let is_to_service = traits.protocol == UDP && traits.ports().is_some_and(|(_, port)| host.serves_udp(port));
         Some(Self {
             at_ns,
@@ -212,6 +220,7 @@ impl Observed {
             beginning: traits.beginning(),
             is_malformed: !matches!(packet.finding, Reason::Passed | Reason::Tunnel),
             is_known,
+            is_verified: if is_known == Some(true) && is_tcp { host.is_verified(packet.source) } else { None },
             is_to_service,
             is_held,
         })
@@ -236,6 +245,7 @@ impl Observed {
             beginning: None,
             is_malformed: true,
             is_known: host.has_sent(nothing),
+            is_verified: None,
             is_to_service: false,
             is_held,
         })
@@ -258,6 +268,12 @@ impl Observed {
             (ICMP | ICMPV6, ..) => Group::Icmp,
             _ => Group::Other,
         }
+    }
+
+    /// Whether this host speaks with that end. In a flood of SYNs that are answered the memory of what was sent is full of the answers, and
+    /// takes some that were never sent for such: of TCP it takes more than that.
+    pub fn is_spoken_with(&self) -> bool {
+        self.is_known == Some(true) && self.is_verified != Some(false)
     }
 
     /// The connection that it is part of.

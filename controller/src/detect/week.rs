@@ -125,7 +125,7 @@ fn lasting(packet: &Observed) -> Observed {
         Source::V6(upper, _) => Source::V6(upper, 0),
         v4 @ Source::V4(_) => v4,
     };
-    Observed { source, destination: UNKEPT, weight: 1, beginning: None, ..*packet }
+    Observed { source, destination: UNKEPT, weight: 1, beginning: None, is_verified: None, ..*packet }
 }
 
 /// Which address of this host a packet was for is not kept.
@@ -181,6 +181,7 @@ fn read(record: &[u8]) -> Option<Kept> {
         beginning: None,
         is_malformed: has(IS_MALFORMED),
         is_known: has(IS_SEEN).then_some(has(IS_KNOWN)),
+        is_verified: None,
         is_to_service: has(IS_TO_SERVICE),
         is_held: false,
     };
@@ -261,6 +262,7 @@ mod tests {
             protocol: 17,
             is_malformed: true,
             is_known: Some(false),
+            is_verified: None,
             is_to_service: true,
             ..packet(1)
         };

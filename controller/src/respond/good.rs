@@ -88,7 +88,7 @@ impl<'a> Good<'a> {
 
     /// The same, and what comes now from whom this host speaks with.
     pub(super) fn of(window: &'a Window) -> Self {
-        let known = window.packets().map(|(_, packet)| packet).filter(|packet| packet.is_known == Some(true));
+        let known = window.packets().map(|(_, packet)| packet).filter(|packet| packet.is_spoken_with());
         let mut good = Self::before(window);
         good.lately.extend(known);
         good
@@ -153,6 +153,7 @@ mod tests {
             layout: 0,
             length: 100,
             is_known: Some(false),
+            is_verified: None,
             is_to_service: true,
             ..segment(0)
         }

@@ -1,5 +1,6 @@
 //! What is done about an attack, or about clients that ask too much: the narrowest mechanism of the packet path that explains it.
 
+mod canary;
 mod denied;
 mod good;
 mod group;
@@ -16,6 +17,7 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::Result;
+pub use canary::{OPEN_NS, Seen, around, slice};
 pub use denied::Denied;
 use floodwall_common::abi::Counter;
 use floodwall_common::cookie::CookieMode;
@@ -122,6 +124,11 @@ impl InForce {
         matches!(self.measure, Measure::Shed(_)) && now_ns.saturating_sub(self.hits.1) > shed::OVER_NS
     }
 
+    /// Whether it has been in force for so long, and something has suited it so lately.
+    pub const fn is_used(&self, now_ns: u64, for_ns: u64, lately_ns: u64) -> bool {
+        now_ns.saturating_sub(self.since_ns) >= for_ns && now_ns.saturating_sub(self.hits.1) < lately_ns
+    }
+
     const fn is_signature(&self) -> bool {
         matches!(self.measure, Measure::Signature(..))
     }
@@ -175,8 +182,8 @@ impl Measure {
     /// Whether it is meant for what goes on by this verdict: what lasts is prolonged by nothing else.
     pub const fn is_for(&self, verdict: Verdict) -> bool {
         match self {
-            Self::Shed(_) => matches!(verdict, Verdict::Overload),
-            Self::Group(_) => matches!(verdict, Verdict::Misconfiguration),
+            Self::Shed(_) => matches!(verdict, Verdict::Overload | Verdict::Mixed),
+            Self::Group(_) => matches!(verdict, Verdict::Misconfiguration | Verdict::Mixed),
             _ => verdict.is_attack(),
         }
     }

@@ -20,9 +20,9 @@ const COUNTED: f64 = 200.0;
 /// The share of good packets that it may hold up.
 const COLLATERAL: f64 = 0.05;
 /// Where every system of today takes its own ports from, in blocks. A slice is the begin of a block, as narrow as may be.
-const FIRST_PORT: u16 = 49_152;
-const BLOCK: u16 = 1_024;
-const BLOCKS: u16 = 11;
+pub(super) const FIRST_PORT: u16 = 49_152;
+pub(super) const BLOCK: u16 = 1_024;
+pub(super) const BLOCKS: u16 = 11;
 const WIDTHS: [u16; 5] = [64, 128, 256, 512, BLOCK];
 
 /// What is asked.
@@ -125,6 +125,7 @@ mod tests {
             beginning: None,
             is_malformed: false,
             is_known: Some(is_known),
+            is_verified: None,
             is_to_service: true,
             is_held: false,
         }

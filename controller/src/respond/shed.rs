@@ -18,6 +18,8 @@ const MORE: f64 = 1.05;
 const SHORT: f64 = 0.5;
 const MUCH_MORE: f64 = 1.5;
 const EMPTY: f64 = 0.05;
+/// How many times of what the host takes may be let begin at most.
+const MOST_TIMES: f64 = 4.0;
 /// How many seconds it takes until a queue shows what was changed.
 const SETTLED: u32 = 3;
 /// How long nothing has to be refused until it is over.
@@ -32,7 +34,7 @@ pub struct Shed {
     pub per_second: u64,
     /// Connections a second that the host refused when it was found.
     pub refused: f64,
-    /// How full the queue of its fullest listener was last: from 0 to 1.
+    /// How full the queue of its listener was last: from 0 to 1.
     pub fullness: f64,
     /// Seconds since less was let begin.
     pub settled: u32,
@@ -42,7 +44,8 @@ pub struct Shed {
 pub(super) fn find(features: &Features) -> Option<Shed> {
     let pressure = &features.pressure;
     let (port, share) = features.of(Group::Syn).destination_port?;
-    let is_overloaded = pressure.full_queues >= FULL && share >= MOST;
+    let has_no_room = features.held.as_ref().is_some_and(|held| held.full.contains(&port));
+    let is_overloaded = pressure.full_queues >= FULL && share >= MOST && has_no_room;
     // While queues are full the host takes as many as it can: what it takes is what it is able to.
     let per_second = least(LESS * pressure.accepted);
     is_overloaded.then_some(Shed { port, per_second, refused: pressure.full_queues, fullness: 1.0, settled: 0 })
@@ -56,9 +59,11 @@ impl Shed {
         let (is_short, gets_shorter) = (fullness < SHORT, fullness < self.fullness);
         let settled = self.settled.saturating_add(1);
         let present = self.per_second as f64;
+        // Others may be refused too: many times of what the host takes is no cap.
+        let more = |times: f64| least((times * present).ceil().min((MOST_TIMES * accepted).max(present)));
         let (per_second, settled) = match (is_short, refuses) {
-            (true, true) if fullness < EMPTY => (least((MUCH_MORE * present).ceil()), settled),
-            (true, true) => (least((MORE * present).ceil()), settled),
+            (true, true) if fullness < EMPTY => (more(MUCH_MORE), settled),
+            (true, true) => (more(MORE), settled),
             (false, _) if !gets_shorter && settled > SETTLED => (least(LESS * accepted.min(present)), 0),
             _ => (self.per_second, settled),
         };
@@ -81,12 +86,13 @@ impl fmt::Display for Shed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::Aggregate;
+    use crate::detect::{Aggregate, Held};
     use crate::pressure::Pressure;
 
     fn of(accepted: f64, full_queues: f64, share: f64) -> Features {
         let pressure = Pressure { accepted, full_queues, ..Pressure::default() };
-        let mut features = Features { pressure, ..Features::default() };
+        let held = Some(Held { full: vec![443], ..Held::default() });
+        let mut features = Features { pressure, held, ..Features::default() };
         features.groups[Group::Syn as usize] =
             Aggregate { destination_port: Some((443, share)), ..Aggregate::default() };
         features
@@ -98,6 +104,9 @@ mod tests {
         assert_eq!(found, Some(Shed { port: 443, per_second: 450, refused: 1_500.0, fullness: 1.0, settled: 0 }));
         assert_eq!(find(&of(500.0, 3.0, 0.98)), None, "it takes all");
         assert_eq!(find(&of(500.0, 1_500.0, 0.3)), None, "of many ports");
+        let elsewhere =
+            Features { held: Some(Held { full: vec![8_080], ..Held::default() }), ..of(500.0, 1_500.0, 0.98) };
+        assert_eq!(find(&elsewhere), None, "another port has no room");
         assert_eq!(find(&of(0.0, 1_500.0, 0.98)).map(|shed| shed.per_second), Some(10), "a host that takes none");
     }
 
@@ -111,9 +120,11 @@ mod tests {
         assert_eq!(again.per_second, 360, "what was changed does not show yet");
         assert_eq!(next(0.1, true), 473, "there is room, and some are refused");
         assert_eq!(next(0.1, false), 450, "nobody is refused");
+        let more = (0..100).fold(shed, |shed, _| shed.follow(400.0, 0.0, true)).per_second;
+        assert_eq!(more, 1_600, "whoever is refused elsewhere");
         let few = Shed { per_second: 10, ..shed };
         assert_eq!(few.follow(10.0, 0.3, true).per_second, 11, "it grows from the least, too");
-        let soon = (0..10).fold(few, |shed, _| shed.follow(10.0, 0.0, true)).per_second;
+        let soon = (0..10).fold(few, |shed, _| shed.follow(shed.per_second as f64, 0.0, true)).per_second;
         assert!((500..1_000).contains(&soon), "a host that stood still for a moment: {soon}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use floodwall_common::packet::Source;
 use floodwall_common::replies::Conversation;
 
 use super::super::connections::Lookout;
@@ -35,6 +36,10 @@ impl Host for Live {
             return None;
         }
         Some(self.sent.as_ref()?.has_sent(conversation, self.clock?))
+    }
+
+    fn is_verified(&self, source: Source) -> Option<bool> {
+        Some(self.sent.as_ref()?.is_verified(source.key(), self.clock?))
     }
 
     fn serves_udp(&self, port: u16) -> bool {

@@ -1,5 +1,7 @@
 //! The networks that were here, over restarts: as bytes for a file.
 
+use std::collections::HashMap;
+
 use floodwall_common::class::Family;
 
 use super::{Following, KNOWN_NS, NETWORKS, Network, REGULAR_NS, SECOND_NS};
@@ -41,12 +43,14 @@ impl Following {
             let rate = f64::from(f32::from_le_bytes(*rate));
             if rate.is_finite() { rate * TAKEN_OVER_NS as f64 / SECOND_NS as f64 } else { 0.0 }
         };
+        let mut networks = HashMap::new();
         for record in rest.chunks_exact(RECORD) {
             let (key, record) = record.split_first_chunk()?;
             let (family, rate) = (Family::from_index(record[0])?, record[1..].first_chunk()?);
             let network = Network { first_ns: 0, last_ns: now_ns, joined_ns: 0, begun: begun(rate) };
-            self.networks.insert((u64::from_le_bytes(*key), family), network);
+            networks.insert((u64::from_le_bytes(*key), family), network);
         }
+        self.networks = networks;
         (self.quiet_ns, self.faded_ns, self.begun) = (TAKEN_OVER_NS, TAKEN_OVER_NS, begun(all));
         self.quiet_at_ns = now_ns.max(KNOWN_NS);
         Some(())
