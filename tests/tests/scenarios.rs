@@ -36,7 +36,7 @@ fn played(scenario: &Scenario) -> Score {
 /// What is not as it has to be.
 fn wrong(score: &Score) -> Vec<String> {
     let loss = |group: &str| score.losses.iter().find(|(of, _)| of == group).map_or(0.0, |(_, loss)| *loss);
-    let regulars_first = score.scenario != 13 || loss("regular") < 0.8 * loss("crowd");
+    let regulars_first = score.scenario != 13 || loss("regular") < loss("crowd");
     let checks = [
         (score.is_verdict_right, "the verdict"),
         (score.are_vectors_right, "the kinds of flood"),

@@ -104,6 +104,8 @@ pub struct Assessment {
     pub who: Vec<IpNet>,
     /// The kind of flood that is likeliest of those that are not sure.
     pub suspect: Option<Suspect>,
+    /// How long this verdict has stood.
+    pub stands_ns: u64,
 }
 
 impl Assessment {
@@ -332,6 +334,8 @@ pub struct Detector {
     present: Assessment,
     last_sign_ns: u64,
     asked_ns: u64,
+    /// Since when it is this verdict.
+    since: (Verdict, u64),
 }
 
 impl Detector {
@@ -424,6 +428,10 @@ impl Detector {
             }
         }
         self.present.suspect = suspect;
+        if self.since.0 != self.present.verdict {
+            self.since = (self.present.verdict, now_ns);
+        }
+        self.present.stands_ns = now_ns - self.since.1;
         // What may be a flood that grows slowly is not taken for usual. More customers are, in the end.
         let learned_ns = match self.present.verdict {
             Verdict::Surge => Some(elapsed_ns / SURGE_SLOWER),

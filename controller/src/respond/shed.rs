@@ -3,12 +3,14 @@
 
 use std::fmt;
 
-use crate::detect::{Features, Group};
+use crate::detect::{Assessment, Features, Group};
 
 /// Connections a second that find the queue of their listener full, from which on some are refused in front of it.
 const FULL: f64 = 10.0;
 /// The share of SYNs that are for one port: it is that which is overloaded.
 const MOST: f64 = 0.5;
+/// How long it has to have been an overload: a flood over connections looks like one until those who go on and on are told from customers.
+const STANDS_NS: u64 = 2_500_000_000;
 /// Connections a second that are let begin in any case.
 const LEAST: f64 = 10.0;
 /// What is let begin of what the host takes, so that its queues empty; and how much more each second while they are shorter than that, or
@@ -41,11 +43,12 @@ pub struct Shed {
 }
 
 /// The port that is overloaded, where the host refuses connections itself already: then it only says whom.
-pub(super) fn find(features: &Features) -> Option<Shed> {
+pub(super) fn find(assessment: &Assessment, features: &Features) -> Option<Shed> {
     let pressure = &features.pressure;
     let (port, share) = features.of(Group::Syn).destination_port?;
     let has_no_room = features.held.as_ref().is_some_and(|held| held.full.contains(&port));
     let is_overloaded = pressure.full_queues >= FULL && share >= MOST && has_no_room;
+    let is_overloaded = is_overloaded && assessment.stands_ns >= STANDS_NS;
     // While queues are full the host takes as many as it can: what it takes is what it is able to.
     let per_second = least(LESS * pressure.accepted);
     is_overloaded.then_some(Shed { port, per_second, refused: pressure.full_queues, fullness: 1.0, settled: 0 })
@@ -96,6 +99,12 @@ mod tests {
         features.groups[Group::Syn as usize] =
             Aggregate { destination_port: Some((443, share)), ..Aggregate::default() };
         features
+    }
+
+    fn find(features: &Features) -> Option<Shed> {
+        let after = |stands_ns| super::find(&Assessment { stands_ns, ..Assessment::default() }, features);
+        assert_eq!(after(STANDS_NS - 1), None, "it may be a flood yet");
+        after(STANDS_NS)
     }
 
     #[test]
