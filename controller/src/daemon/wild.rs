@@ -42,10 +42,10 @@ pub(super) fn arm(daemon: &Daemon, limit: &GroupLimit) -> anyhow::Result<bool> {
     let kept: Vec<IpNet> = spared.into_iter().chain(others.iter().flat_map(|group| group.prefixes.clone())).collect();
     let is_kept = |prefix: &IpNet| kept.iter().any(|other| overlap(*other, *prefix));
     let (left_out, mut prefixes): (Vec<_>, Vec<_>) = limit.prefixes.iter().copied().partition(is_kept);
-    // All of them are in groups of an operator, allowed, or missed by somebody here.
-    if prefixes.is_empty() {
-        return Ok(false);
-    }
+    anyhow::ensure!(
+        !prefixes.is_empty(),
+        "all of them are in groups of an operator, allowed, or missed by somebody here"
+    );
     prefixes.sort_unstable();
     let wanted = Group { name: GROUP.to_owned(), prefixes, limits: vec![(LimitName::TcpSyn, limit.limits())] };
     if ours.as_ref().is_some_and(|ours| is_same(ours, &wanted)) {
