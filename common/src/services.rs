@@ -1,8 +1,7 @@
 //! What this host serves: ports with a name, and perhaps a cap; and what it expects while it is locked down.
 //!
-//! A cap is the last resort: packets a second to a service from all sources together, or connections that are begun with it in a
-//! second. It is one meter with two
-//! tolerances. Sources that are not verified are refused at half of it, verified ones at all of it: so verified sources
+//! A cap is the last resort: packets a second to a service from all sources together, or connections that are begun with it
+//! in a second. It is one meter with two tolerances. Sources that are not verified are refused at half of it, verified ones at all of it: so verified sources
 //! take what they need of the cap, the others share the rest, and of a cap nothing is left unused.
 
 use core::net::Ipv6Addr;

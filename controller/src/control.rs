@@ -2,9 +2,8 @@
 
 mod lists;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use floodwall_common::abi::Counter;
 use floodwall_common::config::Mode;
 use floodwall_common::cookie::CookieMode;
 use floodwall_common::limits::{
@@ -437,16 +436,8 @@ fn new_signature(view: &SignatureView, clock: Clock, force: bool) -> Result<Sign
         };
         return Err(refuse(text.to_owned()).hint(hint));
     }
-    Ok(Signature {
-        number: None,
-        name: view.name.clone(),
-        shape,
-        action,
-        until: view.ttl_s.map(|seconds| clock.after(Duration::from_secs(seconds))),
-        added: SystemTime::now(),
-        note: view.reason.clone(),
-        hits: Counter::default(),
-    })
+    let until = view.ttl_s.map(|seconds| clock.after(Duration::from_secs(seconds)));
+    Ok(Signature::new(&view.name, shape, action, until, &view.reason))
 }
 
 /// What a signature would take that is not told apart by anything.

@@ -56,10 +56,14 @@ pub struct Interface {
 impl Interface {
     /// The sum of the cells that a condition picks.
     pub fn sum(&self, pick: impl Fn(&Cell) -> bool) -> Count {
-        let mut sum = Count::default();
-        self.cells.iter().filter(|cell| pick(cell)).for_each(|cell| sum += *cell);
-        sum
+        sum(&self.cells, pick)
     }
+}
+
+fn sum<'a>(cells: impl IntoIterator<Item = &'a Cell>, pick: impl Fn(&Cell) -> bool) -> Count {
+    let mut sum = Count::default();
+    cells.into_iter().filter(|cell| pick(cell)).for_each(|cell| sum += *cell);
+    sum
 }
 
 /// Entries of a list.
@@ -171,6 +175,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The sum of the cells of all interfaces that a condition picks.
+    pub fn sum(&self, pick: impl Fn(&Cell) -> bool) -> Count {
+        sum(self.interfaces.iter().flat_map(|interface| &interface.cells), pick)
+    }
+
     /// Reads it. `devices` are those of the moment; `lists` the sizes of the lists.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ use super::measures::{STAYS, arm, disarm, look_after};
 use super::probing::Prober;
 use super::stack::{Came, Stack, udp_services};
 use crate::dataplane::{self, Dataplane, Sample, monotonic_ns};
-use crate::detect::{Assessment, Detector, Features, Observed, Vector};
+use crate::detect::{Assessment, Detector, Features, Host as _, Observed, Vector};
 use crate::exit::describe;
 use crate::incident::Incident;
 use crate::respond::{Denied, InForce, Measure, Policy, missing, respond, surplus};
@@ -222,12 +222,12 @@ impl Watch {
     fn count(&mut self, snapshot: &Snapshot) {
         let of_class = |class: &Class| {
             let is = |cell: &dataplane::Cell| cell.kind.parts().is_some_and(|(_, of)| of == *class);
-            snapshot.interfaces.iter().map(|interface| interface.sum(is).packets).sum::<u64>()
+            snapshot.sum(is).packets
         };
         let now = Class::ALL.iter().map(of_class).collect::<Vec<_>>();
         let (then, then_ns) = std::mem::replace(&mut self.classes_then, (now.clone(), snapshot.taken_ns));
         let seconds = snapshot.taken_ns.saturating_sub(then_ns) as f64 / 1e9;
-        let bytes = snapshot.interfaces.iter().map(|interface| interface.sum(|_| true).bytes).sum::<u64>();
+        let bytes = snapshot.sum(|_| true).bytes;
         let bytes_then = std::mem::replace(&mut self.bytes_then, bytes);
         if then.len() == now.len() && seconds > 0.0 {
             self.bytes_per_second = bytes.saturating_sub(bytes_then) as f64 / seconds;
@@ -237,9 +237,7 @@ impl Watch {
     }
 
     fn ask_stack(&mut self, snapshot: &Snapshot) {
-        let sum = |is: &dyn Fn(&dataplane::Cell) -> bool| {
-            snapshot.interfaces.iter().map(|interface| interface.sum(is).packets).sum::<u64>() as f64
-        };
+        let sum = |is: &dyn Fn(&dataplane::Cell) -> bool| snapshot.sum(is).packets as f64;
         let passed = |is: fn(Class) -> bool| {
             let of_class = |cell: &dataplane::Cell| cell.kind.parts().is_some_and(|(_, class)| is(class));
             sum(&|cell| cell.verdict == Fate::Pass && of_class(cell))
@@ -427,7 +425,9 @@ impl Watch {
 
     /// What a slice that was left open shows to drop clients is withdrawn, and not armed again while this goes on.
     fn heed_canaries(&mut self, daemon: &Daemon, now_ns: u64) {
-        let hurts = self.canaries.tick(daemon, &self.in_force, self.detector.window(), now_ns);
+        let is_verified = |packet: &Observed| self.live.is_verified(packet.source) == Some(true);
+        let window = self.detector.window();
+        let hurts = self.canaries.tick(daemon, &self.in_force, (window, &is_verified), now_ns);
         let Some((measure, share)) = hurts else { return };
         let is_this = |present: &InForce| present.measure.does_as(&measure);
         let Some(place) = self.in_force.iter().position(is_this) else { return };
@@ -458,8 +458,7 @@ impl Watch {
 
     /// Where an overload is shed, as many are let in as the host takes from one second to the next.
     fn follow_customers(&mut self, daemon: &Daemon, snapshot: &Snapshot) {
-        let is_refused = |cell: &dataplane::Cell| cell.reason == Reason::ConnectionCap;
-        let refused = snapshot.interfaces.iter().map(|interface| interface.sum(is_refused).packets).sum();
+        let refused = snapshot.sum(|cell| cell.reason == Reason::ConnectionCap).packets;
         let queues = self.live.lookout.take_queues();
         for present in &mut self.in_force {
             let Measure::Shed(shed) = present.measure else { continue };

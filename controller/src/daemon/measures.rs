@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use floodwall_common::abi::Counter;
 use floodwall_common::class::Family;
 use floodwall_common::cookie::CookieMode;
 use floodwall_common::limits::{LimitName, Per, Rate};
@@ -92,16 +91,7 @@ pub(super) fn arm(daemon: &Daemon, measure: &Measure, listening: &BTreeSet<u16>)
             let name = automatic_name(*vector, found);
             let mut wanted = dataplane.signatures()?;
             wanted.retain(|signature| signature.is_live(clock.now()) && signature.name != name);
-            wanted.push(Signature {
-                number: None,
-                name,
-                shape: found.shape,
-                action: Action::Drop,
-                until: Some(clock.after(STAYS)),
-                added: std::time::SystemTime::now(),
-                note: "automatic".to_owned(),
-                hits: Counter::default(),
-            });
+            wanted.push(Signature::new(&name, found.shape, Action::Drop, Some(clock.after(STAYS)), "automatic"));
             dataplane.install_signatures(&wanted, generation)?;
         }
     }

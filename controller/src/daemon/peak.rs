@@ -23,7 +23,9 @@ pub(super) fn note_whom(incident: &mut Incident, detector: &Detector) {
     let mut targets = HashMap::<String, f64>::new();
     let groups: Vec<_> = incident.vectors.iter().map(|vector| vector.group()).collect();
     let mut all = 0.0;
-    for (_, packet) in detector.window().packets().filter(|(group, _)| groups.is_empty() || groups.contains(group)) {
+    let of_incident = detector.window().packets().filter(|(group, _)| groups.is_empty() || groups.contains(group));
+    let packets: Vec<_> = of_incident.map(|(_, packet)| packet).collect();
+    for packet in &packets {
         let weight = f64::from(packet.weight);
         all += weight;
         *sources.entry(crate::talkers::source_name(packet.source)).or_default() += weight;
@@ -34,9 +36,7 @@ pub(super) fn note_whom(incident: &mut Incident, detector: &Detector) {
     incident.sources = most(sources, all);
     incident.targets =
         most(targets, all).into_iter().filter(|(_, share)| *share >= 0.05).map(|(name, _)| name).collect();
-    let of_incident = |group| groups.is_empty() || groups.contains(group);
-    let packets = detector.window().packets().filter(|(group, _)| of_incident(group));
-    incident.destinations = destinations(packets.map(|(_, packet)| packet));
+    incident.destinations = destinations(packets.into_iter());
 }
 
 /// Keeps what the packets of each kind that goes on look like, where there are more of them than ever. Those of ends that this host

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use floodwall_common::abi::Counter;
 use floodwall_common::signatures::Action;
 use tracing::{error, warn};
 
@@ -161,16 +160,7 @@ fn arm(dataplane: &mut Dataplane, name: &str, probe: &Probe, action: Action) -> 
     let mut wanted = dataplane.signatures()?;
     wanted.retain(|signature| signature.is_live(clock.now()) && signature.name != name);
     let lasts = if action == Action::Drop { Duration::from_nanos(PROBED_NS) } else { COUNTED_FOR };
-    wanted.push(Signature {
-        number: None,
-        name: name.to_owned(),
-        shape: probe.shape,
-        action,
-        until: Some(clock.after(lasts)),
-        added: std::time::SystemTime::now(),
-        note: "a probe".to_owned(),
-        hits: Counter::default(),
-    });
+    wanted.push(Signature::new(name, probe.shape, action, Some(clock.after(lasts)), "a probe"));
     dataplane.install_signatures(&wanted, generation)?;
     Ok(())
 }

@@ -9,10 +9,9 @@ use floodwall_common::limits::{Rate, RateSpec};
 use floodwall_common::meter::Machine;
 use floodwall_common::reason::{Reason, Verdict};
 use floodwall_common::services::{Cap, PortTable, SERVICE_SLOTS, ServiceRecord, Transport};
-use floodwall_common::verified;
 
 use super::error::{Error, Result};
-use super::maps::{Mapped, read_section, write_section};
+use super::maps::{read_section, write_section};
 use super::text::{padded, unpadded};
 use super::{Dataplane, Pins, sys};
 
@@ -190,9 +189,7 @@ impl Dataplane {
     /// # Errors
     /// Where the maps cannot be read.
     pub fn is_verified(&self, source: u64) -> Result<bool> {
-        let trace = verified::trace(&self.config()?.key, source);
-        let memory = Mapped::memory(&self.pins, map::VERIFIED, verified::LINES)?;
-        Ok(memory.remembers(trace, self.clock()?.now(), verified::SPAN))
+        Ok(self.sent_reader()?.is_verified(source, self.clock()?))
     }
 }
 

@@ -44,6 +44,12 @@ pub struct Signature {
 }
 
 impl Signature {
+    /// One that is to be added now, for this reason.
+    pub fn new(name: &str, shape: Shape, action: Action, until: Option<Moment>, note: &str) -> Self {
+        let (name, note, hits) = (name.to_owned(), note.to_owned(), Counter::default());
+        Self { number: None, name, shape, action, until, added: SystemTime::now(), note, hits }
+    }
+
     /// Whether it has not ended.
     pub fn is_live(&self, now: Moment) -> bool {
         self.until.is_none_or(|until| until > now)

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use floodwall_common::abi::Counter;
 use floodwall_common::signatures::{Action, Range};
 use tracing::{debug, error};
 
@@ -39,15 +38,16 @@ pub(super) struct Canaries {
 
 impl Canaries {
     /// Opens a slice where that is due, or closes the one that is open. A signature that drops clients, and their share of what it drops.
+    /// `seen_by` is the window, and whether a packet is from a verified source.
     pub(super) fn tick(
         &mut self,
         daemon: &Daemon,
         in_force: &[InForce],
-        window: &Window,
+        seen_by: (&Window, &dyn Fn(&Observed) -> bool),
         now_ns: u64,
     ) -> Option<(Measure, f64)> {
         if let Some(open) = self.open.take_if(|open| now_ns.saturating_sub(open.since_ns) >= OPEN_NS) {
-            return close(daemon, open, window);
+            return close(daemon, open, seen_by);
         }
         if self.open.is_none() && now_ns >= self.due_ns && daemon.options.canary {
             self.open(daemon, in_force, now_ns);
@@ -78,15 +78,16 @@ impl Canaries {
 }
 
 /// Closes a slice, and says what was seen of it in its last second: what came before may not have been answered yet.
-fn close(daemon: &Daemon, open: Open, window: &Window) -> Option<(Measure, f64)> {
+fn close(
+    daemon: &Daemon,
+    open: Open,
+    (window, is_verified): (&Window, &dyn Fn(&Observed) -> bool),
+) -> Option<(Measure, f64)> {
     let Open { vector, found, slice, since_ns } = open;
     if let Err(failed) = change(&mut daemon.dataplane(), vector, &found, None) {
         error!(error = describe(&failed), "a slice of a signature cannot be closed: it ends with the signature");
     }
-    let dataplane = daemon.dataplane();
-    let is_verified = |packet: &Observed| dataplane.is_verified(packet.source.key()).unwrap_or(false);
     let seen = Seen::of(window, (&found.shape, slice), since_ns, is_verified);
-    drop(dataplane);
     let name = automatic_name(vector, &found);
     debug!(name, all = seen.all, of_clients = seen.of_clients, "canary");
     Some((Measure::Signature(vector, found), seen.too_many()?))
@@ -103,16 +104,7 @@ fn change(dataplane: &mut Dataplane, vector: Vector, found: &Found, slice: Optio
         None => present.shape = found.shape,
         Some([below, above]) => {
             present.shape = below;
-            wanted.push(Signature {
-                number: None,
-                name: ABOVE.to_owned(),
-                shape: above,
-                action: Action::Drop,
-                until: Some(clock.after(ENDS)),
-                added: std::time::SystemTime::now(),
-                note: "beside a canary".to_owned(),
-                hits: Counter::default(),
-            });
+            wanted.push(Signature::new(ABOVE, above, Action::Drop, Some(clock.after(ENDS)), "beside a canary"));
         }
     }
     dataplane.install_signatures(&wanted, generation)?;

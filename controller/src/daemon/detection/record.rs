@@ -170,10 +170,7 @@ fn counts(snapshot: &Snapshot) -> (u64, u64) {
         Mode::Enforce => cell.verdict != Fate::Pass,
         Mode::Monitor | Mode::Stopped => cell.reason.verdict(snapshot.drops) != Fate::Pass,
     };
-    let sum = |pick: &dyn Fn(&dataplane::Cell) -> bool| -> u64 {
-        snapshot.interfaces.iter().map(|interface| interface.sum(pick).packets).sum()
-    };
-    (sum(&drops), sum(&|cell| !drops(cell)))
+    (snapshot.sum(drops).packets, snapshot.sum(|cell| !drops(cell)).packets)
 }
 
 #[cfg(test)]
