@@ -18,6 +18,9 @@ pub trait Memory {
     fn has_sent(&self, conversation: Conversation) -> bool;
     /// Whether the source with this [`crate::packet::Source::key`] has shown that it is where it says.
     fn is_verified(&self, key: u64) -> bool;
+    /// Whether the stack knows the connection of the packet that is judged, or knows its own cookie in it: a handshake whose answer
+    /// did not leave through the stack is remembered nowhere else.
+    fn is_of_the_stack(&self) -> bool;
     /// Whether this SYN is the first of its connection: [`crate::first_syn::is_first`].
     fn is_first_syn(&self, connection: Conversation) -> bool;
     /// Whether replies come from this UDP port.
@@ -103,7 +106,7 @@ pub fn look_closer(frame: Frame<'_>, key: u64, kind: Kind, config: &Config, memo
     {
         return Closer::because(Reason::UnsolicitedReply);
     }
-    if meters.ask(Ask::STATE) && is_out_of_state(Conversation::of_answer(&ends), key, memory) {
+    if meters.ask(Ask::STATE) && is_out_of_state(Conversation::of_answer(&ends), key, config, memory) {
         return Closer::because(Reason::OutOfState);
     }
     if meters.ask(Ask::FIRST_SYN)
@@ -128,10 +131,20 @@ pub(crate) fn answers_nothing(claim: Option<Conversation>, memory: &impl Memory)
     claim.is_some_and(|answered| !memory.has_sent(answered))
 }
 
-/// Whether nobody here has spoken on this connection lately, nor with this source.
+/// Whether nobody here has spoken on this connection lately, nor with this source. Beside cookies the stack is asked last: what
+/// it costs is paid for what is about to be dropped.
 #[inline(always)]
-pub(crate) fn is_out_of_state(connection: Option<Conversation>, key: u64, memory: &impl Memory) -> bool {
-    connection.is_some_and(|connection| !memory.has_sent(connection)) && !memory.is_verified(key)
+pub(crate) fn is_out_of_state(
+    connection: Option<Conversation>,
+    key: u64,
+    config: &Config,
+    memory: &impl Memory,
+) -> bool {
+    connection.is_some_and(|connection| {
+        !memory.has_sent(connection)
+            && !memory.is_verified(key)
+            && (!config.cookies.are_armed() || !memory.is_of_the_stack())
+    })
 }
 
 /// Whether the cap of the service refuses the source whatever else is found: then nothing dear is asked of a flood. What gets a

@@ -21,6 +21,14 @@ pub struct Cookies {
     pub mss: [u16; 2],
 }
 
+impl Cookies {
+    /// Whether SYNs are answered.
+    #[inline(always)]
+    pub const fn are_armed(&self) -> bool {
+        self.mode != CookieMode::Off as u32
+    }
+}
+
 crate::labelled_enum! {
     /// When SYNs are answered with cookies.
     pub enum CookieMode {
@@ -187,16 +195,22 @@ impl SynAck {
     }
 }
 
-/// The frame of a plain SYN: untagged, IPv4 without options or IPv6 without extension headers. `LENGTH` is that of the
-/// Ethernet, IP and bare TCP header: 54 or 74.
+/// The frame of a plain SYN.
 #[inline(always)]
 pub fn plain_syn<'a, const LENGTH: usize>(frame: Frame<'a>) -> Option<&'a [u8; LENGTH]> {
+    plain_tcp(frame).filter(|head| head[LENGTH - 7] & (SYN | ACK) == SYN)
+}
+
+/// The frame of a plain segment: untagged, IPv4 without options or IPv6 without extension headers. `LENGTH` is that of the
+/// Ethernet, IP and bare TCP header: 54 or 74.
+#[inline(always)]
+pub fn plain_tcp<'a, const LENGTH: usize>(frame: Frame<'a>) -> Option<&'a [u8; LENGTH]> {
     let head = frame.cursor().peek::<LENGTH>()?;
     let is_plain = match LENGTH {
         54 => head[12..15] == [0x08, 0x00, 0x45] && head[23] == 6 && be!(u16, field::<8, 14, _>(head), 6) & 0x3fff == 0,
         _ => head[12..14] == [0x86, 0xdd] && head[14] >> 4 == 6 && head[20] == 6,
     };
-    (is_plain && head[LENGTH - 7] & (SYN | ACK) == SYN).then_some(head)
+    is_plain.then_some(head)
 }
 
 /// Words of the TCP header of a SYN, or `None` where that is shorter than a header can be. Each call reads the byte anew, so

@@ -137,7 +137,10 @@ pub fn decide_armed<'w, E: Exit>(
         && answers_nothing(Conversation::of_usual_claim(&rest, |port| world.is_amplifier(port)), world)
     {
         Some(Reason::UnsolicitedReply)
-    } else if may_pass && meters.ask(Ask::STATE) && is_out_of_state(Some(Conversation::of_usual(&rest)), key, world) {
+    } else if may_pass
+        && meters.ask(Ask::STATE)
+        && is_out_of_state(Some(Conversation::of_usual(&rest)), key, world.config(), world)
+    {
         Some(Reason::OutOfState)
     } else if may_pass && meters.ask(Ask::SIGNATURES) && world.may_be_signed(&rest) {
         return None;

@@ -171,6 +171,17 @@ impl Conversation {
         is_reply.then_some(Self::of_usual(packet))
     }
 
+    /// What a plain segment that has come in is part of: [`crate::cookie::plain_tcp`].
+    #[inline(always)]
+    pub fn of_plain<const LENGTH: usize>(head: &[u8; LENGTH]) -> Self {
+        let peer = match LENGTH {
+            54 => (u64::from(be!(u32, head, 26)), 0),
+            _ => (be!(u64, head, 22), be!(u64, head, 30)),
+        };
+        let ports = head.last_chunk::<20>().map_or((0, 0), |tcp| (be!(u16, tcp, 0), be!(u16, tcp, 2)));
+        Self { peer, ports, protocol: protocol::TCP }
+    }
+
     /// What a packet with usual headers is part of.
     #[inline(always)]
     pub(crate) const fn of_usual(packet: &Rest<'_>) -> Self {

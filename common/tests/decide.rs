@@ -6,7 +6,7 @@
 use floodwall_common::class::{Class, Family, KIND_SLOTS, Kind};
 use floodwall_common::closer::{Closer, Memory, look_closer};
 use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
-use floodwall_common::cookie::Cookies;
+use floodwall_common::cookie::{CookieMode, Cookies};
 use floodwall_common::decide::{World, decide};
 use floodwall_common::groups::{GROUP_SLOTS, GroupRecord};
 use floodwall_common::hash::HashKey;
@@ -68,6 +68,7 @@ struct Model<'w> {
     wall: Wall,
     asked: u32,
     sent: Vec<Conversation>,
+    is_of_the_stack: bool,
     amplifiers: PortSet,
     verified: Vec<u64>,
     services: Box<PortTable>,
@@ -128,6 +129,10 @@ impl Memory for Model<'_> {
         self.verified.contains(&key)
     }
 
+    fn is_of_the_stack(&self) -> bool {
+        self.is_of_the_stack
+    }
+
     fn is_first_syn(&self, _: Conversation) -> bool {
         true
     }
@@ -164,7 +169,17 @@ fn model(config: &Config) -> Model<'_> {
     services.set(Transport::Tcp, 443, 1);
     services.set(Transport::Udp, 443, 1);
     let wall = Wall::new(1, NOON);
-    Model { config, wall, asked: 0, sent: Vec::new(), amplifiers, verified: Vec::new(), services, signature: None }
+    Model {
+        config,
+        wall,
+        asked: 0,
+        sent: Vec::new(),
+        is_of_the_stack: false,
+        amplifiers,
+        verified: Vec::new(),
+        services,
+        signature: None,
+    }
 }
 
 #[test]
@@ -503,6 +518,22 @@ fn a_segment_of_no_connection_drops_where_that_is_armed() {
     // Who has been here before may have kept a connection for hours.
     model.verified.push(u64::from(u32::from_be_bytes(customer)));
     assert_eq!(model.reason(&segment(customer)), Reason::Passed);
+}
+
+#[test]
+fn beside_cookies_the_stack_is_asked_for_the_connection() {
+    let mut config = config(limit(1_000_000, 1_000_000), Rate::Off);
+    let segment = V4::from([12, 0, 0, 1]).frame(TCP, &to(443, tcp(0x10)));
+    config.meters[Kind::new(Family::V4, Class::Tcp).index() as usize].set_ask(Ask::STATE, true);
+    let judged = |config: &Config, is_of_the_stack: bool| {
+        let mut model = model(config);
+        model.is_of_the_stack = is_of_the_stack;
+        model.reason(&segment)
+    };
+    assert_eq!(judged(&config, true), Reason::OutOfState, "without cookies all that is said leaves through the stack");
+    config.cookies.mode = CookieMode::Auto as u32;
+    assert_eq!(judged(&config, false), Reason::OutOfState);
+    assert_eq!(judged(&config, true), Reason::Passed);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests panic")]
 
+use floodwall_common::cookie::plain_tcp;
 use floodwall_common::packet::Frame;
 use floodwall_common::replies::{AMPLIFIERS, Conversation, PortSet};
 
@@ -166,4 +167,14 @@ fn any_bytes_have_an_answer() {
             }
         }
     }
+}
+
+#[test]
+fn a_plain_segment_is_of_the_conversation_that_is_read_of_it() {
+    let segment = from(tcp(ACK), 40_000, 443);
+    let (v4, v6) = (v4(THEY, WE).frame(TCP, &segment), v6(THEY, WE).frame(TCP, &segment));
+    let read = |frame: &[u8]| Conversation::of_received(Frame::new(frame));
+    assert_eq!(plain_tcp::<54>(Frame::new(&v4)).map(Conversation::of_plain), read(&v4));
+    assert_eq!(plain_tcp::<74>(Frame::new(&v6)).map(Conversation::of_plain), read(&v6));
+    assert!(plain_tcp::<74>(Frame::new(&v4)).is_none() && plain_tcp::<54>(Frame::new(&v6)).is_none());
 }

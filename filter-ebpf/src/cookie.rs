@@ -1,13 +1,19 @@
 //! SYN cookies: the listener's own, asked of the kernel, and the SYN-ACK that carries it back.
 
+use core::ffi::c_void;
 use core::ptr::from_ref;
 
-use aya_ebpf::bindings::{bpf_sock_tuple, xdp_action, xdp_md};
-use aya_ebpf::helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail};
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_tuple, xdp_action, xdp_md};
+use aya_ebpf::helpers::generated::{
+    bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie, bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail,
+};
 use aya_ebpf::programs::XdpContext;
 use floodwall_common::class::Kind;
-use floodwall_common::cookie::{LONG, LONGEST_SYN, Offer, SHORT, SynAck, fold, header_words, plain_syn, sum};
+use floodwall_common::cookie::{
+    LONG, LONGEST_SYN, Offer, SHORT, SynAck, fold, header_words, plain_syn, plain_tcp, sum,
+};
 use floodwall_common::packet::Frame;
+use floodwall_common::replies::{self, Conversation};
 use floodwall_common::verified;
 
 use crate::{clock, maps};
@@ -20,6 +26,9 @@ const LONGEST: usize = LONGEST_SYN / 4 + 1;
 
 /// The network namespace of the interface.
 const THIS_NAMESPACE: u64 = u64::MAX;
+/// The state of a socket that listens.
+const LISTEN: u32 = 10;
+
 /// What a SYN is answered with. One number, as it crosses a call.
 #[derive(Clone, Copy)]
 pub(crate) struct Answer(u64);
@@ -86,25 +95,16 @@ fn frame(ctx: &XdpContext) -> Frame<'_> {
 #[inline(always)]
 fn ask<const LENGTH: usize>(ctx: &XdpContext, syn: &[u8; LENGTH]) -> u64 {
     let Some(header) = Header::copy(ctx, LENGTH - TCP) else { return 0 };
-    // Addresses and ports lie one behind the other in the frame, as in a tuple: 12 bytes or 36.
-    let tuple_bytes = if LENGTH == V4 { 12 } else { 36 };
-    let ip_bytes = (LENGTH - TCP - 14) as u32;
-    let (ip, tuple) = (from_ref(&syn[14]), from_ref(&syn[LENGTH - TCP + 4 - tuple_bytes]));
     // SAFETY: the kernel checks each of these ranges; what was looked up is released on the only way out.
     let cookie = unsafe {
-        let listener = bpf_skc_lookup_tcp(
-            ctx.ctx.cast(),
-            tuple.cast::<bpf_sock_tuple>().cast_mut(),
-            tuple_bytes as u32,
-            THIS_NAMESPACE,
-            0,
-        );
+        let listener = look_up(ctx, syn);
         if listener.is_null() {
             return 0;
         }
+        let (ip, ip_bytes) = ip_header(syn);
         let cookie = bpf_tcp_gen_syncookie(
             listener.cast(),
-            ip.cast_mut().cast(),
+            ip,
             ip_bytes,
             header.words.as_ptr().cast_mut().cast(),
             header.length,
@@ -114,6 +114,64 @@ fn ask<const LENGTH: usize>(ctx: &XdpContext, syn: &[u8; LENGTH]) -> u64 {
     };
     // No listener there, or none that has need of one.
     if cookie < 0 { 0 } else { Answer::FOUND | cookie as u64 & 0xffff_ffff }
+}
+
+/// The socket that a segment is for: of its connection, or else the listener of its port. Null where nobody is there.
+///
+/// # Safety
+/// What is found has to be released.
+#[inline(always)]
+unsafe fn look_up<const LENGTH: usize>(ctx: &XdpContext, head: &[u8; LENGTH]) -> *mut bpf_sock {
+    // Addresses and ports lie one behind the other in the frame, as in a tuple: 12 bytes or 36.
+    let tuple_bytes = if LENGTH == V4 { 12 } else { 36 };
+    let tuple = from_ref(&head[LENGTH - TCP + 4 - tuple_bytes]).cast::<bpf_sock_tuple>().cast_mut();
+    // SAFETY: the kernel checks the range.
+    unsafe { bpf_skc_lookup_tcp(ctx.ctx.cast(), tuple, tuple_bytes as u32, THIS_NAMESPACE, 0) }
+}
+
+/// The IP header of a plain segment, as helpers take it.
+#[inline(always)]
+fn ip_header<const LENGTH: usize>(head: &[u8; LENGTH]) -> (*mut c_void, u32) {
+    (from_ref(&head[14]).cast_mut().cast(), (LENGTH - TCP - 14) as u32)
+}
+
+/// Whether the stack has a connection of the segment in the frame, or knows its own cookie in it. A global function, which the
+/// kernel verifies once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn floodwall_is_of_the_stack(ctx: *mut xdp_md) -> u32 {
+    let context = XdpContext::new(ctx);
+    if let Some(segment) = plain_tcp::<V4>(frame(&context)) {
+        return u32::from(is_of_the_stack(&context, segment));
+    }
+    match plain_tcp::<V6>(frame(&context)) {
+        Some(segment) => u32::from(is_of_the_stack(&context, segment)),
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn is_of_the_stack<const LENGTH: usize>(ctx: &XdpContext, segment: &[u8; LENGTH]) -> bool {
+    // SAFETY: the kernel checks each of these ranges; what was looked up is released on the only way out.
+    let (listens, returns_cookie) = unsafe {
+        let socket = look_up(ctx, segment);
+        if socket.is_null() {
+            return false;
+        }
+        let (ip, ip_bytes) = ip_header(segment);
+        let tcp = from_ref(&segment[LENGTH - TCP]).cast_mut().cast();
+        let listens = (*socket).state == LISTEN;
+        let returns_cookie = listens && bpf_tcp_check_syncookie(socket.cast(), ip, ip_bytes, tcp, TCP as u32) == 0;
+        bpf_sk_release(socket.cast());
+        (listens, returns_cookie)
+    };
+    if returns_cookie {
+        // Whoever returns one is where he says. What he sends next may come before the stack has made the connection, and
+        // carries no cookie that could be checked.
+        let trace = Conversation::of_plain(segment).trace(&maps::config().key);
+        maps::sent(trace).remember(trace, clock::now(), replies::SPAN);
+    }
+    returns_cookie || !listens
 }
 
 /// A copy of a TCP header with its options: the kernel takes a length that varies of the stack only.

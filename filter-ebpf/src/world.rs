@@ -222,6 +222,11 @@ impl<H: How> Memory for Kernel<H> {
     }
 
     #[inline(always)]
+    fn is_of_the_stack(&self) -> bool {
+        cookie::floodwall_is_of_the_stack(self.ctx) != 0
+    }
+
+    #[inline(always)]
     fn is_first_syn(&self, connection: Conversation) -> bool {
         let trace = connection.trace(&self.config.key);
         maps::first_syns(trace).is_some_and(|line| first_syn::is_first(line, trace, self.now))

@@ -15,7 +15,7 @@ use floodwall_common::packet::{Frame, Parsed, parse};
 use floodwall_common::reason::{Reason, Verdict};
 use floodwall_common::signatures::{Action, Shape};
 use floodwall_tests::frames::{classes_v4, classes_v6, udp_v4, udp_v6};
-use floodwall_tests::kernel::{Kernel, Time, Variant, listed, one, signature};
+use floodwall_tests::kernel::{Kernel, Time, Variant, listed, one, pin_to_cpu, signature};
 use support::cases::{self, Case};
 
 #[path = "../../common/tests/support/mod.rs"]
@@ -68,7 +68,9 @@ struct Bench {
 }
 
 impl Bench {
+    /// On one CPU: each has a gate of its own.
     fn new() -> Result<Self> {
+        pin_to_cpu(0)?;
         let mut bench = Self { kernel: Kernel::load(Time::Test)?, mode: Mode::Monitor, now: NOON, sent: 0 };
         bench.set_mode(Mode::Enforce)?;
         bench.wait(0)?;

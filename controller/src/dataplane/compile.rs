@@ -5,7 +5,7 @@ use std::io;
 use floodwall_common::abi::SAMPLE_STREAMS;
 use floodwall_common::class::{Class, KIND_SLOTS, Kind};
 use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
-use floodwall_common::cookie::{CookieMode, Cookies};
+use floodwall_common::cookie::Cookies;
 use floodwall_common::groups::{GROUP_SLOTS, GroupRecord};
 use floodwall_common::hash::HashKey;
 use floodwall_common::limits::{LimitKey, LimitName, Limits, Per, RateError, RateSpec, Unit};
@@ -55,7 +55,7 @@ pub(crate) fn apply(
 pub(crate) fn ask_what_is_armed(config: &mut Config) {
     let drops = config.drops;
     let has_lists = !config.lists.is_empty();
-    let has_cookies = config.cookies.mode != CookieMode::Off as u32;
+    let has_cookies = config.cookies.are_armed();
     let locks_udp = drops.has(Reason::NoService);
     let locks_all = locks_udp && !services::is_of_udp_only(config);
     let has_cap = config.caps.iter().any(Cap::is_armed);
@@ -72,8 +72,7 @@ pub(crate) fn ask_what_is_armed(config: &mut Config) {
             (Ask::REPLIES, drops.has(Reason::UnsolicitedReply) && egress::CLASSES_WITH_REPLIES.contains(&class)),
             (Ask::SIGNATURES, config.signatures.has(kind)),
             (Ask::LOCKDOWN, locks_all && class != Class::Fragment || locks_udp && class == Class::Udp),
-            // Who answers a cookie is part of no connection yet: only the stack knows him.
-            (Ask::STATE, drops.has(Reason::OutOfState) && class == Class::Tcp && !has_cookies),
+            (Ask::STATE, drops.has(Reason::OutOfState) && class == Class::Tcp),
             (Ask::FIRST_SYN, drops.has(Reason::FirstSyn) && class == Class::TcpSyn),
             (Ask::COOKIE, has_cookies && class == Class::TcpSyn),
             (Ask::CONNECTIONS, has_connection_cap && class == Class::TcpSyn),

@@ -298,7 +298,7 @@ impl<'c, L: FnMut(List, Source) -> bool> World<'c> for Judge<'c, '_, L> {
     }
 
     fn has_cookie(&mut self, _: Frame<'_>, _: u64) -> bool {
-        self.listens && self.config.cookies.mode != CookieMode::Off as u32
+        self.listens && self.config.cookies.are_armed()
     }
 
     fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool {
@@ -320,6 +320,11 @@ impl<L> closer::Memory for Judge<'_, '_, L> {
 
     fn is_verified(&self, key: u64) -> bool {
         self.tables.verified.remembers(verified::trace(&self.config.key, key), self.tables.now)
+    }
+
+    /// What the host answered is in the capture, and was remembered then.
+    fn is_of_the_stack(&self) -> bool {
+        false
     }
 
     fn is_first_syn(&self, connection: Conversation) -> bool {

@@ -347,13 +347,11 @@ fn against_floods(assessment: &Assessment, features: &Features, window: &Window)
                 // Nothing in common but that nobody here wants it.
                 None => measures.extend(unserved::find(window).map(Measure::Unserved)),
             },
-            // Beside cookies the latter rests: what they have in common goes first.
-            Vector::TcpFlood => match signature(*vector) {
-                Some(found) => measures.push(found),
-                None if stray::is_told_apart(window) => measures.push(drop(Reason::OutOfState)),
-                None => {}
-            },
-            Vector::IcmpFlood | Vector::FragmentFlood | Vector::ProtocolFlood => measures.extend(signature(*vector)),
+            // What belongs to no connection is nobody's, whatever it has in common with what customers send.
+            Vector::TcpFlood if stray::is_told_apart(window) => measures.push(drop(Reason::OutOfState)),
+            Vector::TcpFlood | Vector::IcmpFlood | Vector::FragmentFlood | Vector::ProtocolFlood => {
+                measures.extend(signature(*vector));
+            }
         }
     }
     measures
