@@ -9,8 +9,9 @@
 //! What it can cost:
 //! - *False matches.* A reply to nothing passes as one to something with a probability of 1 in 2,400 beside 10,000
 //!   conversations, and of 2.6 % beside 100,000 (measured by a test). It errs towards passing; limits come after.
-//! - *Only what leaves through a protected interface fills it.* A stranger can make this host send (an answer to him), and
-//!   so can fill it with tuples of his choice of peers; what that buys is that replies of those peers pass to limits.
+//! - *Only what leaves through a protected interface fills it*, and who returns one of this host's SYN cookies. A stranger can
+//!   make this host send (an answer to him), and so can fill it with tuples of his choice of peers; what that buys is that
+//!   replies of those peers pass to limits.
 
 use crate::frame::{Cursor, Frame, be};
 use crate::hash::HashKey;
