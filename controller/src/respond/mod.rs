@@ -175,7 +175,14 @@ pub fn missing(proposed: Vec<Measure>, in_force: &[InForce], now_ns: u64) -> Vec
         _ => true,
     };
     let is_there = |measure: &Measure| in_force.iter().any(|present| present.measure.does_as(measure));
-    proposed.into_iter().filter(|measure| !is_there(measure) && is_due(measure)).collect()
+    let mut missing: Vec<Measure> = Vec::new();
+    for measure in proposed.into_iter().filter(|measure| !is_there(measure) && is_due(measure)) {
+        // Two kinds of flood may ask for the same.
+        if !missing.iter().any(|other| other.does_as(&measure)) {
+            missing.push(measure);
+        }
+    }
+    missing
 }
 
 impl Measure {
@@ -402,6 +409,13 @@ mod tests {
         let is_limit = |measure: &Measure| matches!(measure, Measure::Limit(_));
         assert!(!found(Vector::SlowConnections, &seen).iter().any(is_limit));
         assert!(found(Vector::TcpFlood, &seen).iter().any(is_limit), "of a flood they are");
+    }
+
+    #[test]
+    fn what_two_floods_ask_for_is_done_once() {
+        let cookies = || vec![Measure::Cookies, Measure::Drop(Reason::OutOfState, Collateral::default())];
+        let twice = [cookies(), cookies()].concat();
+        assert_eq!(missing(twice, &[], SECOND).len(), 2);
     }
 
     /// What is advised is kept for as long as the incident lasts, and a flood may change for days.
