@@ -244,9 +244,14 @@ impl Usually for Nothing {
 
 /// What is said where this is open, and so many of those who hold it are new.
 fn said(open: &[Open], fullness: f64, newcomers: f64) -> (Verdict, f64) {
+    said_after(Vec::new(), open, fullness, newcomers)
+}
+
+/// The same, where there were these kinds of flood half a minute ago.
+fn said_after(lately: Vec<Vector>, open: &[Open], fullness: f64, newcomers: f64) -> (Verdict, f64) {
     let mut held = Held::of(open, fullness, 100_000_000_000);
     held.newcomers = newcomers;
-    let told = detect(&Features { held: Some(held), ..Features::default() }, &Nothing);
+    let told = detect(&Features { held: Some(held), lately, ..Features::default() }, &Nothing);
     assert!(told.vectors.iter().all(|vector| *vector == Vector::SlowConnections), "{told:?}");
     (told.verdict, told.confidence)
 }
@@ -299,6 +304,18 @@ fn connections_that_customers_and_partners_keep_are_none() {
     assert_eq!(told.0, Verdict::Normal, "browsers that connect before they ask: {told:?}");
     let told = said(&[of(0..10, 6, TRICKLES), of(20_000..20_400, 1, IN_USE)].concat(), 0.0, 1.0);
     assert_eq!(told.0, Verdict::Normal, "few of many: {told:?}");
+}
+
+/// Those who got in when the first ones were sent away: a moment later they are told, before they have sent anything.
+#[test]
+fn more_of_the_same_is_told_sooner() {
+    let open = [of(0..120, 5, SILENT), of(20_000..20_100, 1, IN_USE)].concat();
+    let lately = || vec![Vector::SlowConnections];
+    assert_eq!(said(&open, 0.0, 1.0).0, Verdict::Normal);
+    assert_eq!(said_after(lately(), &open, 0.0, 1.0).0, Verdict::Attack);
+    assert_eq!(said_after(lately(), &open, 0.0, 0.0).0, Verdict::Normal, "of who was here before");
+    let few = [of(0..10, 6, SILENT), of(20_000..20_400, 1, IN_USE)].concat();
+    assert_eq!(said_after(lately(), &few, 0.0, 1.0).0, Verdict::Normal, "few of many");
 }
 
 #[test]

@@ -57,7 +57,8 @@ pub(super) struct Watch {
     /// Bytes that came in, until the last time, and in a second since the time before.
     bytes_then: u64,
     bytes_per_second: f64,
-    usual_per_second: f64,
+    /// Packets a second while nothing goes on, and of how many looks that is.
+    usual_per_second: (f64, u32),
     restless_since_ms: Option<u64>,
     in_force: Vec<InForce>,
     refused: Vec<InForce>,
@@ -96,7 +97,7 @@ impl Watch {
             classes_then: (Vec::new(), 0),
             bytes_then: 0,
             bytes_per_second: 0.0,
-            usual_per_second: 0.0,
+            usual_per_second: (0.0, 0),
             restless_since_ms: None,
             in_force: Vec::new(),
             refused: Vec::new(),
@@ -143,7 +144,10 @@ impl Watch {
         let weight = sample.weight.min(2 * every[sample.stream as usize]).max(1);
         // What is shed the host would not have taken either: nobody is held by that.
         let is_held = sample.drops && sample.reason != Reason::ConnectionCap;
-        if let Some(packet) = Observed::of(frame, sample.monotonic_ns, weight, is_held, &self.live) {
+        if let Some(mut packet) = Observed::of(frame, sample.monotonic_ns, weight, is_held, &self.live) {
+            if packet.is_held && packet.is_known == Some(true) && self.canaries.had_let_in(&packet) {
+                packet.is_known = None;
+            }
             if packet.is_spoken_with() {
                 self.count_toll(sample, frame, weight);
             }

@@ -216,6 +216,9 @@ pub fn unmoved(ratio: f64) -> f64 {
     (1.0 - (1.0 - ratio).abs()).max(0.0)
 }
 
+/// How much likelier a kind of flood is that was there half a minute ago: it comes on, in part or in pulses.
+const AGAIN: f64 = 2.5;
+
 /// A line that has been weighed.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Weighed {
@@ -227,7 +230,8 @@ pub(super) struct Weighed {
 
 /// How sure it is that a flood of this kind goes on, and what says so.
 pub(super) fn weigh(vector: Vector, case: &Case<'_>) -> (f64, Vec<Weighed>) {
-    sum(vector.prior(), vector.lines(), case)
+    let again = if case.features.lately.contains(&vector) { AGAIN } else { 0.0 };
+    sum(vector.prior() + again, vector.lines(), case)
 }
 
 /// The same of what customers do.

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use floodwall_common::packet::Source;
 use floodwall_common::signatures::Fragment;
 
+use super::evidence::Vector;
 use super::handshakes::{Followed, Handshakes};
 use super::held::Held;
 use super::observed::{Group, Observed, Rates, Tuple, is_amplifier};
@@ -115,6 +116,8 @@ pub struct Features {
     pub is_pressed: bool,
     /// What came on of a group while a part of it was not let through, by what there was before; `None` where that was not tried.
     pub probe: Option<(Group, f64)>,
+    /// The kinds of flood of the attack that goes on, or was there half a minute ago.
+    pub lately: Vec<Vector>,
 }
 
 impl Features {

@@ -37,7 +37,7 @@ pub struct Handshakes {
     /// Of those not completed, the share whose SYN came again after a second. Where only SYNs are all seen, of those that pass and that
     /// this host has not answered: these were not completed either.
     pub retried: Option<f64>,
-    /// Completed connections of the last second.
+    /// Connections completed in a second, as in the last one; for a verdict smoothed over two.
     pub completed_per_second: f64,
     /// The most that one source has completed of these.
     pub most_of_one_source: f64,

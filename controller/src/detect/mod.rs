@@ -273,6 +273,9 @@ fn loudest(weighed: &[Weighed], count: usize) -> Vec<String> {
     loudest.into_iter().take(count).map(|line| line.words.clone()).collect()
 }
 
+/// Over how long connections are smoothed: machines that ask all at once, every few seconds, are no surge.
+const SMOOTHED_OVER_NS: f64 = 2e9;
+
 /// How many times of what is usual at this hour may become usual within minutes.
 const DRIFT: f64 = 2.0;
 
@@ -336,6 +339,8 @@ pub struct Detector {
     asked_ns: u64,
     /// Since when it is this verdict.
     since: (Verdict, u64),
+    /// Connections completed in a second, smoothed.
+    completed: Option<f64>,
 }
 
 impl Detector {
@@ -401,11 +406,16 @@ impl Detector {
                 Some(_) => features.handshakes.at_most(&stack),
             };
         }
+        let completed = &mut features.handshakes.completed_per_second;
+        let before = self.completed.unwrap_or(*completed);
+        *completed += (before - *completed) * (-(elapsed_ns as f64) / SMOOTHED_OVER_NS).exp();
+        self.completed = Some(*completed);
         features.held = host.held().map(|held| self.window.judge(held.clone()));
         features.pressure = host.pressure();
         features.is_pressed =
             features.pressure.is_high() || features.handshakes.answered.is_some_and(|share| share < PRESSED);
         features.probe = host.probe();
+        features.lately.clone_from(&self.present.vectors);
         let found = detect(&features, &self.usual);
         let (was_attack, suspect) = (self.present.verdict.is_attack(), found.suspect);
         // What keeps a verdict is more of the same: customers keep no attack.
@@ -507,6 +517,17 @@ mod tests {
         }
         assert!(verdicts[1] > 280, "{verdicts:?}: {:?}", detector.present);
         assert_eq!(minutes_of(&detector, 10), 0);
+    }
+
+    /// Machines that ask all at once, every four seconds: for a second there is three times the usual.
+    #[test]
+    fn what_comes_in_bursts_is_no_surge() {
+        let (mut detector, host) = (Detector::default(), Deaf { hour: None, stack: None });
+        for tick in 0..400 {
+            let connections = if tick % 16 < 4 { 40 } else { 4 };
+            assess(&mut detector, &host, (tick + 1) * SECOND / 4, connections);
+            assert_eq!(detector.present.verdict, Verdict::Normal, "{tick}: {:?}", detector.present);
+        }
     }
 
     /// What is shown as usual is what growth is of; nobody knows it at once.

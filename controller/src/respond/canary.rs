@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use floodwall_common::class::Family;
-use floodwall_common::signatures::{Range, Shape};
+use floodwall_common::signatures::{Fragment, Range, Shape};
 
 use super::probe::{BLOCK, BLOCKS, FIRST_PORT};
 use super::signature::{TCP, UDP};
@@ -23,9 +23,10 @@ const GOES_ON_NS: u64 = 300_000_000;
 const TOO_MANY: f64 = 0.1;
 
 /// The source ports that are left open; each turn it is another slice of those that systems of today take their ports from. `None` where it is
-/// the source port that a flood is told by, or there is none.
+/// the source port that a flood is told by, or there is none: later fragments would all pass.
 pub fn slice(shape: &Shape, turn: u16) -> Option<Range> {
-    let has_ports = matches!(shape.protocol, TCP | UDP);
+    let all_have_ports = shape.fragments == 1 << Fragment::None as u8 || shape.asks_ports() || shape.asks_tcp();
+    let has_ports = matches!(shape.protocol, TCP | UDP) && all_have_ports;
     let first = FIRST_PORT + turn % BLOCKS * BLOCK;
     (has_ports && shape.source_ports == Range::ANY).then_some(Range { first, last: first + (WIDTH - 1) })
 }
@@ -81,7 +82,7 @@ impl Seen {
 }
 
 /// Whether a packet is one of those that a signature drops, as far as signatures ask that are found by themselves.
-fn suits(shape: &Shape, packet: &Observed) -> bool {
+pub fn suits(shape: &Shape, packet: &Observed) -> bool {
     let is_of = |bits: u8, place: u32| bits >> place & 1 == 1;
     shape.protocol == u16::from(packet.protocol)
         && is_of(shape.families, packet.source.family() as u32)
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
-    const SHAPE: Shape = Shape { protocol: UDP, lengths: Range { first: 60, last: 60 }, ..Shape::ANY };
+    const SHAPE: Shape = Shape { protocol: UDP, lengths: Range { first: 60, last: 60 }, fragments: 1, ..Shape::ANY };
 
     #[test]
     fn a_slice_is_another_one_each_turn_and_all_but_it_is_dropped() {
@@ -114,6 +115,7 @@ mod tests {
         let of_port = Shape { source_ports: Range { first: 53, last: 53 }, ..SHAPE };
         assert_eq!(super::slice(&of_port, 0), None, "it is the port that it is told by");
         assert_eq!(super::slice(&Shape { protocol: 1, ..SHAPE }, 0), None, "no ports");
+        assert_eq!(super::slice(&Shape { fragments: Shape::ANY.fragments, ..SHAPE }, 0), None, "some have no ports");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::Result;
-pub use canary::{OPEN_NS, Seen, around, slice};
+pub use canary::{OPEN_NS, Seen, around, slice, suits};
 pub use denied::Denied;
 use floodwall_common::abi::Counter;
 use floodwall_common::cookie::CookieMode;
@@ -327,8 +327,9 @@ fn against_floods(assessment: &Assessment, features: &Features, window: &Window)
     }
     let loose = |vector: &&Vector| {
         let group = features.of(vector.group());
-        // Who is held by name is not named again, and others are not held by that.
-        is_by_name(**vector) || (group.samples > 0 && group.held < HELD)
+        // Who is held by name is not named again, and others are not held by that. A SYN that passes takes room for a minute.
+        let fills_queues = **vector == Vector::SynFlood && group.per_second * (1.0 - group.held) > vector.wakes_at();
+        is_by_name(**vector) || (group.samples > 0 && group.held < HELD) || fills_queues
     };
     // What has ended is held in mind, but nothing new is done about it: what comes then is not it.
     for vector in assessment.current.iter().filter(loose) {
@@ -416,6 +417,20 @@ mod tests {
         let cookies = || vec![Measure::Cookies, Measure::Drop(Reason::OutOfState, Collateral::default())];
         let twice = [cookies(), cookies()].concat();
         assert_eq!(missing(twice, &[], SECOND).len(), 2);
+    }
+
+    /// Where limits hold nearly all of it, what is left may still fill the queue of a listener.
+    #[test]
+    fn syns_that_pass_are_answered_by_cookies_however_few_of_all_they_are() {
+        let mut seen = window(300, 300, 0x02);
+        let mut are_cookies = |per_second: f64, held: f64| {
+            let group = &mut seen.0.groups[Group::Syn as usize];
+            (group.per_second, group.held) = (per_second, held);
+            found(Vector::SynFlood, &seen).contains(&Measure::Cookies)
+        };
+        assert!(are_cookies(15_000.0, 0.97), "450/s");
+        assert!(!are_cookies(5_000.0, 0.97), "150/s");
+        assert!(are_cookies(1_000.0, 0.5), "nothing holds them");
     }
 
     /// What is advised is kept for as long as the incident lasts, and a flood may change for days.

@@ -2,20 +2,23 @@
 
 use std::time::Duration;
 
-use floodwall_common::signatures::{Action, Range};
+use floodwall_common::replies::SPAN;
+use floodwall_common::signatures::{Action, Range, Shape};
 use tracing::{debug, error};
 
 use super::super::Daemon;
 use crate::dataplane::{Dataplane, Signature, monotonic_ns};
 use crate::detect::{Observed, Vector, Window};
 use crate::exit::describe;
-use crate::respond::{Found, InForce, Measure, OPEN_NS, Seen, around, automatic_name, slice};
+use crate::respond::{Found, InForce, Measure, OPEN_NS, Seen, around, automatic_name, slice, suits};
 
 /// How long a signature has to be in force for the first, and what comes between two.
 const FIRST_NS: u64 = 5_000_000_000;
 const EVERY_NS: u64 = 30_000_000_000;
 /// A signature that has dropped nothing for so long has nothing to be asked of.
 const USED_NS: u64 = 2_000_000_000;
+/// How long whom a slice was open to may be remembered as spoken with.
+const FORGOTTEN_NS: u64 = OPEN_NS + (2 << SPAN.generation_bits);
 /// What suits a signature above its slice, while that is open, and when that ends where nobody ends it.
 const ABOVE: &str = "auto-canary";
 const ENDS: Duration = Duration::from_secs(4);
@@ -34,9 +37,17 @@ pub(super) struct Canaries {
     turn: u16,
     due_ns: u64,
     open: Option<Open>,
+    /// Slices that this host has answered lately, of what, and when they were opened.
+    answered: Vec<(Shape, Range, u64)>,
 }
 
 impl Canaries {
+    /// Whether a packet that was dropped is in a slice that has been open lately: that this host speaks with whom it is from comes of that.
+    pub(super) fn had_let_in(&self, packet: &Observed) -> bool {
+        let is_in = |slice: &Range| packet.ports.is_some_and(|(from, _)| slice.has(from));
+        self.answered.iter().any(|(shape, slice, _)| is_in(slice) && suits(shape, packet))
+    }
+
     /// Opens a slice where that is due, or closes the one that is open. A signature that drops clients, and their share of what it drops.
     /// `seen_by` is the window, and whether a packet is from a verified source.
     pub(super) fn tick(
@@ -70,7 +81,12 @@ impl Canaries {
         self.turn = self.turn.wrapping_add(1);
         self.due_ns = now_ns + EVERY_NS;
         match change(&mut daemon.dataplane(), vector, &found, Some(slice)) {
-            Ok(true) => self.open = Some(Open { vector, found, slice, since_ns: monotonic_ns() }),
+            Ok(true) => {
+                let since_ns = monotonic_ns();
+                self.answered.retain(|(.., opened_ns)| since_ns.saturating_sub(*opened_ns) < FORGOTTEN_NS);
+                self.answered.push((found.shape, slice, since_ns));
+                self.open = Some(Open { vector, found, slice, since_ns });
+            }
             Ok(false) => {}
             Err(failed) => error!(error = describe(&failed), "no slice of a signature can be left open"),
         }

@@ -21,6 +21,9 @@ const UNSAVED: usize = 16;
 /// What has to have come of the usual for a first sign.
 const RESTLESS: f64 = 2.0;
 
+/// Looks that the usual is the mean of; the first ones count at once.
+const LOOKS: u32 = 100;
+
 /// A record that was left open is gone on with, where the last that is known of it is no older.
 const GOES_ON_MS: u64 = 600_000;
 /// How long it stays open then, until it is known whether it goes on.
@@ -62,14 +65,16 @@ impl Watch {
 
     /// An incident begins where traffic began to be more than usual, not where it is understood.
     pub(super) fn notice_restlessness(&mut self, features: &Features, assessment: &Assessment) {
-        let is_restless = features.per_second > RESTLESS * self.usual_per_second.max(100.0);
+        let (usual, looks) = &mut self.usual_per_second;
+        let is_restless = features.per_second > RESTLESS * usual.max(100.0);
         match (is_restless, self.restless_since_ms) {
             (true, None) => self.restless_since_ms = Some(now_ms()),
             (false, _) => self.restless_since_ms = None,
             (true, Some(_)) => {}
         }
         if assessment.verdict == Verdict::Normal {
-            self.usual_per_second += (features.per_second - self.usual_per_second) / 100.0;
+            *looks = LOOKS.min(*looks + 1);
+            *usual += (features.per_second - *usual) / f64::from(*looks);
         }
     }
 
