@@ -6,7 +6,7 @@ pub mod live;
 pub mod markdown;
 mod peers;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Barrier;
 use std::thread;
@@ -23,7 +23,7 @@ use armed::{Armed, Filter};
 use peers::XdpFilter;
 
 use crate::flood::{self, Pattern};
-use crate::frames::{udp_v4, udp_v6};
+use crate::frames::{classes_v4, udp_v4, udp_v6};
 use crate::kernel::{Kernel, Variant, descriptor_figure, pin_to_cpu};
 
 /// Payload that makes an IPv4 frame one of 60 bytes.
@@ -71,24 +71,37 @@ enum Target {
     XdpFilter,
 }
 
+/// What the flood is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sends {
+    /// UDP to this port.
+    Udp(u16),
+    /// TCP segments of no connection, to a port that something listens on.
+    Strays,
+}
+
 struct Case {
     name: &'static str,
     target: Target,
     pattern: Pattern,
     cpus: usize,
-    /// The UDP port that the flood goes to.
-    port: u16,
+    sends: Sends,
     /// The case that its ratio is to.
     to: &'static str,
 }
 
 const fn case(name: &'static str, target: Target, pattern: Pattern) -> Case {
-    Case { name, target, pattern, cpus: 1, port: SERVED, to: if pattern.family == 4 { BARE } else { BARE_V6 } }
+    let to = if pattern.family == 4 { BARE } else { BARE_V6 };
+    Case { name, target, pattern, cpus: 1, sends: Sends::Udp(SERVED), to }
 }
 
 /// The same, to a port that nobody serves.
 const fn astray(name: &'static str, target: Target, pattern: Pattern) -> Case {
-    Case { port: UNSERVED, ..case(name, target, pattern) }
+    Case { sends: Sends::Udp(UNSERVED), ..case(name, target, pattern) }
+}
+
+const fn strays(name: &'static str, armed: Armed) -> Case {
+    Case { sends: Sends::Strays, ..case(name, Target::Filter(armed), RANDOM) }
 }
 
 const fn on_two(name: &'static str, target: Target, pattern: Pattern, to: &'static str) -> Case {
@@ -107,7 +120,7 @@ const FEW: Pattern = v4(1 << 16);
 const RANDOM: Pattern = v4(SIXTEEN_MILLION);
 const DEFAULT: Target = Target::Filter(Armed::Default);
 
-const CASES: [Case; 26] = [
+const CASES: [Case; 28] = [
     case(BARE, Target::Bare, RANDOM),
     case("parse", Target::Parse, RANDOM),
     case("hot-source", DEFAULT, HOT),
@@ -118,6 +131,8 @@ const CASES: [Case; 26] = [
     case("lists-100", Target::Filter(Armed::Lists), RANDOM),
     case("ladder", Target::Filter(Armed::Ladder), RANDOM),
     case("replies", Target::Filter(Armed::Replies), RANDOM),
+    strays("out-of-state", Armed::State),
+    strays("out-of-state-cookies", Armed::StateBesideCookies),
     case("services", Target::Filter(Armed::Services), RANDOM),
     case("signatures-256", Target::Filter(Armed::Signatures), RANDOM),
     case("all-but-signatures", Target::Filter(Armed::AllButSignatures), RANDOM),
@@ -229,8 +244,11 @@ pub fn measure(plan: &Plan, progress: impl Fn(u32)) -> Result<Vec<Figure>> {
     let loaded = Armed::EACH.into_iter().filter(|armed| cases.iter().any(|case| case.target == Target::Filter(*armed)));
     let mut filters: Vec<Filter> = loaded.map(Filter::load).collect::<Result<_>>()?;
     let mut wrapper = Wrapper::load()?;
-    let mut frames =
-        [udp_v4(Ipv4Addr::new(11, 0, 0, 1), DATA), udp_v6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1), DATA)];
+    let source = Ipv4Addr::new(11, 0, 0, 1);
+    let mut frames = [udp_v4(source, DATA), udp_v6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1), DATA)];
+    let [_, mut stray, ..] = classes_v4(source);
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let listens = listener.local_addr()?.port();
     let mut rounds = vec![Vec::new(); cases.len()];
     // One round more than asked: in the first, bursts are used up and caches filled.
     for round in 0..=plan.rounds {
@@ -247,9 +265,12 @@ pub fn measure(plan: &Plan, progress: impl Fn(u32)) -> Result<Vec<Figure>> {
             }
             wrapper.set_pattern(case.pattern)?;
             let is_v6 = case.pattern.family == 6;
-            let frame = &mut frames[usize::from(is_v6)];
+            let (frame, to) = match case.sends {
+                Sends::Udp(port) => (&mut frames[usize::from(is_v6)], port),
+                Sends::Strays => (&mut stray, listens),
+            };
             let port = if is_v6 { 56 } else { 36 };
-            frame[port..port + 2].copy_from_slice(&case.port.to_be_bytes());
+            frame[port..port + 2].copy_from_slice(&to.to_be_bytes());
             let ns = wrapper.run_on(case.cpus, frame, plan.packets)?;
             if round > 0 {
                 rounds.push(ns);

@@ -24,7 +24,7 @@ use self::kept::Kept;
 use self::live::{Live, sends_elsewhere};
 use super::Daemon;
 use super::connections;
-use super::measures::{STAYS, arm, disarm, look_after};
+use super::measures::{STAYS, arm, disarm, left_in_force, look_after};
 use super::probing::Prober;
 use super::stack::{Came, Stack, udp_services};
 use crate::dataplane::{self, Dataplane, Sample, monotonic_ns};
@@ -39,7 +39,7 @@ use crate::{history, listeners};
 const PROLONGED_BELOW: Duration = Duration::from_secs(300);
 /// How often it is looked at whether measures are still there, and what they cost.
 const LOOKED_AFTER_EVERY_NS: u64 = 1_000_000_000;
-/// When one that could not be withdrawn is tried again.
+/// When one that could not be withdrawn or prolonged is tried again.
 const TRIED_AGAIN_NS: u64 = 5_000_000_000;
 /// How often the host's ports are asked.
 const PORTS_EVERY_NS: u64 = 1_000_000_000;
@@ -62,8 +62,11 @@ pub(super) struct Watch {
     restless_since_ms: Option<u64>,
     in_force: Vec<InForce>,
     refused: Vec<InForce>,
+    advised: Vec<InForce>,
     /// What could not be armed, and when that is tried again.
     failed: Vec<InForce>,
+    /// When what could not be prolonged is tried again.
+    prolonged_again_ns: u64,
     /// Denied sources whose connections are to be closed once drops are real.
     to_close: Vec<Denied>,
     prober: Prober,
@@ -101,7 +104,9 @@ impl Watch {
             restless_since_ms: None,
             in_force: Vec::new(),
             refused: Vec::new(),
+            advised: Vec::new(),
             failed: Vec::new(),
+            prolonged_again_ns: 0,
             to_close: Vec::new(),
             prober: Prober::default(),
             canaries: Canaries::default(),
@@ -114,6 +119,7 @@ impl Watch {
             saved: (0, 0),
             unsaved: (Vec::new(), 0),
         };
+        watch.in_force = left_in_force(&daemon.dataplane()).unwrap_or_default();
         watch.adopt_record(daemon);
         watch
     }
@@ -272,14 +278,18 @@ impl Watch {
         // What is in force stays while that goes on which it is for, also where it is what holds it.
         let ends_ns = until_ns - PROLONGED_BELOW.as_nanos() as u64;
         let is_refused = |measure: &Measure| self.refused.iter().any(|other| other.measure.does_as(measure));
+        let is_due = monotonic_ns() >= self.prolonged_again_ns;
         let is_to_stay = |present: &&mut InForce| {
             let is_for_this = present.measure.is_for(assessment.verdict) && !is_refused(&present.measure);
-            is_for_this && present.until_ns < ends_ns
+            is_due && is_for_this && present.until_ns < ends_ns
         };
         for present in self.in_force.iter_mut().filter(is_to_stay) {
             match arm(daemon, &present.measure, &self.live.udp) {
                 Ok(_) => present.until_ns = until_ns,
-                Err(failed) => error!(error = describe(&failed), "cannot be prolonged"),
+                Err(failed) => {
+                    error!(error = describe(&failed), "cannot be prolonged, and is tried again");
+                    self.prolonged_again_ns = monotonic_ns() + TRIED_AGAIN_NS;
+                }
             }
         }
         for policy in [Policy::Act, Policy::Advise] {
@@ -292,8 +302,13 @@ impl Watch {
 
     fn take_measures(&mut self, daemon: &Arc<Daemon>, policy: Policy, proposed: Vec<Measure>, until_ns: u64) {
         let now_ns = monotonic_ns();
-        let waiting: Vec<_> = self.failed.iter().filter(|failed| failed.until_ns > now_ns).cloned().collect();
-        for measure in missing(proposed, &[&self.in_force[..], &self.refused[..], &waiting].concat(), now_ns) {
+        // What is only advised stands in nobody's way who acts.
+        let advised = if policy == Policy::Advise { &self.advised[..] } else { &[] };
+        for measure in missing(proposed, &[&self.in_force[..], &self.refused[..], advised].concat(), now_ns) {
+            let waits = |failed: &InForce| failed.until_ns > now_ns && failed.measure.is_like(&measure);
+            if self.failed.iter().any(waits) {
+                continue;
+            }
             let is_group = matches!(measure, Measure::Group(_));
             // Whoever has taken it back did not mean only those who were in it by then.
             if is_group && self.refused.iter().any(InForce::is_group) {
@@ -304,7 +319,7 @@ impl Watch {
             if policy == Policy::Advise {
                 info!(measure = words, "advised");
                 note(daemon, &format!("advised: {words}"));
-                self.refused.push(refused);
+                self.advised.push(refused);
                 continue;
             }
             match arm(daemon, &measure, &self.live.udp) {
@@ -320,7 +335,7 @@ impl Watch {
                         self.to_close.push(denied.clone());
                         self.close_connections(daemon);
                     }
-                    self.failed.retain(|failed| !failed.measure.does_as(&measure));
+                    self.failed.retain(|failed| !failed.measure.is_like(&measure));
                     // Who is named now takes the place of those who were.
                     if is_group {
                         self.in_force.retain(|present| !present.is_group());
@@ -334,7 +349,7 @@ impl Watch {
                 Err(failed) => {
                     // What is in the way may be gone in a moment; said is it once.
                     let again_ns = now_ns + TRIED_AGAIN_NS;
-                    match self.failed.iter_mut().find(|before| before.measure.does_as(&measure)) {
+                    match self.failed.iter_mut().find(|before| before.measure.is_like(&measure)) {
                         Some(before) => before.until_ns = again_ns,
                         None => {
                             error!(measure = words, error = describe(&failed), "cannot be armed, and is tried again");
@@ -409,9 +424,7 @@ impl Watch {
             }
             self.refused.push(gone);
         }
-        if snapshot.mode == Mode::Enforce {
-            self.follow_customers(daemon, snapshot);
-        }
+        self.follow_customers(daemon, snapshot);
         let hurts = self.in_force.iter().position(|present| present.toll.too_high().is_some());
         let over = self.in_force.iter().position(|present| present.is_over(now_ns));
         for place in hurts.into_iter().chain(over).chain(surplus(&self.in_force, now_ns)).take(1) {
@@ -467,6 +480,10 @@ impl Watch {
         for present in &mut self.in_force {
             let Measure::Shed(shed) = present.measure else { continue };
             let refuses = present.count(refused, snapshot.taken_ns);
+            // Where nothing is refused in truth, the queue does not follow.
+            if snapshot.mode != Mode::Enforce {
+                continue;
+            }
             // Where nobody has looked, or nothing listens, it stays as it is.
             let Some(fullness) = queues.as_ref().and_then(|queues| queues.get(&shed.port)) else { continue };
             let next = Measure::Shed(shed.follow(self.live.pressure.accepted, *fullness, refuses));
@@ -509,6 +526,7 @@ impl Watch {
         }
         if daemon.incident().is_none() {
             self.refused.clear();
+            self.advised.clear();
             self.failed.clear();
             self.to_close.clear();
             daemon.end_pardons();

@@ -20,11 +20,16 @@ use super::{Daemon, wild};
 use crate::api::{CookiesChange, EntryView, ListChange, connections};
 use crate::audit::LONG_LISTS;
 use crate::control::ListPlan;
-use crate::dataplane::{self, Dataplane, Listed, Signature, UNNAMED, cookies_of, is_of_udp_only, limits_of};
+use crate::dataplane::{
+    self, Dataplane, Listed, Signature, UNNAMED, cookies_of, is_of_udp_only, limits_of, monotonic_ns,
+};
 use crate::detect::Vector;
 use crate::exit::describe;
 use crate::prefixes::overlap;
-use crate::respond::{Collateral, Denied, InForce, Measure, Measured, STAYS_NS, Shed, Unserved, Wide, automatic_name};
+use crate::respond::{
+    AUTOMATIC_NAME, Collateral, Denied, Found, InForce, Measure, Measured, STAYS_NS, Shed, Unserved, Wide,
+    automatic_name,
+};
 use crate::{control, files};
 
 pub(super) const STAYS: Duration = Duration::from_nanos(STAYS_NS);
@@ -116,6 +121,10 @@ fn change_denied(daemon: &Daemon, dataplane: &mut Dataplane, denied: &Denied, is
     let mut prefixes: Vec<_> = denied.sources.iter().map(|source| prefix_of(*source)).collect();
     // What an operator has denied stays as he has denied it.
     prefixes.retain(|prefix| !theirs.contains(prefix) && !is_missed(*prefix));
+    anyhow::ensure!(
+        !is_denied || !prefixes.is_empty(),
+        "all of them are denied by an operator, allowed, or missed by somebody here"
+    );
     let reason = DENIED[usize::from(denied.vector == Vector::SlowConnections)];
     let entry = |prefix| EntryView { prefix, ttl_s: Some(STAYS.as_secs()), added_unix_s: 0, reason: reason.to_owned() };
     let change = match is_denied {
@@ -264,6 +273,21 @@ pub(super) fn look_after(dataplane: &Dataplane, in_force: &mut [InForce], now_ns
     in_force.iter_mut().map(is_taken_back).collect()
 }
 
+/// Signatures of a daemon before this one that have not ended yet: they are looked after as its own.
+pub(super) fn left_in_force(dataplane: &Dataplane) -> dataplane::Result<Vec<InForce>> {
+    let (now, now_ns) = (dataplane.clock()?.now(), monotonic_ns());
+    let adopted = |signature: Signature| {
+        let until_ns = now_ns + signature.until.filter(|until| *until > now)?.ns().saturating_sub(now.ns());
+        let (vector, _) = signature.name.strip_prefix(AUTOMATIC_NAME)?.rsplit_once('-')?;
+        let (vector, measured_on) = (Vector::from_label(vector)?, Measured::default());
+        let found = Found { shape: signature.shape, covers: 0.0, collateral: 0.0, measured_on };
+        // Of one in the middle of a canary a part is missing.
+        let is_whole = automatic_name(vector, &found) == signature.name;
+        is_whole.then(|| InForce::new(Measure::Signature(vector, found), now_ns, until_ns))
+    };
+    Ok(dataplane.signatures()?.into_iter().filter_map(adopted).collect())
+}
+
 /// The measures in force that do not end by themselves, kept in a file for the daemon that comes after this one.
 pub(super) struct Automatic {
     path: PathBuf,
@@ -309,7 +333,9 @@ impl Automatic {
         if labels.iter().any(|other| other == label) == in_force {
             return;
         }
-        labels.retain(|other| other != label);
+        // There is one group at a time.
+        let is_group = |label: &str| wild::of_label(label).is_some();
+        labels.retain(|other| other != label && !(is_group(other) && is_group(label)));
         if in_force {
             labels.push(label.to_owned());
         }
@@ -361,6 +387,19 @@ mod tests {
         assert_eq!(automatic.read(), ["out-of-state"], "a daemon after this one leaves the others alone, too");
         automatic.set(&replies, true);
         assert!(!automatic.is_anothers(&replies), "armed anew, it is no longer his");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn there_is_one_group_in_the_file() {
+        let directory = std::env::temp_dir().join(format!("floodwall-group-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let automatic = Automatic::beside(&directory.join("history.ndjson"));
+        let group = |label: &str| Measure::Group(wild::of_label(label).unwrap());
+        automatic.set(&Measure::Cookies, true);
+        automatic.set(&group("group auto-misconfig 7"), true);
+        automatic.set(&group("group auto-misconfig 9"), true);
+        assert_eq!(automatic.read(), ["cookies", "group auto-misconfig 9"]);
         std::fs::remove_dir_all(&directory).unwrap();
     }
 

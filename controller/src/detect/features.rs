@@ -220,6 +220,11 @@ impl Window {
 
     /// Keeps a packet that has been in the window for all of its time, and nothing was found.
     fn keep(&mut self, packet: Observed) {
+        // Segments of no connection, from where this host has never sent any data, are nobody's: who sends some before his flood does not have
+        // it taken for good.
+        if packet.group() == Group::Tcp && (packet.is_known, packet.is_verified) == (Some(false), Some(false)) {
+            return;
+        }
         self.good_seen += 1;
         if self.good_seen.is_multiple_of(ONE_GOOD_OF) {
             self.on_trial.push_back(packet);

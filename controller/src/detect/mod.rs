@@ -106,6 +106,8 @@ pub struct Assessment {
     pub suspect: Option<Suspect>,
     /// How long this verdict has stood.
     pub stands_ns: u64,
+    /// How long ago the last sign of it was.
+    pub sign_was_ns: u64,
 }
 
 impl Assessment {
@@ -442,6 +444,7 @@ impl Detector {
             self.since = (self.present.verdict, now_ns);
         }
         self.present.stands_ns = now_ns - self.since.1;
+        self.present.sign_was_ns = now_ns.saturating_sub(self.last_sign_ns);
         // What may be a flood that grows slowly is not taken for usual. More customers are, in the end.
         let learned_ns = match self.present.verdict {
             Verdict::Surge => Some(elapsed_ns / SURGE_SLOWER),

@@ -220,7 +220,7 @@ impl Observed {
             beginning: traits.beginning(),
             is_malformed: !matches!(packet.finding, Reason::Passed | Reason::Tunnel),
             is_known,
-            is_verified: if is_known == Some(true) && is_tcp { host.is_verified(packet.source) } else { None },
+            is_verified: if is_tcp { host.is_verified(packet.source) } else { None },
             is_to_service,
             is_held,
         })

@@ -108,6 +108,8 @@ struct Opener {
     is_one_system: bool,
     /// It has gone on with what this host has sent it.
     completes: bool,
+    /// This host has sent data there, which it does behind a handshake only; or nobody can say whether it has.
+    is_there: bool,
     is_held: bool,
 }
 
@@ -122,6 +124,7 @@ impl Opener {
             look: look(packet),
             is_one_system: true,
             completes: false,
+            is_there: false,
             is_held: false,
         }
     }
@@ -160,7 +163,9 @@ impl Opener {
 
     fn is_persistent(&self, now_ns: u64) -> bool {
         let (begun, samples) = self.since((now_ns / SECOND_NS).saturating_sub(SPAN as u64 - 1));
-        begun >= PERSISTENT
+        // Of whoever has only forged SYNs anybody may be the source.
+        self.is_there
+            && begun >= PERSISTENT
             && samples >= SEEN
             && self.last_ns.saturating_sub(self.first_ns) >= PERSISTENT_NS
             && now_ns.saturating_sub(self.last_ns) < 2 * SECOND_NS
@@ -206,6 +211,7 @@ impl Following {
                 if let Some(opener) = self.sources.get_mut(&(packet.source.key(), packet.source.family())) {
                     // A SYN that was answered by a cookie did not pass, and is not held for that.
                     (opener.completes, opener.is_held) = (true, packet.is_held);
+                    opener.is_there |= packet.is_verified != Some(false);
                 }
                 self.remember(packet);
             }
@@ -220,6 +226,7 @@ impl Following {
         if is_room {
             let opener = self.sources.entry(key).or_insert_with(|| Opener::of(packet));
             (opener.last_ns, opener.is_held) = (at_ns, packet.is_held);
+            opener.is_there |= packet.is_verified != Some(false);
             opener.is_one_system &= opener.look == look(packet);
             if !packet.ports.is_some_and(|(port, _)| opener.is_new(port)) {
                 return;
@@ -469,6 +476,26 @@ mod tests {
             (0, Vec::new()),
             "the same SYNs, ten times each: {openers:?}"
         );
+    }
+
+    /// Anybody can send SYNs, and ACKs behind them, in the name of somebody else.
+    #[test]
+    fn whose_address_was_never_sent_data_is_not_named() {
+        let named = |is_verified| {
+            let mut following = Following::default();
+            let take = |following: &mut Following, source, tick: u64, is_verified| {
+                let now_ns = tick * SECOND_NS / 10;
+                following.expire(now_ns, tick < 120);
+                for flags in [0x02, 0x10] {
+                    let packet = packet(source, 1_000 + tick as u16, now_ns, flags);
+                    following.take(&Observed { is_verified, ..packet });
+                }
+            };
+            (0..120).for_each(|tick| take(&mut following, 0x0a00_0001, tick, Some(true)));
+            (120..180).for_each(|tick| take(&mut following, 0x1400_0001, tick, is_verified));
+            following.persistent(false).len()
+        };
+        assert_eq!([Some(true), None, Some(false)].map(named), [1, 1, 0]);
     }
 
     #[test]

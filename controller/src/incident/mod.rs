@@ -22,6 +22,8 @@ const SCHEMA_VERSION: u32 = 1;
 /// Events that a record has at most of what goes on by itself, and as many of what people say and do: the latest are left out, and that
 /// is said.
 const EVENTS: usize = 1_000;
+/// What was done is kept of so many measures at most.
+const ACTIONS: usize = 256;
 /// Who writes into it by itself.
 const BY_ITSELF: [&str; 3] = ["detection", "response", "daemon"];
 /// How often the same verdict is told of one that turns to and fro between verdicts of a kind: floods with customers behind them or
@@ -98,8 +100,11 @@ pub struct Incident {
     pub detected_unix_ms: u64,
     /// First measure.
     pub mitigated_unix_ms: Option<u64>,
-    /// Last sign.
+    /// Last sign, once it is over.
     pub ended_unix_ms: Option<u64>,
+    /// Last sign until now.
+    #[serde(default)]
+    pub last_sign_unix_ms: u64,
     /// The most packets in a second.
     pub peak_packets_per_second: f64,
     /// Megabits a second then, with their Ethernet headers, of all that came in; 0 where they were not counted.
@@ -174,7 +179,10 @@ impl Incident {
             let of = if vectors.is_empty() { String::new() } else { format!(" ({})", vectors.join(", ")) };
             let (verdict, sure) = (assessment.verdict.label(), assessment.confidence * 100.0);
             self.note("detection", &format!("{verdict}{of}, {sure:.0} % sure: {}", assessment.reasons.join("; ")));
-            self.reasons.clone_from(&assessment.reasons);
+            // Why it was an attack is not told by what comes after it.
+            if assessment.verdict.is_attack() || !self.verdict.is_attack() {
+                self.reasons.clone_from(&assessment.reasons);
+            }
             self.latest = assessment.verdict;
             self.told_unix_ms.retain(|(verdict, _)| *verdict != assessment.verdict);
             self.told_unix_ms.push((assessment.verdict, now_ms()));
@@ -208,7 +216,9 @@ impl Incident {
         if self.enforced {
             self.mitigated_unix_ms.get_or_insert_with(now_ms);
         }
-        self.actions.push(what.to_owned());
+        if self.actions.len() < ACTIONS {
+            self.actions.push(what.to_owned());
+        }
         self.note("response", what);
     }
 
@@ -259,6 +269,11 @@ mod tests {
         assert_eq!(sure(Verdict::Attack, 0.9), (Verdict::Attack, 0.9));
         assert_eq!(sure(Verdict::Attack, 0.85), (Verdict::Attack, 0.9));
         assert_eq!(sure(Verdict::Surge, 0.99), (Verdict::Attack, 0.9), "an attack stays one in the record");
+        let reasons = |reasons: &str| vec![reasons.to_owned()];
+        let attack = Assessment { reasons: reasons("forged"), ..found(Verdict::Attack, 0.9) };
+        let mut incident = Incident::new(1, &attack);
+        incident.found(&Assessment { reasons: reasons("real clients"), ..found(Verdict::Surge, 0.9) });
+        assert_eq!(incident.reasons, ["forged"], "and so does why");
     }
 
     #[test]
@@ -327,6 +342,8 @@ mod tests {
         let mitigated = incident.mitigated_unix_ms;
         assert!(mitigated.is_some(), "once drops are real");
         incident.acted("drop signature 8");
+        (0..2 * ACTIONS).for_each(|number| incident.acted(&number.to_string()));
+        assert_eq!(incident.actions.len(), ACTIONS);
         assert_eq!(incident.mitigated_unix_ms, mitigated, "the first counts");
     }
 }

@@ -185,7 +185,7 @@ fn measures(incident: &Incident, contacts: &Contacts) -> String {
     if !incident.enforced {
         items.push("Floodwall only watched: `floodwall mode enforce` lets it drop".to_owned());
     }
-    if incident.mitigated_unix_ms.is_none() {
+    if incident.actions.is_empty() {
         items.push(
             "Nothing was armed: `respond = \"act\"` in the configuration lets Floodwall arm what it proposes"
                 .to_owned(),

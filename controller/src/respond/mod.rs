@@ -45,11 +45,14 @@ pub const STAYS_NS: u64 = 600_000_000_000;
 const SIGNATURES: usize = 8;
 /// Signatures in force, advised and taken back while one incident lasts, of which there are no more: a flood may change on and on.
 const TOLD: usize = 64;
-/// How often more sources are denied, and how often at most while the first of them are.
+/// How often more sources are denied, and how often at most while the first of them are: from the eighth time on each waits twice as long as the
+/// one before, so that who comes a few at a time does not use them up.
 const DENIED_EVERY_NS: u64 = 500_000_000;
-const DENIALS: usize = 12;
-/// How often others may take the place of the networks that are held.
+const DENIALS_AT_ONCE: usize = 8;
+const DENIALS: usize = 24;
+/// How often others may take the place of the networks that are held, and how often some of these are let go of.
 const GROUPED_EVERY_NS: u64 = 5_000_000_000;
+const LET_GO_EVERY_NS: u64 = 60_000_000_000;
 /// How long nothing may suit one that makes room for another.
 const IDLE_NS: u64 = 10_000_000_000;
 /// How long it takes until all packets are judged by what was armed.
@@ -165,12 +168,19 @@ pub fn missing(proposed: Vec<Measure>, in_force: &[InForce], now_ns: u64) -> Vec
         Measure::Deny(denied) => {
             let is_alike = |present: &Measure| matches!(present, Measure::Deny(of) if of.vector == denied.vector);
             let mut denials = in_force.iter().filter(|present| is_alike(&present.measure));
-            let is_settled = |present: &InForce| now_ns.saturating_sub(present.since_ns) >= DENIED_EVERY_NS;
-            denials.clone().count() < DENIALS && denials.all(is_settled)
+            let told = denials.clone().count();
+            let gap_ns = DENIED_EVERY_NS << told.saturating_sub(DENIALS_AT_ONCE).min(DENIALS);
+            let is_settled = |present: &InForce| now_ns.saturating_sub(present.since_ns) >= gap_ns;
+            told < DENIALS && denials.all(is_settled)
         }
-        Measure::Group(_) => {
-            let is_settled = |present: &InForce| now_ns.saturating_sub(present.since_ns) >= GROUPED_EVERY_NS;
-            in_force.iter().filter(|present| present.is_group()).all(is_settled)
+        Measure::Group(proposed) => {
+            let is_settled = |present: &InForce| {
+                let has_all = matches!(&present.measure, Measure::Group(of) if of.has_all_of(proposed));
+                let every_ns = if has_all { LET_GO_EVERY_NS } else { GROUPED_EVERY_NS };
+                now_ns.saturating_sub(present.since_ns) >= every_ns
+            };
+            let mut groups = in_force.iter().filter(|present| present.is_group());
+            groups.clone().count() < TOLD && groups.all(is_settled)
         }
         _ => true,
     };
@@ -195,6 +205,15 @@ impl Measure {
         }
     }
 
+    /// Whether what stands in the way of one stands in the way of the other.
+    pub fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Deny(one), Self::Deny(two)) => one.vector == two.vector,
+            (Self::Group(_), Self::Group(_)) => true,
+            _ => self.does_as(other),
+        }
+    }
+
     /// Whether it does the same, whatever was measured of it.
     pub fn does_as(&self, other: &Self) -> bool {
         match (self, other) {
@@ -204,7 +223,7 @@ impl Measure {
             (Self::Limit(one), Self::Limit(two)) => one.key() == two.key(),
             (Self::Shed(one), Self::Shed(two)) => one.port == two.port,
             (Self::Deny(one), Self::Deny(two)) => one.has_all_of(two),
-            (Self::Group(one), Self::Group(two)) => one.has_all_of(two),
+            (Self::Group(one), Self::Group(two)) => one.has_all_of(two) && two.has_all_of(one),
             _ => self == other,
         }
     }
@@ -228,6 +247,9 @@ impl fmt::Display for Measure {
                 let Found { shape, covers, collateral, measured_on } = found;
                 let (covers, collateral) = (covers * 100.0, collateral * 100.0);
                 let fields = fields_of(shape);
+                if measured_on.packets == 0 && covers == 0.0 {
+                    return write!(f, "drop signature {fields}: of the {}, by the daemon before this one", vector.label());
+                }
                 write!(f, "drop signature {fields}: {covers:.0} % of the {}, ", vector.label())?;
                 write!(f, "{collateral:.2} % of {measured_on}")
             }
@@ -342,8 +364,7 @@ fn against_floods(assessment: &Assessment, features: &Features, window: &Window)
                 measures.extend(signature::bare_syns(features, window).map(|found| Measure::Signature(*vector, found)));
                 measures.push(Measure::Cookies);
             }
-            Vector::TcpReflection => measures.push(drop(Reason::UnsolicitedReply)),
-            Vector::Amplification => match signature::is_asked_from_amplifiers(window) {
+            Vector::TcpReflection | Vector::Amplification => match signature::is_asked_from_amplifiers(window) {
                 true => measures.extend(signature(*vector)),
                 false => measures.push(drop(Reason::UnsolicitedReply)),
             },
@@ -379,6 +400,7 @@ fn fragments_of_replies(window: &Window) -> Option<Measure> {
 
 #[cfg(test)]
 mod tests {
+    use floodwall_common::packet::Source;
     use floodwall_common::signatures::Shape;
 
     use super::*;
@@ -450,6 +472,57 @@ mod tests {
             advised.extend(new.into_iter().map(|measure| InForce::new(measure, now_ns, now_ns + STAYS_NS)));
         }
         assert_eq!(advised.len(), TOLD);
+    }
+
+    /// Who serves DNS to resolvers, or NTP to servers, is asked from the ports that amplifiers answer from.
+    #[test]
+    fn replies_to_nothing_pass_where_somebody_asks_from_ports_of_amplifiers() {
+        let drops = |asks: u32| {
+            let (features, mut window) = window(300, 600, 0x12);
+            for number in 0..asks {
+                let (ports, flags) = (Some((53, 53)), None);
+                let asking = Observed::segment(0x0a00_0000 + number, 53, SECOND, 0);
+                let is_known = Some(false);
+                window.take(Observed { protocol: 17, ports, flags, is_known, is_to_service: true, ..asking });
+            }
+            let is_drop = |measure: &Measure| matches!(measure, Measure::Drop(Reason::UnsolicitedReply, _));
+            found(Vector::TcpReflection, &(features, window)).iter().any(is_drop)
+        };
+        assert_eq!([0, 20].map(drops), [true, false]);
+    }
+
+    /// Bots that come a few at a time do not use up what may be denied.
+    #[test]
+    fn there_is_room_for_those_who_come_later() {
+        let denied = |source: u32| {
+            let (sources, measured_on) = (vec![Source::V4(source)], Measured::default());
+            Measure::Deny(Denied { vector: Vector::HttpFlood, sources, covers: 1.0, measured_on })
+        };
+        let mut in_force: Vec<InForce> = Vec::new();
+        for tick in 0..240 {
+            let now_ns = u64::from(tick) * SECOND / 4;
+            let new = missing(vec![denied(tick)], &in_force, now_ns);
+            in_force.extend(new.into_iter().map(|measure| InForce::new(measure, now_ns, now_ns + STAYS_NS)));
+        }
+        let at: Vec<_> = in_force.iter().map(|present| present.since_ns as f64 / SECOND as f64).collect();
+        assert_eq!(at[..9], [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0], "{at:?}");
+        assert_eq!(at[9..], [5.0, 7.0, 11.0, 19.0, 35.0], "in a minute");
+    }
+
+    #[test]
+    fn a_network_that_has_calmed_down_is_let_go_of_after_a_minute() {
+        let group = |prefixes: &[&str]| {
+            let prefixes = prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect();
+            let measured_on = Measured::default();
+            Measure::Group(GroupLimit { prefixes, per_second: 5, begun: [1.0; 2], share: 0.0, measured_on })
+        };
+        let (one, other) = ("192.0.2.0/24", "198.51.100.0/24");
+        let both = [InForce::new(group(&[one, other]), 0, STAYS_NS)];
+        let is_missing =
+            |proposed: &[&str], seconds: u64| !missing(vec![group(proposed)], &both, seconds * SECOND).is_empty();
+        assert!(!is_missing(&[other, one], 600), "the same");
+        assert!(!is_missing(&[one], 59) && is_missing(&[one], 60), "one of them");
+        assert!(!is_missing(&[one, "203.0.113.0/24"], 4) && is_missing(&[one, "203.0.113.0/24"], 5), "another");
     }
 
     #[test]

@@ -32,6 +32,10 @@ pub(super) enum Armed {
     Services,
     /// As many signatures as there may be.
     Signatures,
+    /// TCP of no connection is dropped.
+    State,
+    /// The same where SYNs are answered with cookies.
+    StateBesideCookies,
     /// Everything but signatures, and ten thousand prefixes.
     AllButSignatures,
     /// Everything.
@@ -39,7 +43,7 @@ pub(super) enum Armed {
 }
 
 impl Armed {
-    pub(super) const EACH: [Self; 9] = [
+    pub(super) const EACH: [Self; 11] = [
         Self::Default,
         Self::Peers,
         Self::Lists,
@@ -47,6 +51,8 @@ impl Armed {
         Self::Replies,
         Self::Services,
         Self::Signatures,
+        Self::State,
+        Self::StateBesideCookies,
         Self::AllButSignatures,
         Self::All,
     ];
@@ -55,6 +61,7 @@ impl Armed {
         match self {
             Self::All => mechanism != Self::Default,
             Self::AllButSignatures => !matches!(mechanism, Self::Default | Self::Signatures),
+            Self::StateBesideCookies => matches!(mechanism, Self::State | Self::StateBesideCookies),
             _ => self == mechanism,
         }
     }
@@ -96,9 +103,14 @@ impl Filter {
             kernel.replace_signatures(&all_signatures())?;
         }
         if armed.has(Armed::AllButSignatures) {
-            for reason in [Reason::BareSyn, Reason::FirstSyn, Reason::OutOfState] {
+            for reason in [Reason::BareSyn, Reason::FirstSyn] {
                 kernel.dataplane.set_policy(reason, Verdict::Drop)?;
             }
+        }
+        if armed.has(Armed::State) {
+            kernel.dataplane.set_policy(Reason::OutOfState, Verdict::Drop)?;
+        }
+        if armed.has(Armed::StateBesideCookies) {
             let stack = Stack { syncookies: Some(2), timestamps: 2, window_scale: 7 };
             let answers = Rate::Limit { per_second: 1_000, burst: 1_000 };
             kernel.dataplane.set_cookies(CookieMode::Always, answers, 1_500, stack)?;
@@ -115,11 +127,14 @@ impl Filter {
         let said = || format!("{:?}: {:?}", self.armed, counted.cells());
         let reasons = [Reason::Passed, Reason::PacketLimit, Reason::Denied, Reason::ServiceCap, Reason::NoService];
         let [passed, limited, denied, capped, unserved] = reasons.map(|reason| counted.of(reason));
-        ensure!(passed + limited + denied + capped + unserved == counted.packets(), "{}", said());
+        let strays = counted.of(Reason::OutOfState);
+        ensure!(passed + limited + denied + capped + unserved + strays == counted.packets(), "{}", said());
+        ensure!((strays > 0) == matches!(self.armed, Armed::State | Armed::StateBesideCookies), "{}", said());
         ensure!((unserved > 0) == (self.armed == Armed::All), "{}", said());
         ensure!((denied > 0) == self.armed.has(Armed::Lists), "{}", said());
         // Of the five cases of the default filter one is a hot source.
         let is_right = match self.armed {
+            Armed::State | Armed::StateBesideCookies => strays == counted.packets(),
             Armed::Default => limited > counted.packets() / 6 && limited < counted.packets() / 2,
             _ if self.armed.has(Armed::Services) => limited == 0 && passed > 0,
             _ => limited + capped == 0 && passed > counted.packets() / 2,

@@ -126,3 +126,23 @@ fn change(dataplane: &mut Dataplane, vector: Vector, found: &Found, slice: Optio
     dataplane.install_signatures(&wanted, generation)?;
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use floodwall_common::signatures::Fragment;
+
+    use super::*;
+
+    /// A flood from the same ports again and again is answered while its slice is open, and remembered for that.
+    #[test]
+    fn what_a_slice_let_in_is_known_by_its_ports_and_what_it_suits() {
+        let shape = Shape { protocol: 17, fragments: 1 << Fragment::None as u8, ..Shape::ANY };
+        let slice = slice(&shape, 0).unwrap();
+        let canaries = Canaries { answered: vec![(shape, slice, 0)], ..Canaries::default() };
+        let from = |port: u16| Observed { protocol: 17, flags: None, ..Observed::segment(1, port, 0, 0) };
+        assert!(canaries.had_let_in(&from(slice.first)) && canaries.had_let_in(&from(slice.last)));
+        assert!(!canaries.had_let_in(&from(slice.first - 1)) && !canaries.had_let_in(&from(slice.last + 1)));
+        assert!(!canaries.had_let_in(&Observed { protocol: 6, ..from(slice.first) }), "it is of something else");
+        assert!(!Canaries::default().had_let_in(&from(slice.first)), "nothing was open");
+    }
+}

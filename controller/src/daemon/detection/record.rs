@@ -41,7 +41,8 @@ fn left_open(mut records: Vec<Incident>, now_ms: u64) -> (Option<Incident>, Vec<
 }
 
 fn last_known_ms(record: &Incident) -> u64 {
-    record.timeline.last().map_or(record.began_unix_ms, |event| event.unix_ms)
+    let told = record.timeline.last().map_or(record.began_unix_ms, |event| event.unix_ms);
+    told.max(record.last_sign_unix_ms)
 }
 
 impl Watch {
@@ -87,8 +88,8 @@ impl Watch {
     ) {
         let (counted, by) = (counts(snapshot), (snapshot.mode, snapshot.drops));
         let before = self.counted_then.replace((counted, by));
-        if !found.current.is_empty() || (found.verdict != Verdict::Normal && !found.verdict.is_attack()) {
-            self.last_sign_ms = now_ms();
+        if found.verdict != Verdict::Normal {
+            self.last_sign_ms = now_ms().saturating_sub(found.sign_was_ns / 1_000_000);
         }
         let mut open = daemon.incident();
         match (&mut *open, found.verdict) {
@@ -125,6 +126,7 @@ impl Watch {
             }
         }
         let Some(incident) = &mut *open else { return };
+        incident.last_sign_unix_ms = self.last_sign_ms;
         for words in self.prober.told() {
             incident.note("detection", &words);
         }
@@ -201,6 +203,9 @@ mod tests {
         assert_eq!(goes_on.map(|record| (record.id, record.state)), Some(("seen".into(), State::Acknowledged)));
         assert_eq!(closed.iter().map(|record| &*record.id).collect::<Vec<_>>(), ["old"]);
         assert_eq!((closed[0].state, closed[0].ended_unix_ms), (State::Resolved, Some(GOES_ON_MS)));
+        // A flood of hours that says nothing new.
+        let steady = Incident { last_sign_unix_ms: now - 5_000, ..record("steady", State::Open, GOES_ON_MS) };
+        assert_eq!(left_open(vec![steady], now).0.map(|record| record.id), Some("steady".into()));
         let (goes_on, closed) = left_open(records(), now + GOES_ON_MS);
         assert_eq!((goes_on, closed.len()), (None, 2), "both are too old");
         assert_eq!(left_open(vec![record("over", State::Resolved, now)], now), (None, Vec::new()));
