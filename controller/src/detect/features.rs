@@ -309,6 +309,7 @@ impl Window {
 
     /// What is open, and who of those that hold it was here before.
     pub(super) fn judge(&mut self, held: Held) -> Held {
+        self.following.are_there(&held.sources);
         held.judged(self.following.newcomers())
     }
 

@@ -97,6 +97,8 @@ pub struct Held {
     pub newcomers: f64,
     /// Who holds them: those that hold most first, at most 1,024.
     pub holders: Vec<Holder>,
+    /// Who has any open connection, as [`Source::key`].
+    pub sources: Vec<(u64, Family)>,
 }
 
 impl Held {
@@ -117,6 +119,7 @@ impl Held {
                 }
             }
         }
+        let present = sources.keys().copied().collect();
         let holds = |holder: &Holder| holder.slow >= HOLDS && holder.others * OTHERS <= holder.slow;
         sources.retain(|_, (holder, _)| holds(holder));
         let (slow, dragged) = sources
@@ -126,7 +129,7 @@ impl Held {
         holders.sort_by(|a, b| b.slow.cmp(&a.slow).then_with(|| a.source.halves().cmp(&b.source.halves())));
         holders.truncate(MOST);
         let dragged = dragged as f64 / slow.max(1) as f64;
-        Self { open: open.len(), slow, dragged, fullness, full: Vec::new(), newcomers: 0.0, holders }
+        Self { open: open.len(), slow, dragged, fullness, full: Vec::new(), newcomers: 0.0, holders, sources: present }
     }
 
     /// The share of all that is open which is held.

@@ -108,7 +108,8 @@ struct Opener {
     is_one_system: bool,
     /// It has gone on with what this host has sent it.
     completes: bool,
-    /// This host has sent data there, which it does behind a handshake only; or nobody can say whether it has.
+    /// This host has sent data there, which it does behind a handshake only, or has an open connection with it; or nobody can say whether
+    /// it has.
     is_there: bool,
     is_held: bool,
 }
@@ -278,6 +279,15 @@ impl Following {
             for network in self.networks.values_mut() {
                 network.begun /= 2.0;
                 network.joined_ns += (self.quiet_ns - network.joined_ns) / 2;
+            }
+        }
+    }
+
+    /// With these this host has open connections.
+    pub(super) fn are_there(&mut self, sources: &[(u64, Family)]) {
+        for source in sources {
+            if let Some(opener) = self.sources.get_mut(source) {
+                opener.is_there = true;
             }
         }
     }
@@ -481,7 +491,7 @@ mod tests {
     /// Anybody can send SYNs, and ACKs behind them, in the name of somebody else.
     #[test]
     fn whose_address_was_never_sent_data_is_not_named() {
-        let named = |is_verified| {
+        let named = |(is_verified, is_open)| {
             let mut following = Following::default();
             let take = |following: &mut Following, source, tick: u64, is_verified| {
                 let now_ns = tick * SECOND_NS / 10;
@@ -493,9 +503,13 @@ mod tests {
             };
             (0..120).for_each(|tick| take(&mut following, 0x0a00_0001, tick, Some(true)));
             (120..180).for_each(|tick| take(&mut following, 0x1400_0001, tick, is_verified));
+            if is_open {
+                following.are_there(&[(0x1400_0001, Family::V4), (0x1400_0002, Family::V4)]);
+            }
             following.persistent(false).len()
         };
-        assert_eq!([Some(true), None, Some(false)].map(named), [1, 1, 0]);
+        let cases = [(Some(true), false), (None, false), (Some(false), false), (Some(false), true)];
+        assert_eq!(cases.map(named), [1, 1, 0, 1]);
     }
 
     #[test]
