@@ -119,7 +119,10 @@ impl Watch {
             saved: (0, 0),
             unsaved: (Vec::new(), 0),
         };
-        watch.in_force = left_in_force(&daemon.dataplane()).unwrap_or_default();
+        match left_in_force(&daemon.dataplane()) {
+            Ok(left) => watch.in_force = left,
+            Err(error) => warn!(%error, "what the daemon before this one has armed is not looked after"),
+        }
         watch.adopt_record(daemon);
         watch
     }
