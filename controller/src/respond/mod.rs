@@ -113,6 +113,11 @@ impl InForce {
         Self { measure, since_ns: now_ns, until_ns, hits: (0, now_ns), toll: Toll::default() }
     }
 
+    /// How long it has been in force.
+    const fn age_ns(&self, now_ns: u64) -> u64 {
+        now_ns.saturating_sub(self.since_ns)
+    }
+
     /// So many packets have suited it until now. Whether that is more than before.
     pub const fn count(&mut self, hits: u64, now_ns: u64) -> bool {
         let has_more = hits != self.hits.0;
@@ -129,7 +134,7 @@ impl InForce {
 
     /// Whether it has been in force for so long, and something has suited it so lately.
     pub const fn is_used(&self, now_ns: u64, for_ns: u64, lately_ns: u64) -> bool {
-        now_ns.saturating_sub(self.since_ns) >= for_ns && now_ns.saturating_sub(self.hits.1) < lately_ns
+        self.age_ns(now_ns) >= for_ns && now_ns.saturating_sub(self.hits.1) < lately_ns
     }
 
     const fn is_signature(&self) -> bool {
@@ -160,7 +165,7 @@ pub fn missing(proposed: Vec<Measure>, in_force: &[InForce], now_ns: u64) -> Vec
     let is_due = |measure: &Measure| match measure {
         Measure::Signature(vector, _) => {
             let of_vector = |present: &&InForce| matches!(&present.measure, Measure::Signature(of, _) if of == vector);
-            let is_settled = |present: &InForce| now_ns.saturating_sub(present.since_ns) > WINDOW_NS + SETTLE_NS;
+            let is_settled = |present: &InForce| present.age_ns(now_ns) > WINDOW_NS + SETTLE_NS;
             let busy = in_force.iter().filter(|present| present.is_signature() && !present.is_idle(now_ns)).count();
             let told = in_force.iter().filter(|present| present.is_signature()).count();
             in_force.iter().filter(of_vector).all(is_settled) && busy < SIGNATURES && told < TOLD
@@ -170,14 +175,14 @@ pub fn missing(proposed: Vec<Measure>, in_force: &[InForce], now_ns: u64) -> Vec
             let mut denials = in_force.iter().filter(|present| is_alike(&present.measure));
             let told = denials.clone().count();
             let gap_ns = DENIED_EVERY_NS << told.saturating_sub(DENIALS_AT_ONCE).min(DENIALS);
-            let is_settled = |present: &InForce| now_ns.saturating_sub(present.since_ns) >= gap_ns;
+            let is_settled = |present: &InForce| present.age_ns(now_ns) >= gap_ns;
             told < DENIALS && denials.all(is_settled)
         }
         Measure::Group(proposed) => {
             let is_settled = |present: &InForce| {
                 let has_all = matches!(&present.measure, Measure::Group(of) if of.has_all_of(proposed));
                 let every_ns = if has_all { LET_GO_EVERY_NS } else { GROUPED_EVERY_NS };
-                now_ns.saturating_sub(present.since_ns) >= every_ns
+                present.age_ns(now_ns) >= every_ns
             };
             let mut groups = in_force.iter().filter(|present| present.is_group());
             groups.clone().count() < TOLD && groups.all(is_settled)
