@@ -10,7 +10,7 @@ use crate::reason::REASON_SLOTS;
 use crate::signatures::SIGNATURES as SIGNATURE_SLOTS;
 
 /// Version of every layout in this crate that lies in a map, and of the names below.
-pub const ABI_VERSION: u32 = 10;
+pub const ABI_VERSION: u32 = 11;
 
 /// Map names, as the kernel and bpftool show them and as the pins are called. At most 15 characters.
 pub mod map {
@@ -39,6 +39,8 @@ pub mod map {
     /// Sources that completed a handshake, a [`crate::memory::Line`] per entry. Written by the kernel half only, where
     /// packets leave.
     pub const VERIFIED: &str = "VERIFIED";
+    /// What was there of [`VERIFIED`] before what goes on now began. Written by the controller only, where somebody has to come first.
+    pub const KNOWN: &str = "KNOWN";
     /// First SYNs, a [`crate::first_syn::Line`] per entry. Written by the kernel half only.
     pub const FIRST_SYNS: &str = "FIRST_SYNS";
     /// One [`crate::services::PortTable`]. Written by the controller only, port by port.
@@ -49,7 +51,7 @@ pub mod map {
     /// the idle bank.
     pub const SIGNATURE_SPECS: &str = "SIGNATURE_SPECS";
     /// All of them.
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 17] = [
         CONFIG,
         CPUS,
         SOURCES,
@@ -62,6 +64,7 @@ pub mod map {
         SENT,
         AMPLIFIERS,
         VERIFIED,
+        KNOWN,
         FIRST_SYNS,
         SERVICES,
         SIGNATURES,
@@ -116,8 +119,8 @@ labelled_enum! {
         Pass = 0 => "pass",
         /// What drops or is answered, also where monitor mode lets it pass, but for [`Self::Open`].
         Drop = 1 => "drop",
-        /// Who begins connections: SYNs that pass, and of those that are answered with a cookie the ones from verified sources,
-        /// which forged addresses are not.
+        /// Who begins connections: SYNs that pass, those that are over the cap of connections of their service, and of those that are
+        /// answered with a cookie the ones from verified sources, which forged addresses are not.
         Open = 2 => "open",
     }
 }

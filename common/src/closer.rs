@@ -18,6 +18,8 @@ pub trait Memory {
     fn has_sent(&self, conversation: Conversation) -> bool;
     /// Whether the source with this [`crate::packet::Source::key`] has shown that it is where it says.
     fn is_verified(&self, key: u64) -> bool;
+    /// Whether it had shown so before what goes on now began.
+    fn is_known(&self, key: u64) -> bool;
     /// Whether the stack knows the connection of the packet that is judged, or knows its own cookie in it: a handshake whose answer
     /// did not leave through the stack is remembered nowhere else.
     fn is_of_the_stack(&self) -> bool;

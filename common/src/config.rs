@@ -18,7 +18,7 @@ use crate::limits::{LimitName, Per, RateSpec};
 use crate::lists::ListState;
 use crate::meter::{Meter, Meters};
 use crate::reason::DropSet;
-use crate::services::{Cap, SERVICE_SLOTS, ServiceRecord};
+use crate::services::{Cap, ConnectionCap, SERVICE_SLOTS, ServiceRecord};
 use crate::signatures::SignatureState;
 use crate::verifier::opaque;
 
@@ -130,7 +130,7 @@ pub struct Config {
     /// Compiled caps of services, by number; of zero, which is no service, there is none.
     pub caps: [Cap; SERVICE_SLOTS],
     /// The same of new connections: asked of SYNs alone.
-    pub connection_caps: [Cap; SERVICE_SLOTS],
+    pub connection_caps: [ConnectionCap; SERVICE_SLOTS],
     /// How SYNs are answered.
     pub cookies: Cookies,
     /// SYN-ACKs with cookies to one subnet: what keeps this host from being a reflector.
@@ -251,7 +251,7 @@ impl Config {
 
     /// The cap of its new connections.
     #[inline(always)]
-    pub const fn connection_cap(&self, service: u8) -> &Cap {
+    pub const fn connection_cap(&self, service: u8) -> &ConnectionCap {
         &self.connection_caps[service as usize & (SERVICE_SLOTS - 1)]
     }
 

@@ -52,6 +52,9 @@ pub trait World<'w>: Memory {
     fn look_closer(&mut self, frame: Frame<'_>, key: u64, kind: Kind) -> Closer;
     /// Whether the frame, a SYN of the source with this [`Source::key`], is one that a listener has a cookie for now.
     fn has_cookie(&mut self, frame: Frame<'_>, key: u64) -> bool;
+    /// Whether a service takes no more new connections, and the source with this [`Source::key`] has to wait: what [`takes_no_more`] says,
+    /// which the kernel half asks apart.
+    fn takes_no_more(&mut self, service: u8, key: u64) -> bool;
     /// Whether this meter lets the source with this [`Source::key`] send this now; if so, charges it.
     fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool;
 }
@@ -216,9 +219,7 @@ fn judge<'w>(packet: &Headers, frame: Frame<'_>, world: &mut impl World<'w>) -> 
         return found.because(answered(packet.key, world));
     }
     // First that of connections: what it refuses is not charged to the other.
-    if meters.ask(Ask::CONNECTIONS)
-        && is_over(config.connection_cap(closer.service()), closer.service(), packet.key, world)
-    {
+    if meters.ask(Ask::CONNECTIONS) && world.takes_no_more(closer.service(), packet.key) {
         return found.because(Reason::ConnectionCap);
     }
     if meters.ask(Ask::CAP) && is_over(config.cap(closer.service()), closer.service(), packet.key, world) {
@@ -274,6 +275,18 @@ fn is_over<'w>(cap: &Cap, service: u8, key: u64, world: &mut impl World<'w>) -> 
     let service = u64::from(service);
     let passes = world.admit(service, Amount::PACKET, cap.open())
         || (world.is_verified(key) && world.admit(service, Amount::PACKET, cap.verified()));
+    !passes
+}
+
+/// What [`World::takes_no_more`] answers.
+#[inline(always)]
+pub fn takes_no_more<'w>(service: u8, key: u64, world: &mut impl World<'w>) -> bool {
+    let cap = world.config().connection_cap(service);
+    let Some(served) = cap.served() else { return is_over(cap.cap(), service, key, world) };
+    let of = u64::from(service);
+    let passes = world.admit(of, Amount::PACKET, served)
+        || (world.is_known(key) && world.admit(of, Amount::PACKET, cap.cap().verified()))
+        || (!world.is_verified(key) && world.admit(of, Amount::PACKET, cap.cap().open()));
     !passes
 }
 

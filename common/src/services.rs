@@ -3,6 +3,8 @@
 //! A cap is the last resort: packets a second to a service from all sources together, or connections that are begun with it
 //! in a second. It is one meter with two tolerances. Sources that are not verified are refused at half of it, verified ones at all of it: so verified sources
 //! take what they need of the cap, the others share the rest, and of a cap nothing is left unused.
+//!
+//! A cap of connections may have three ([`Order::KnownFirst`]): whoever has been served since it is needed is refused at a quarter.
 
 use core::net::Ipv6Addr;
 
@@ -94,6 +96,8 @@ pub struct ServiceRecord {
     pub connections: RateSpec,
     /// The same for a while, set by who sheds an overload. Where there is the other, that counts.
     pub shed: RateSpec,
+    /// [`Order`] of that, as its number.
+    pub shed_order: u64,
 }
 
 impl ServiceRecord {
@@ -102,12 +106,30 @@ impl ServiceRecord {
 
     /// One that nothing is shed of.
     pub const fn new(name: [u8; NAME_BYTES], cap: RateSpec, connections: RateSpec) -> Self {
-        Self { name, cap, connections, shed: RateSpec::OFF }
+        Self { name, cap, connections, shed: RateSpec::OFF, shed_order: Order::VerifiedFirst as u64 }
     }
 
-    /// The cap of new connections that counts.
-    pub fn connections_in_force(&self) -> RateSpec {
-        if self.connections == RateSpec::OFF { self.shed } else { self.connections }
+    /// Who comes first of what is shed.
+    pub const fn shed_order(&self) -> Order {
+        if self.shed_order == Order::KnownFirst as u64 { Order::KnownFirst } else { Order::VerifiedFirst }
+    }
+
+    /// The cap of new connections that counts, and who comes first.
+    pub fn connections_in_force(&self) -> (RateSpec, Order) {
+        match self.connections {
+            RateSpec::OFF => (self.shed, self.shed_order()),
+            connections => (connections, Order::VerifiedFirst),
+        }
+    }
+}
+
+crate::labelled_enum! {
+    /// Who comes first where a service takes no more connections.
+    pub enum Order {
+        /// Who has completed a handshake, whenever that was.
+        VerifiedFirst = 0 => "verified-first",
+        /// Who is known: was verified before what goes on now began. Then who is not verified; last, who has been served since.
+        KnownFirst = 1 => "known-first",
     }
 }
 
@@ -152,6 +174,53 @@ impl Cap {
     #[inline(always)]
     pub(crate) const fn verified(&self) -> &Meter {
         &self.verified
+    }
+}
+
+/// A cap of new connections as the packet path reads it. All zero: no cap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ConnectionCap {
+    cap: Cap,
+    /// For those who have been served since it began; not armed where they come first.
+    served: Meter,
+}
+
+impl ConnectionCap {
+    /// Compiles a cap for a machine. `secret` stays that of the cap that this one replaces.
+    ///
+    /// # Errors
+    /// Where the rate or its burst cannot be kept within 2 %.
+    pub fn new(rate: Rate, order: Order, machine: Machine, secret: u64) -> Result<Self, RateError> {
+        let cap = Cap::new(rate, machine, secret)?;
+        let served = match order {
+            Order::VerifiedFirst => Meter::default(),
+            Order::KnownFirst => cap.open.with_half_the_tolerance(),
+        };
+        Ok(Self { cap, served })
+    }
+
+    /// What keeps it apart from other meters.
+    pub const fn secret(&self) -> u64 {
+        self.cap.secret()
+    }
+
+    /// Whether there is one.
+    #[inline(always)]
+    pub const fn is_armed(&self) -> bool {
+        self.cap.is_armed()
+    }
+
+    /// The cap of who is not verified, and of who comes first.
+    #[inline(always)]
+    pub(crate) const fn cap(&self) -> &Cap {
+        &self.cap
+    }
+
+    /// The same meter for who comes last, where verified sources do not come first.
+    #[inline(always)]
+    pub(crate) const fn served(&self) -> Option<&Meter> {
+        if self.served.is_armed() { Some(&self.served) } else { None }
     }
 }
 

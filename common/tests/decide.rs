@@ -4,183 +4,23 @@
 #![allow(clippy::unwrap_used, reason = "tests panic")]
 
 use floodwall_common::class::{Class, Family, KIND_SLOTS, Kind};
-use floodwall_common::closer::{Closer, Memory, look_closer};
-use floodwall_common::config::{Config, LIMIT_SLOTS, Mode, Sampling};
-use floodwall_common::cookie::{CookieMode, Cookies};
-use floodwall_common::decide::{World, decide};
-use floodwall_common::groups::{GROUP_SLOTS, GroupRecord};
-use floodwall_common::hash::HashKey;
-use floodwall_common::limits::{Limits, Per, Rate, RateSpec};
-use floodwall_common::lists::{List, ListState};
-use floodwall_common::meter::{Amount, Ask, Machine, Meter, Meters};
-use floodwall_common::packet::{Frame, Source};
-use floodwall_common::reason::{DropSet, Reason};
-use floodwall_common::replies::{Conversation, PortSet};
-use floodwall_common::services::{Cap, PortTable, SERVICE_SLOTS, ServiceRecord, Transport};
-use floodwall_common::signatures::{Shape, SignatureState, Traits};
+use floodwall_common::config::Config;
+use floodwall_common::cookie::CookieMode;
+use floodwall_common::groups::GROUP_SLOTS;
+use floodwall_common::limits::{Limits, Per, Rate};
+use floodwall_common::lists::List;
+use floodwall_common::meter::{Ask, Meters};
+use floodwall_common::packet::Frame;
+use floodwall_common::reason::Reason;
+use floodwall_common::replies::Conversation;
+use floodwall_common::services::{Cap, ConnectionCap, Order};
+use floodwall_common::signatures::Shape;
 
 use support::frames::{SYN, TCP, UDP, V4, V6, tcp, udp};
-use support::limiter::{MS, NOON, Wall, place};
+use support::limiter::MS;
+use support::model::{ALLOWED, BOTH, DENIED, GROUP, GROUPED, MACHINE, Model, config, limit, meters, model};
 
 mod support;
-
-const MACHINE: Machine = Machine { cpus: 1, tick_ns: MS };
-
-fn meters(packets: Rate, bytes: Rate) -> Meters {
-    Meters::new(Limits { packets, bytes }, MACHINE, [1, 2]).unwrap()
-}
-
-fn limit(per_second: u64, burst: u64) -> Rate {
-    Rate::Limit { per_second, burst }
-}
-
-/// All classes under the same limits; allowed sources under ten packets at once.
-fn config(packets: Rate, bytes: Rate) -> Config {
-    let family = Family::V4;
-    Config {
-        mode: Mode::Enforce as u32,
-        lists: ListState::empty(0).with(List::Allow, family),
-        drops: DropSet::standard(),
-        sampling: Sampling::new([0; 3], 0),
-        key: HashKey::new([1, 1]),
-        meters: [meters(packets, bytes); KIND_SLOTS],
-        wider: [[meters(Rate::Off, Rate::Off); KIND_SLOTS]; Per::WIDER.len()],
-        groups: [[meters(packets, bytes); KIND_SLOTS]; GROUP_SLOTS],
-        allowed: meters(limit(10, 10), Rate::Off),
-        caps: [Cap::default(); SERVICE_SLOTS],
-        connection_caps: [Cap::default(); SERVICE_SLOTS],
-        cookies: Cookies::default(),
-        cookie_answers: Meter::default(),
-        signatures: SignatureState::default(),
-        trial_until_ns: 0,
-        cookie_spec: RateSpec::OFF,
-        services: [ServiceRecord::NOBODY; SERVICE_SLOTS],
-        group_records: [GroupRecord::NOBODY; GROUP_SLOTS],
-        specs: [[[RateSpec::from(Rate::Off); 2]; LIMIT_SLOTS]; Per::ALL.len()],
-        generation: 0,
-        mode_since_unix_s: 0,
-    }
-}
-
-/// The maps, with one source on each list.
-struct Model<'w> {
-    config: &'w Config,
-    wall: Wall,
-    asked: u32,
-    sent: Vec<Conversation>,
-    is_of_the_stack: bool,
-    amplifiers: PortSet,
-    verified: Vec<u64>,
-    services: Box<PortTable>,
-    signature: Option<Shape>,
-}
-
-const ALLOWED: [u8; 4] = [198, 51, 100, 1];
-const DENIED: [u8; 4] = [198, 51, 100, 2];
-const BOTH: [u8; 4] = [198, 51, 100, 3];
-const GROUPED: [u8; 4] = [198, 51, 100, 4];
-const GROUP: u32 = 3;
-
-impl<'w> World<'w> for Model<'w> {
-    fn config(&self) -> &'w Config {
-        self.config
-    }
-
-    fn is_listed(&mut self, list: List, source: Source, _: ListState) -> bool {
-        let is = |address: [u8; 4]| source == Source::V4(u32::from_be_bytes(address));
-        match list {
-            List::Allow => is(ALLOWED) || is(BOTH),
-            List::Deny => is(DENIED) || is(BOTH),
-            List::Groups => is(GROUPED),
-        }
-    }
-
-    fn group(&mut self, source: Source, lists: ListState) -> u32 {
-        let has_any = lists.has(List::Groups, source.family());
-        u32::from(has_any && self.is_listed(List::Groups, source, lists)) * GROUP
-    }
-
-    fn is_signed(&mut self, frame: Frame<'_>) -> bool {
-        let packet = Traits::read(frame);
-        self.signature.is_some_and(|shape| packet.is_some_and(|packet| shape.suits(&packet)))
-    }
-
-    fn look_closer(&mut self, frame: Frame<'_>, key: u64, kind: Kind) -> Closer {
-        look_closer(frame, key, kind, self.config, self)
-    }
-
-    fn has_cookie(&mut self, _: Frame<'_>, _: u64) -> bool {
-        true
-    }
-
-    fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool {
-        let cost = amount.on(meter);
-        self.asked += 1;
-        self.wall.cost(0, place(key ^ meter.secret() << 40), cost, meter)
-    }
-}
-
-impl Memory for Model<'_> {
-    fn has_sent(&self, conversation: Conversation) -> bool {
-        self.sent.contains(&conversation)
-    }
-
-    fn is_verified(&self, key: u64) -> bool {
-        self.verified.contains(&key)
-    }
-
-    fn is_of_the_stack(&self) -> bool {
-        self.is_of_the_stack
-    }
-
-    fn is_first_syn(&self, _: Conversation) -> bool {
-        true
-    }
-
-    fn is_amplifier(&self, port: u16) -> bool {
-        self.amplifiers.has(port)
-    }
-
-    fn refuses(&self, key: u64, meter: &Meter) -> bool {
-        self.wall.refuses(0, place(key ^ meter.secret() << 40), meter)
-    }
-
-    fn service(&self, transport: Transport, port: u16) -> u8 {
-        self.services.service(transport, port)
-    }
-}
-
-impl Model<'_> {
-    fn reason(&mut self, frame: &[u8]) -> Reason {
-        decide(Frame::new(frame), self).0
-    }
-
-    /// The first reason that is not the first one, among a thousand of this frame.
-    fn then(&mut self, frame: &[u8]) -> Option<Reason> {
-        let first = self.reason(frame);
-        (0..1_000).map(|_| self.reason(frame)).find(|reason| *reason != first)
-    }
-}
-
-fn model(config: &Config) -> Model<'_> {
-    let mut amplifiers = PortSet::empty();
-    amplifiers.set(53, true);
-    let mut services = Box::new(PortTable::empty());
-    services.set(Transport::Tcp, 443, 1);
-    services.set(Transport::Udp, 443, 1);
-    let wall = Wall::new(1, NOON);
-    Model {
-        config,
-        wall,
-        asked: 0,
-        sent: Vec::new(),
-        is_of_the_stack: false,
-        amplifiers,
-        verified: Vec::new(),
-        services,
-        signature: None,
-    }
-}
 
 #[test]
 fn lists_come_before_everything_else() {
@@ -441,7 +281,7 @@ fn a_cap_is_of_its_service_alone() {
 #[test]
 fn a_cap_of_connections_is_of_syns_and_charges_nothing_else() {
     let mut config = capped(10, 10);
-    config.connection_caps[1] = Cap::new(limit(10, 10), MACHINE, 8).unwrap();
+    config.connection_caps[1] = ConnectionCap::new(limit(10, 10), Order::VerifiedFirst, MACHINE, 8).unwrap();
     config.meters.iter_mut().for_each(|meters| meters.set_ask(Ask::CONNECTIONS, true));
     let syn = |host: u8, port: u16| V4::from([12, 0, 0, host]).frame(TCP, &to(port, tcp(SYN)));
     let mut of_service = model(&config);
@@ -455,6 +295,25 @@ fn a_cap_of_connections_is_of_syns_and_charges_nothing_else() {
     let answers = Limits { packets: limit(100_000, 50_000), bytes: Rate::Off };
     with_cookies.cookie_answers = Meters::new(answers, MACHINE, [30, 31]).unwrap().packets;
     assert_eq!(model(&with_cookies).then(&syn(1, 443)), None, "what is answered with a cookie never gets there");
+}
+
+/// Who was served since it began comes behind who was not; who was here before it comes first.
+#[test]
+fn a_cap_of_connections_may_have_who_was_served_since_come_last() {
+    let mut config = capped(100, 100);
+    config.connection_caps[1] = ConnectionCap::new(limit(100, 100), Order::KnownFirst, MACHINE, 8).unwrap();
+    config.caps[1] = Cap::default();
+    config.meters.iter_mut().for_each(|meters| meters.set_ask(Ask::CONNECTIONS, true));
+    let syn = |host: u8| V4::from([12, 0, 0, host]).frame(TCP, &to(443, tcp(SYN)));
+    let key = |host: u8| u64::from(u32::from_be_bytes([12, 0, 0, host]));
+    let (served, new, known) = (1, 2, 3);
+    let mut model = model(&config);
+    model.verified.extend([key(served), key(known)]);
+    model.known.push(key(known));
+    let mut passes = |host| (0..1_000).filter(|_| model.reason(&syn(host)) == Reason::Passed).count();
+    assert_eq!([passes(served), passes(served)], [26, 0], "a quarter of the cap, and what is between two of them");
+    assert_eq!([passes(new), passes(served), passes(new)], [24, 0, 0], "half of it");
+    assert_eq!([passes(known), passes(new), passes(known)], [50, 0, 0], "all of it");
 }
 
 #[test]

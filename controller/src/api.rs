@@ -19,11 +19,11 @@ mod groups;
 mod limits;
 mod signatures;
 
+pub(crate) use armed::check_name;
 pub use armed::{
     AmplifierView, AmplifiersChange, AmplifiersView, CookiesChange, CookiesView, ServiceView, ServicesChange,
     ServicesView,
 };
-pub(crate) use armed::{check_name, connections};
 pub use groups::{GroupView, GroupsChange, GroupsView};
 pub use limits::{LimitView, LimitsChange, LimitsView, RateView};
 pub use signatures::{SignatureFields, SignatureView, SignaturesChange, SignaturesView};

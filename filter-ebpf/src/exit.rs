@@ -26,7 +26,7 @@ pub(crate) struct Leave<'a> {
     pub(crate) config: &'static Config,
     pub(crate) cpu: *mut CpuState,
     pub(crate) bytes: u32,
-    /// A SYN that is answered, from a verified source.
+    /// A SYN that is answered, from a verified source, or that its service takes no more of.
     pub(crate) opens: bool,
 }
 

@@ -77,7 +77,8 @@ fn complete(ctx: *mut xdp_md, cpu: *mut CpuState, now: Moment, bytes: u32) -> u3
     let mut kernel = Kernel::<Complete>::at(ctx, cpu, now);
     let ctx = XdpContext::new(ctx);
     let (reason, kind) = decide(frame(&ctx, bytes), &mut kernel);
-    let exit = Leave { ctx: &ctx, config: kernel.config, cpu, bytes, opens: kernel.answer.opens() };
+    let is_shed = reason as u8 == Reason::ConnectionCap as u8;
+    let exit = Leave { ctx: &ctx, config: kernel.config, cpu, bytes, opens: kernel.answer.opens() | is_shed };
     let action = exit.because(reason, kind);
     if reason as u8 == Reason::SynCookie as u8 && action == xdp_action::XDP_DROP {
         return cookie::answer(ctx.ctx, kernel.answer, kind);

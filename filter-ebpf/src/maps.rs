@@ -69,6 +69,10 @@ static SENT: [Line; replies::LINES] = [const { Line::empty() }; replies::LINES];
 #[unsafe(no_mangle)]
 static VERIFIED: [Line; verified::LINES] = [const { Line::empty() }; verified::LINES];
 
+#[unsafe(link_section = ".bss.known")]
+#[unsafe(no_mangle)]
+static KNOWN: [Line; verified::LINES] = [const { Line::empty() }; verified::LINES];
+
 #[unsafe(link_section = ".bss.services")]
 #[unsafe(no_mangle)]
 static SERVICES: Section<PortTable> = Section::zeroed();
@@ -166,6 +170,12 @@ pub(crate) fn sent(trace: Trace) -> &'static Line {
 #[inline(always)]
 pub(crate) fn verified(trace: Trace) -> &'static Line {
     &VERIFIED[trace.line(verified::LINES)]
+}
+
+/// The line of what was there of it before.
+#[inline(always)]
+pub(crate) fn known(trace: Trace) -> &'static Line {
+    &KNOWN[trace.line(verified::LINES)]
 }
 
 /// The line of the memory of first SYNs that a trace lies in.

@@ -9,7 +9,7 @@ use floodwall_common::class::{Family, Kind};
 use floodwall_common::clock::Moment;
 use floodwall_common::closer::{Closer, Memory};
 use floodwall_common::config::Config;
-use floodwall_common::decide::World;
+use floodwall_common::decide::{self, World};
 use floodwall_common::hash::Place;
 use floodwall_common::limiter::{self, Gate};
 use floodwall_common::lists::{List, ListState};
@@ -149,6 +149,11 @@ impl<H: How> World<'static> for Kernel<H> {
     }
 
     #[inline(always)]
+    fn takes_no_more(&mut self, service: u8, key: u64) -> bool {
+        floodwall_takes_no_more(key, u32::from(service)) != 0
+    }
+
+    #[inline(always)]
     fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool {
         let (gate_in_place, table_in_place) = H::IN_PLACE;
         if gate_in_place {
@@ -196,6 +201,14 @@ pub extern "C" fn floodwall_admit(key: u64, amount: u32, meter: u32) -> u32 {
     u32::from(kernel.admit(key, Amount::from_bits(amount), meter))
 }
 
+/// Asks the cap of new connections of a service; a global function too.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn floodwall_takes_no_more(key: u64, service: u32) -> u32 {
+    let Some(mut kernel) = Kernel::<Complete>::now(core::ptr::null_mut()) else { return 0 };
+    u32::from(decide::takes_no_more(service as u8, key, &mut kernel))
+}
+
 /// Takes the closer look; a global function too.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -219,6 +232,12 @@ impl<H: How> Memory for Kernel<H> {
     fn is_verified(&self, key: u64) -> bool {
         let trace = verified::trace(&self.config.key, key);
         maps::verified(trace).remembers(trace, self.now, verified::SPAN)
+    }
+
+    #[inline(always)]
+    fn is_known(&self, key: u64) -> bool {
+        let trace = verified::trace(&self.config.key, key);
+        maps::known(trace).remembers(trace, self.now, verified::SPAN)
     }
 
     #[inline(always)]

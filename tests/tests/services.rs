@@ -10,7 +10,7 @@ use floodwall::dataplane::Service;
 use floodwall_common::config::Mode;
 use floodwall_common::limits::{LimitName, Rate};
 use floodwall_common::reason::{Reason, Verdict};
-use floodwall_common::services::Transport;
+use floodwall_common::services::{Order, Transport};
 use floodwall_tests::daemon::{Daemon, Place, floodwall, floodwall_ok, metric, packets, run_verb, status, wait_for};
 use floodwall_tests::frames::{classes_v4, udp_v4};
 use floodwall_tests::kernel::{Kernel, Time, Variant};
@@ -20,6 +20,7 @@ const WORLD: Ipv4Addr = Ipv4Addr::new(10, 66, 1, 1);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 1);
 const PATIENCE: Duration = Duration::from_secs(5);
 const SECOND: u64 = 1_000_000_000;
+const VERIFIED: Order = Order::VerifiedFirst;
 const NOON: u64 = 12 * 3_600 * SECOND;
 
 struct Scene {
@@ -241,6 +242,46 @@ fn over_its_cap_a_service_is_there_for_who_is_verified() -> Result<()> {
     Ok(())
 }
 
+/// While nobody knows whether it is a flood: a bot that was served once does not stand in the way of those who were not, and who was here
+/// before does not wait at all.
+#[test]
+fn who_has_been_served_since_an_overload_began_comes_last() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let frames = |net: [u8; 3], count: u8| (0..count).map(move |n| classes_v4([net[0], net[1], net[2], n].into()));
+    let bots: Vec<_> = frames([198, 51, 100], 200).collect();
+    let (known, new) = (classes_v4([203, 0, 113, 1].into()), frames([100, 64, 1], 20).collect::<Vec<_>>());
+    let port = u16::from_be_bytes([known[0][36], known[0][37]]);
+    bench.kernel.send(&answer(&known[1]))?;
+    let before = bench.kernel.dataplane.verified()?;
+    bench.kernel.dataplane.set_known(&before)?;
+    for bot in &bots {
+        bench.kernel.send(&answer(&bot[1]))?;
+    }
+    for (order, is_kept) in [(Order::KnownFirst, true), (VERIFIED, false)] {
+        let per_second = Rate::Limit { per_second: 1_000, burst: 250 };
+        ensure!(bench.kernel.dataplane.shed(port, per_second, order)?);
+        let (mut of_bots, mut lost_new, mut lost_known) = (0, 0, 0);
+        for round in 0..1_000 {
+            bench.wait(SECOND / 100)?;
+            for bot in &bots {
+                of_bots += u64::from(bench.passes(&bot[0])?);
+            }
+            lost_new += u64::from(!bench.passes(&new[round % new.len()][0])?);
+            lost_known += u64::from(!bench.passes(&known[0])?);
+        }
+        println!(
+            "{order:?}: {of_bots} of bots' 200,000 SYNs passed, {lost_new} of 1,000 new and {lost_known} of 1,000 known lost"
+        );
+        if is_kept {
+            ensure!((lost_new, lost_known) == (0, 0));
+            ensure!((7_700..=8_300).contains(&of_bots), "{of_bots} of the 8,000 and a burst that are left");
+        } else {
+            ensure!(lost_new > 900, "bots take all of it: {lost_new}");
+        }
+    }
+    Ok(())
+}
+
 /// Where a service takes no more connections: who was here before begins some first, and what is begun goes on.
 #[test]
 fn of_new_connections_too_many_are_refused_and_who_was_here_before_comes_first() -> Result<()> {
@@ -253,12 +294,12 @@ fn of_new_connections_too_many_are_refused_and_who_was_here_before_comes_first()
         let per_second = Rate::Limit { per_second: 1_000, burst: 1_000 };
         let before = bench.kernel.counted().of(Reason::ConnectionCap);
         match is_operators {
-            false => ensure!(bench.kernel.dataplane.shed(port, per_second)?),
+            false => ensure!(bench.kernel.dataplane.shed(port, per_second, VERIFIED)?),
             true => {
                 let web = Service::uncapped("web", vec![(Transport::Tcp, port)]);
                 let web = Service { connections: per_second, ..web };
                 bench.kernel.dataplane.set_services(&[web], None)?;
-                ensure!(!bench.kernel.dataplane.shed(port, per_second)?, "it is the operator's");
+                ensure!(!bench.kernel.dataplane.shed(port, per_second, VERIFIED)?, "it is the operator's");
             }
         }
         let (mut begun, mut lost) = (0, 0);
@@ -278,9 +319,12 @@ fn of_new_connections_too_many_are_refused_and_who_was_here_before_comes_first()
     // What is shed ends, and its service with it.
     bench.kernel.dataplane.set_services(&[], None)?;
     let ten = Rate::Limit { per_second: 10, burst: 10 };
-    ensure!(bench.kernel.dataplane.shed(port, ten)? && bench.kernel.dataplane.shed_on(port)? == Some(ten));
+    ensure!(
+        bench.kernel.dataplane.shed(port, ten, VERIFIED)?
+            && bench.kernel.dataplane.shed_on(port)? == Some((ten, VERIFIED))
+    );
     ensure!(bench.kernel.dataplane.services()?.len() == 1);
-    ensure!(bench.kernel.dataplane.shed(port, Rate::Off)? && bench.kernel.dataplane.shed_on(port)?.is_none());
+    ensure!(bench.kernel.dataplane.shed(port, Rate::Off, VERIFIED)? && bench.kernel.dataplane.shed_on(port)?.is_none());
     ensure!(bench.kernel.dataplane.services()?.is_empty());
     for stranger in &strangers {
         ensure!(bench.passes(&stranger[0])?);
@@ -288,12 +332,12 @@ fn of_new_connections_too_many_are_refused_and_who_was_here_before_comes_first()
     // Of a service that somebody has named it ends, and the service stays.
     let web = Service::uncapped("web", vec![(Transport::Tcp, port)]);
     bench.kernel.dataplane.set_services(std::slice::from_ref(&web), None)?;
-    ensure!(bench.kernel.dataplane.shed(port, ten)?);
+    ensure!(bench.kernel.dataplane.shed(port, ten, VERIFIED)?);
     ensure!(bench.kernel.dataplane.services()? == [Service { shed: ten, ..web.clone() }]);
-    ensure!(bench.kernel.dataplane.shed(port, Rate::Off)? && bench.kernel.dataplane.services()? == [web]);
+    ensure!(bench.kernel.dataplane.shed(port, Rate::Off, VERIFIED)? && bench.kernel.dataplane.services()? == [web]);
     // Locked down, no port is opened by it.
     bench.kernel.dataplane.set_policy(Reason::NoService, Verdict::Drop)?;
-    ensure!(!bench.kernel.dataplane.shed(port + 1, ten)?);
+    ensure!(!bench.kernel.dataplane.shed(port + 1, ten, VERIFIED)?);
     Ok(())
 }
 

@@ -7,3 +7,4 @@ pub(crate) mod cases;
 pub(crate) mod frames;
 pub(crate) mod invariants;
 pub(crate) mod limiter;
+pub(crate) mod model;

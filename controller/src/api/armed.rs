@@ -68,6 +68,9 @@ pub struct ServiceView {
     /// The same while an overload is shed; null where none is. Said, and not to be set.
     #[serde(default)]
     pub shed_per_second: Option<u64>,
+    /// Who comes first then: `known-first` or `verified-first`; null where nothing is shed.
+    #[serde(default)]
+    pub shed_order: Option<String>,
 }
 
 /// A change of services: all or nothing. Removed first, then added; one of the same name is replaced.
@@ -115,6 +118,7 @@ impl ServiceView {
             cap: RateView::of(service.cap),
             connections_per_second: per_second(service.connections),
             shed_per_second: per_second(service.shed),
+            shed_order: per_second(service.shed).map(|_| service.shed_order.label().to_owned()),
         }
     }
 
@@ -143,12 +147,12 @@ impl ServiceView {
             return Err(format!("service '{}': a cap of 0 drops all of it; lockdown without it does that", self.name));
         }
         let connections = connections.unwrap_or(Rate::Off);
-        Ok(Service { name: self.name.clone(), ports, cap, connections, shed: Rate::Off })
+        Ok(Service { cap, connections, ..Service::uncapped(&self.name, ports) })
     }
 }
 
 /// A cap of new connections: a second's worth at once.
-pub(crate) const fn connections(per_second: u64) -> Rate {
+const fn connections(per_second: u64) -> Rate {
     RateView::rate(Some(RateView { per_second, burst: per_second }))
 }
 

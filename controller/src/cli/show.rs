@@ -255,9 +255,10 @@ pub(super) fn services(view: &ServicesView) -> String {
         let cap = service
             .cap
             .map_or(("off".to_owned(), String::new()), |cap| (cap.per_second.to_string(), cap.burst.to_string()));
+        let order = service.shed_order.as_deref().unwrap_or_default();
         let connections = match (service.connections_per_second, service.shed_per_second) {
             (Some(most), _) => most.to_string(),
-            (None, Some(most)) => format!("{most} (overload is shed)"),
+            (None, Some(most)) => format!("{most} (overload is shed, {order})"),
             (None, None) => "off".to_owned(),
         };
         table.row([service.name.clone(), cap.0, cap.1, connections, service.ports.join(" ")]);

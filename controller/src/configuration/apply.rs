@@ -128,7 +128,7 @@ impl Plan {
         let mut present: Vec<_> = dataplane.services()?.iter().map(ServiceView::new).collect();
         // What is there by itself goes by itself.
         present.retain(|view| !is_automatic(&view.name));
-        present.iter_mut().for_each(|view| view.shed_per_second = None);
+        present.iter_mut().for_each(|view| (view.shed_per_second, view.shed_order) = (None, None));
         let mut change = ServicesChange::default();
         for view in &present {
             if !wanted.iter().any(|other| other.name == view.name) {

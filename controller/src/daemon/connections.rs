@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::Daemon;
 use super::measures::{self, prefix_of};
 use crate::control::ListPlan;
-use crate::dataplane::{self, Connection, monotonic_ns};
+use crate::dataplane::{self, Connection, Queue, monotonic_ns};
 use crate::detect::{Held, Open};
 use crate::prefixes::overlap;
 use crate::respond::Denied;
@@ -34,15 +34,15 @@ const ROUNDS: usize = 16;
 #[derive(Default)]
 pub(super) struct Lookout {
     pub(super) held: Option<Held>,
-    /// How full the queue of each port is, where that was looked at since somebody asked.
-    queues: Option<BTreeMap<u16, f64>>,
+    /// The queue of each port, where that was looked at since somebody asked.
+    queues: Option<BTreeMap<u16, Queue>>,
     due_ns: u64,
     has_failed: bool,
 }
 
 impl Lookout {
-    /// How full the queue of each port is, where nobody has asked since it was looked at.
-    pub(super) fn take_queues(&mut self) -> Option<BTreeMap<u16, f64>> {
+    /// The queue of each port, where nobody has asked since it was looked at.
+    pub(super) fn take_queues(&mut self) -> Option<BTreeMap<u16, Queue>> {
         self.queues.take()
     }
 
@@ -60,9 +60,10 @@ impl Lookout {
         match dataplane::connections(MOST) {
             Ok(seen) => {
                 let open: Vec<_> = seen.open.iter().map(open).collect();
-                let fullness = seen.queues.values().copied().fold(0.0, f64::max);
-                let full = seen.queues.iter().filter(|(_, fullness)| **fullness >= FULL).map(|(port, _)| *port);
-                self.held = Some(Held { full: full.collect(), ..Held::of(&open, fullness, now_ns) });
+                let fullness = seen.queues.values().map(|queue| queue.fullness).fold(0.0, f64::max);
+                let full = seen.queues.iter().filter(|(_, queue)| queue.fullness >= FULL);
+                let full = full.map(|(port, queue)| (*port, queue.waiting)).collect();
+                self.held = Some(Held { full, ..Held::of(&open, fullness, now_ns) });
                 self.queues = Some(seen.queues);
                 self.has_failed = false;
             }

@@ -3,6 +3,7 @@
 
 mod canary;
 mod kept;
+mod known;
 mod live;
 mod record;
 
@@ -14,19 +15,20 @@ use floodwall_common::abi::SAMPLE_STREAMS;
 use floodwall_common::class::Class;
 use floodwall_common::config::Mode;
 use floodwall_common::limits::Per;
-use floodwall_common::packet::Frame;
+use floodwall_common::packet::{Frame, Source};
 use floodwall_common::reason::{DropSet, Reason, Verdict as Fate};
 use floodwall_common::signatures::Traits;
 use tracing::{error, info, warn};
 
 use self::canary::Canaries;
 use self::kept::Kept;
+use self::known::Known;
 use self::live::{Live, sends_elsewhere};
 use super::Daemon;
 use super::connections;
 use super::measures::{STAYS, arm, disarm, left_in_force, look_after};
 use super::probing::Prober;
-use super::stack::{Came, Stack, udp_services};
+use super::stack::{Came, Readings, Stack, udp_services};
 use crate::dataplane::{self, Dataplane, Sample, monotonic_ns};
 use crate::detect::{Assessment, Detector, Features, Host as _, Observed, Vector};
 use crate::exit::describe;
@@ -48,11 +50,12 @@ const PORTS_EVERY_NS: u64 = 1_000_000_000;
 pub(super) struct Watch {
     detector: Detector,
     kept: Kept,
+    known: Known,
     live: Live,
     ports_at_ns: u64,
     /// Names of the devices that are protected.
     protected: BTreeSet<String>,
-    stack_then: Option<(Stack, u64, Came)>,
+    stack: Readings,
     classes_then: (Vec<u64>, u64),
     /// Bytes that came in, until the last time, and in a second since the time before.
     bytes_then: u64,
@@ -93,10 +96,11 @@ impl Watch {
         let mut watch = Self {
             detector: kept.detector(),
             kept,
+            known: Known::default(),
             live: Live::default(),
             ports_at_ns: 0,
             protected: BTreeSet::new(),
-            stack_then: None,
+            stack: Readings::default(),
             classes_then: (Vec::new(), 0),
             bytes_then: 0,
             bytes_per_second: 0.0,
@@ -158,7 +162,7 @@ impl Watch {
                 packet.is_known = None;
             }
             if packet.is_spoken_with() {
-                self.count_toll(sample, frame, weight);
+                self.count_toll(packet.source, sample, frame, weight);
             }
             if self.live.knows(&packet) {
                 self.live.matched_ns = sample.monotonic_ns;
@@ -168,7 +172,7 @@ impl Watch {
     }
 
     /// A packet of an end that this host speaks with: whether a signature that was armed drops it.
-    fn count_toll(&mut self, sample: &Sample, frame: Frame<'_>, weight: u32) {
+    fn count_toll(&mut self, source: Source, sample: &Sample, frame: Frame<'_>, weight: u32) {
         let class = sample.kind.parts().map(|(_, class)| class.label());
         let traits = if sample.reason == Reason::Signature { Traits::read(frame) } else { None };
         for present in &mut self.in_force {
@@ -178,7 +182,7 @@ impl Watch {
                 _ => continue,
             };
             if is_hit || !sample.drops {
-                present.toll.count(sample.monotonic_ns, weight, is_hit);
+                present.toll.count(source, (sample.monotonic_ns, weight), is_hit);
             }
         }
     }
@@ -193,7 +197,7 @@ impl Watch {
         let assessment = assessment.clone();
         self.notice_restlessness(&features, &assessment);
         self.keep_record(daemon, snapshot, &assessment, &features);
-        self.look_after_measures(daemon, snapshot);
+        self.look_after_measures(daemon, snapshot, &assessment);
         if snapshot.mode == Mode::Enforce && !self.to_close.is_empty() {
             self.close_connections(daemon);
         }
@@ -209,6 +213,7 @@ impl Watch {
         // Written once it is done: a disk that stands still holds no measure up.
         self.save_record(daemon, snapshot);
         self.kept.keep(&mut self.detector, snapshot.taken_ns);
+        self.known.keep(&mut daemon.dataplane(), assessment.is_quiet(), snapshot.taken_ns);
         self.withdraw(daemon);
         let most_of_a_source = daemon.past().most();
         let open = daemon.incident();
@@ -260,18 +265,8 @@ impl Watch {
             shed: sum(&|cell| cell.verdict == Fate::Drop && cell.reason == Reason::ConnectionCap),
             tcp: passed(|class| matches!(class, Class::TcpSyn | Class::Tcp)),
         };
-        let now = |protected: &BTreeSet<String>| (Stack::read(protected), snapshot.taken_ns, came);
-        let Some((then, then_ns, came_then)) = &self.stack_then else {
-            self.stack_then = Some(now(&self.protected));
-            return;
-        };
-        // A connection takes a round trip to be completed: over less than a second too many would be on their way.
-        let seconds = snapshot.taken_ns.saturating_sub(*then_ns) as f64 / 1e9;
-        if seconds >= 1.0 {
-            let now = now(&self.protected);
-            self.live.stack = now.0.handshakes(then, seconds, came.since(came_then));
-            self.live.pressure = now.0.pressure(then, seconds);
-            self.stack_then = Some(now);
+        if let Some((handshakes, pressure)) = self.stack.take(Stack::read(&self.protected), snapshot.taken_ns, came) {
+            (self.live.stack, self.live.pressure) = (handshakes, pressure);
         }
     }
 
@@ -384,7 +379,7 @@ impl Watch {
     }
 
     /// What somebody has taken back stays so while this goes on, what hurts is withdrawn, and what is of no use makes room.
-    fn look_after_measures(&mut self, daemon: &Arc<Daemon>, snapshot: &Snapshot) {
+    fn look_after_measures(&mut self, daemon: &Arc<Daemon>, snapshot: &Snapshot, assessment: &Assessment) {
         let now_ns = monotonic_ns();
         if self.in_force.is_empty() || now_ns.saturating_sub(self.looked_after_ns) < LOOKED_AFTER_EVERY_NS {
             return;
@@ -427,7 +422,7 @@ impl Watch {
             }
             self.refused.push(gone);
         }
-        self.follow_customers(daemon, snapshot);
+        self.follow_customers(daemon, snapshot, assessment);
         let hurts = self.in_force.iter().position(|present| present.toll.too_high().is_some());
         let over = self.in_force.iter().position(|present| present.is_over(now_ns));
         for place in hurts.into_iter().chain(over).chain(surplus(&self.in_force, now_ns)).take(1) {
@@ -477,7 +472,7 @@ impl Watch {
     }
 
     /// Where an overload is shed, as many are let in as the host takes from one second to the next.
-    fn follow_customers(&mut self, daemon: &Daemon, snapshot: &Snapshot) {
+    fn follow_customers(&mut self, daemon: &Daemon, snapshot: &Snapshot, assessment: &Assessment) {
         let refused = snapshot.sum(|cell| cell.reason == Reason::ConnectionCap).packets;
         let queues = self.live.lookout.take_queues();
         for present in &mut self.in_force {
@@ -488,10 +483,17 @@ impl Watch {
                 continue;
             }
             // Where nobody has looked, or nothing listens, it stays as it is.
-            let Some(fullness) = queues.as_ref().and_then(|queues| queues.get(&shed.port)) else { continue };
-            let next = Measure::Shed(shed.follow(self.live.pressure.accepted, *fullness, refuses));
+            let Some(queue) = queues.as_ref().and_then(|queues| queues.get(&shed.port)) else { continue };
+            let next = shed.follow(self.live.pressure.accepted, queue.fullness, refuses).ordered(assessment);
+            let is_reordered = next.order != shed.order;
+            let next = Measure::Shed(next);
             match arm(daemon, &next, &self.live.udp) {
-                Ok(_) => present.measure = next,
+                Ok(_) => {
+                    if is_reordered {
+                        note(daemon, &format!("changed: {next}"));
+                    }
+                    present.measure = next;
+                }
                 Err(failed) => error!(error = describe(&failed), "what is shed cannot be changed"),
             }
         }

@@ -12,12 +12,13 @@ use floodwall_common::limits::{LimitName, Per, Rate};
 use floodwall_common::lists::List;
 use floodwall_common::packet::Source;
 use floodwall_common::reason::{Reason, Verdict as Fate};
+use floodwall_common::services::Order;
 use floodwall_common::signatures::Action;
 use ipnet::{IpNet, Ipv6Net};
 use tracing::{error, info, warn};
 
 use super::{Daemon, wild};
-use crate::api::{CookiesChange, EntryView, ListChange, connections};
+use crate::api::{CookiesChange, EntryView, ListChange, RateView};
 use crate::audit::LONG_LISTS;
 use crate::control::ListPlan;
 use crate::dataplane::{
@@ -72,8 +73,9 @@ pub(super) fn arm(daemon: &Daemon, measure: &Measure, listening: &BTreeSet<u16>)
             dataplane.set_limits(&[(wide.key(), wide.limits())], None)?;
         }
         Measure::Shed(shed) => {
-            let rate = connections(shed.per_second);
-            if dataplane.shed_on(shed.port)? != Some(rate) && !dataplane.shed(shed.port, rate)? {
+            let rate = RateView::rate(Some(RateView { per_second: shed.per_second, burst: shed.burst() }));
+            let is_there = dataplane.shed_on(shed.port)? == Some((rate, shed.order));
+            if !is_there && !dataplane.shed(shed.port, rate, shed.order)? {
                 return Ok(false);
             }
         }
@@ -183,7 +185,7 @@ pub(super) fn disarm(daemon: &Daemon, measure: &Measure) -> anyhow::Result<()> {
         Measure::Limit(wide) => {
             dataplane.set_limits(&[(wide.key(), wide.key().default_limits())], None)?;
         }
-        Measure::Shed(shed) => drop(dataplane.shed(shed.port, Rate::Off)?),
+        Measure::Shed(shed) => drop(dataplane.shed(shed.port, Rate::Off, shed.order)?),
         Measure::Deny(denied) => {
             change_denied(daemon, &mut dataplane, denied, false)?;
             daemon.forget_list_sizes();
@@ -232,7 +234,8 @@ fn label_of_limit(wide: &Wide) -> String {
 /// The port of such a label. What was let begin of it says nothing any more.
 fn shed_of_label(label: &str) -> Option<Measure> {
     let port = label.strip_prefix(SHED)?.parse().ok()?;
-    Some(Measure::Shed(Shed { port, per_second: 0, refused: 0.0, fullness: 0.0, settled: 0 }))
+    let order = Order::VerifiedFirst;
+    Some(Measure::Shed(Shed { port, per_second: 0, order, refused: 0.0, fullness: 0.0, settled: 0 }))
 }
 
 /// What a daemon before this one has armed: what it takes of good traffic is not kept.

@@ -1,6 +1,6 @@
 //! What the host's own stack says of connections and ports: counted by the kernel, whatever is sampled.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::read_to_string;
 
 use crate::detect::Handshakes;
@@ -8,6 +8,7 @@ use crate::pressure::Pressure;
 
 /// Connection attempts in a second that a share is of at least.
 const ENOUGH: f64 = 20.0;
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// Counters of the stack.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +43,27 @@ pub(super) struct Came {
     pub(super) shed: f64,
     /// All that was passed to it.
     pub(super) tcp: f64,
+}
+
+/// What the stack has counted within the last second.
+#[derive(Default)]
+pub(super) struct Readings(VecDeque<(Stack, u64, Came)>);
+
+impl Readings {
+    /// Takes in what it has counted by now, and says what that comes to since a second ago. A connection takes a round trip to be
+    /// completed: over less than a second too many would be on their way.
+    pub(super) fn take(&mut self, now: Stack, now_ns: u64, came: Came) -> Option<(Option<Handshakes>, Pressure)> {
+        while self.0.get(1).is_some_and(|(_, then_ns, _)| now_ns.saturating_sub(*then_ns) >= SECOND_NS) {
+            self.0.pop_front();
+        }
+        let since = self.0.front().filter(|(_, then_ns, _)| now_ns.saturating_sub(*then_ns) >= SECOND_NS);
+        let found = since.map(|(then, then_ns, came_then)| {
+            let seconds = (now_ns - then_ns) as f64 / 1e9;
+            (now.handshakes(then, seconds, came.since(came_then)), now.pressure(then, seconds))
+        });
+        self.0.push_back((now, now_ns, came));
+        found
+    }
 }
 
 impl Came {
@@ -168,6 +190,20 @@ mod tests {
     use super::*;
 
     const SNMP: &str = "Ip: Forwarding ForwDatagrams\nIp: 1 7\nTcp: ActiveOpens PassiveOpens InSegs\nTcp: 5 60 900\n";
+
+    #[test]
+    fn what_is_counted_is_of_the_last_second_at_any_moment() {
+        let mut readings = Readings::default();
+        // Refused from the fourth second on, a hundred a quarter of it.
+        let refused = |tick: u64| Stack { full_queues: (tick.saturating_sub(16) * 100) as f64, ..Stack::default() };
+        let mut at = |tick: u64| readings.take(refused(tick), tick * SECOND_NS / 4, Came::default());
+        let found: Vec<_> = (0..24).map(|tick| at(tick).map(|(_, pressure)| pressure.full_queues)).collect();
+        assert_eq!(found[..5], [None, None, None, None, Some(0.0)]);
+        assert_eq!(found[16..22], [0.0, 100.0, 200.0, 300.0, 400.0, 400.0].map(Some));
+        // Whoever stood still for a while has a longer one.
+        let late = readings.take(refused(32), 8 * SECOND_NS, Came::default());
+        assert_eq!(late.map(|(_, pressure)| pressure.full_queues.round()), Some(400.0));
+    }
 
     #[test]
     fn counters_are_found_by_name() {

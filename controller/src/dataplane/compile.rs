@@ -12,7 +12,7 @@ use floodwall_common::limits::{LimitKey, LimitName, Limits, Per, RateError, Rate
 use floodwall_common::lists::ListState;
 use floodwall_common::meter::{Ask, Machine, Meters};
 use floodwall_common::reason::{DropSet, Reason};
-use floodwall_common::services::{Cap, SERVICE_SLOTS, ServiceRecord};
+use floodwall_common::services::{Cap, ConnectionCap, Order, SERVICE_SLOTS, ServiceRecord};
 use floodwall_common::signatures::SignatureState;
 
 use super::cookies::DEFAULT_ANSWERS;
@@ -59,7 +59,7 @@ pub(crate) fn ask_what_is_armed(config: &mut Config) {
     let locks_udp = drops.has(Reason::NoService);
     let locks_all = locks_udp && !services::is_of_udp_only(config);
     let has_cap = config.caps.iter().any(Cap::is_armed);
-    let has_connection_cap = config.connection_caps.iter().any(Cap::is_armed);
+    let has_connection_cap = config.connection_caps.iter().any(ConnectionCap::is_armed);
     for kind in Kind::all_ip() {
         let index = kind.index() as usize;
         for (level, per) in Per::WIDER.iter().enumerate() {
@@ -106,7 +106,7 @@ pub(crate) fn first_config(machine: Machine) -> Result<Config> {
         groups: [[Meters::default(); KIND_SLOTS]; GROUP_SLOTS],
         allowed: unlimited()?,
         caps: [Cap::default(); SERVICE_SLOTS],
-        connection_caps: [Cap::default(); SERVICE_SLOTS],
+        connection_caps: [ConnectionCap::default(); SERVICE_SLOTS],
         cookies: Cookies::default(),
         cookie_answers: unlimited()?.packets,
         signatures: SignatureState::default(),
@@ -121,9 +121,11 @@ pub(crate) fn first_config(machine: Machine) -> Result<Config> {
     for meters in config.meters.iter_mut().chain(config.wider.as_flattened_mut()) {
         *meters = unlimited()?;
     }
-    for cap in config.caps.iter_mut().chain(&mut config.connection_caps) {
-        let off = floodwall_common::limits::Rate::Off;
-        *cap = Cap::new(off, machine, random()?).map_err(|_| Error::CapOutOfRange { cap: off.to_string() })?;
+    let (none, out_of_range) =
+        (floodwall_common::limits::Rate::Off, |_| Error::CapOutOfRange { cap: "off".to_owned() });
+    for (cap, of_connections) in config.caps.iter_mut().zip(&mut config.connection_caps) {
+        *cap = Cap::new(none, machine, random()?).map_err(out_of_range)?;
+        *of_connections = ConnectionCap::new(none, Order::VerifiedFirst, machine, random()?).map_err(out_of_range)?;
     }
     for key in LimitKey::all() {
         apply(&mut config, key, key.default_limits(), machine)

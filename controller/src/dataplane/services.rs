@@ -8,7 +8,7 @@ use floodwall_common::config::Config;
 use floodwall_common::limits::{Rate, RateSpec};
 use floodwall_common::meter::Machine;
 use floodwall_common::reason::{Reason, Verdict};
-use floodwall_common::services::{Cap, PortTable, SERVICE_SLOTS, ServiceRecord, Transport};
+use floodwall_common::services::{Cap, ConnectionCap, Order, PortTable, SERVICE_SLOTS, ServiceRecord, Transport};
 
 use super::error::{Error, Result};
 use super::maps::{read_section, write_section};
@@ -34,12 +34,15 @@ pub struct Service {
     pub connections: Rate,
     /// The same while an overload is shed. [`Dataplane::set_services`] leaves it as it is.
     pub shed: Rate,
+    /// Who comes first then.
+    pub shed_order: Order,
 }
 
 impl Service {
     /// One without a cap.
     pub fn uncapped(name: &str, ports: Vec<(Transport, u16)>) -> Self {
-        Self { name: name.to_owned(), ports, cap: Rate::Off, connections: Rate::Off, shed: Rate::Off }
+        let (name, off) = (name.to_owned(), Rate::Off);
+        Self { name, ports, cap: off, connections: off, shed: off, shed_order: Order::VerifiedFirst }
     }
 }
 
@@ -55,7 +58,8 @@ impl Dataplane {
             if let Some(name) = name_of(record) {
                 let ports = ports_of(&ports, number as u8);
                 let (cap, connections, shed) = (record.cap.into(), record.connections.into(), record.shed.into());
-                services.push(Service { name, ports, cap, connections, shed });
+                let shed_order = record.shed_order();
+                services.push(Service { name, ports, cap, connections, shed, shed_order });
             }
         }
         Ok(services)
@@ -75,9 +79,9 @@ impl Dataplane {
             let (at, name) = (usize::from(number), padded(&service.name));
             // What is shed is shed of a port.
             let is_as_before = config.services[at].name == name && ports_of(&before, number) == service.ports;
-            let shed = if is_as_before { config.services[at].shed } else { RateSpec::OFF };
             let record = ServiceRecord::new(name, service.cap.into(), service.connections.into());
-            wanted.services[at] = ServiceRecord { shed, ..record };
+            let before = if is_as_before { config.services[at] } else { record };
+            wanted.services[at] = ServiceRecord { shed: before.shed, shed_order: before.shed_order, ..record };
             service.ports.iter().for_each(|(transport, port)| table.set(*transport, *port, number));
         }
         compile(&mut wanted, self.machine)?;
@@ -131,12 +135,12 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Lets no more connections be begun on this TCP port than these, for a while; [`Rate::Off`] ends it. `false` where the service
+    /// Lets no more connections be begun on this TCP port than these, in this order, for a while; [`Rate::Off`] ends it. `false` where the service
     /// there has a cap that somebody has set, or where all but services is locked down and there is none.
     ///
     /// # Errors
     /// Where there is no room for another service, the rate cannot be kept, or the maps cannot be written.
-    pub fn shed(&mut self, port: u16, rate: Rate) -> Result<bool> {
+    pub fn shed(&mut self, port: u16, rate: Rate, order: Order) -> Result<bool> {
         let (name, place) = (shed_name(port), (Transport::Tcp, port));
         let mut services = self.services()?;
         let at = services.iter().position(|service| service.ports.contains(&place));
@@ -156,7 +160,7 @@ impl Dataplane {
         let mut wanted = self.config()?.clone();
         let named = wanted.services.iter_mut().find(|record| name_of(record).as_ref() == Some(&name));
         let Some(record) = named else { return Ok(true) };
-        record.shed = rate.into();
+        (record.shed, record.shed_order) = (rate.into(), order as u64);
         compile(&mut wanted, self.machine)?;
         self.change(None, |config| {
             config.services = wanted.services;
@@ -169,14 +173,14 @@ impl Dataplane {
         Ok(true)
     }
 
-    /// The connections that may be begun on this TCP port in a second, where they are shed.
+    /// The connections that may be begun on this TCP port in a second, and in which order, where they are shed.
     ///
     /// # Errors
     /// Where the maps cannot be read.
-    pub fn shed_on(&self, port: u16) -> Result<Option<Rate>> {
+    pub fn shed_on(&self, port: u16) -> Result<Option<(Rate, Order)>> {
         let number = read_ports(&self.pins)?.service(Transport::Tcp, port);
-        let shed = self.config()?.services[usize::from(number) % SERVICE_SLOTS].shed;
-        Ok(Some(Rate::from(shed)).filter(|rate| *rate != Rate::Off))
+        let record = self.config()?.services[usize::from(number) % SERVICE_SLOTS];
+        Ok(Some((Rate::from(record.shed), record.shed_order())).filter(|(rate, _)| *rate != Rate::Off))
     }
 
     /// Whether a cap can be kept on this machine.
@@ -197,14 +201,12 @@ impl Dataplane {
 pub(crate) fn compile(config: &mut Config, machine: Machine) -> Result<()> {
     for number in 0..SERVICE_SLOTS {
         let record = config.services[number];
-        let of = [
-            (&mut config.caps[number], record.cap),
-            (&mut config.connection_caps[number], record.connections_in_force()),
-        ];
-        for (cap, rate) in of {
-            let rate = rate.into();
-            *cap = Cap::new(rate, machine, cap.secret()).map_err(|_| Error::CapOutOfRange { cap: rate.to_string() })?;
-        }
+        let (rate, (connections, order)) = (record.cap.into(), record.connections_in_force());
+        let (cap, of_connections) = (&mut config.caps[number], &mut config.connection_caps[number]);
+        let out_of_range = |rate: Rate| Error::CapOutOfRange { cap: rate.to_string() };
+        *cap = Cap::new(rate, machine, cap.secret()).map_err(|_| out_of_range(rate))?;
+        *of_connections = ConnectionCap::new(connections.into(), order, machine, of_connections.secret())
+            .map_err(|_| out_of_range(connections.into()))?;
     }
     Ok(())
 }
@@ -244,7 +246,7 @@ pub(crate) fn give_way(services: &mut Vec<Service>) {
 
 /// The services and their caps that lie in a configuration: of packets, and of new connections.
 pub fn caps_of(config: &Config) -> Vec<(String, [Rate; 2])> {
-    let caps = |record: &ServiceRecord| [record.cap.into(), record.connections_in_force().into()];
+    let caps = |record: &ServiceRecord| [record.cap.into(), record.connections_in_force().0.into()];
     config.services.iter().filter_map(|record| Some((name_of(record)?, caps(record)))).collect()
 }
 

@@ -52,8 +52,17 @@ pub struct Connection {
 pub struct Connections {
     /// Those that were read.
     pub open: Vec<Connection>,
-    /// How full the queue of the fullest listener on each port is, of connections that nobody has taken yet: from 0 to 1.
-    pub queues: BTreeMap<u16, f64>,
+    /// The queues of listeners, by port.
+    pub queues: BTreeMap<u16, Queue>,
+}
+
+/// Connections that nobody has taken yet, of all listeners on a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Queue {
+    /// How many there are.
+    pub waiting: u32,
+    /// How full the fullest of the queues is, from 0 to 1.
+    pub fullness: f64,
 }
 
 /// Connections to ports that something here listens on; of more than `most`, as many as that: the table is in the order of a keyed
@@ -62,12 +71,13 @@ pub struct Connections {
 /// # Errors
 /// Where the kernel does not say.
 pub fn connections(most: usize) -> io::Result<Connections> {
-    let mut queues = BTreeMap::new();
+    let mut queues = BTreeMap::<u16, Queue>::new();
     dump(LISTEN, 0, |entry| {
         // Of a listener these are connections that wait, and how many may.
         let (waiting, room) = (u32_at(entry, 56), u32_at(entry, 60));
-        let fullness: &mut f64 = queues.entry(port_at(entry, 4)).or_default();
-        *fullness = fullness.max(f64::from(waiting) / f64::from(room.max(1))).min(1.0);
+        let queue = queues.entry(port_at(entry, 4)).or_default();
+        queue.waiting = queue.waiting.saturating_add(waiting);
+        queue.fullness = queue.fullness.max(f64::from(waiting) / f64::from(room.max(1))).min(1.0);
         true
     })?;
     let mut open = Vec::new();

@@ -4,7 +4,7 @@
 //! A connection at rest on which the last word was this host's is one that is kept for the next request, and no matter here; nor is
 //! one on which a request waits for its answer, however long.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use floodwall_common::class::Family;
 use floodwall_common::packet::Source;
@@ -91,8 +91,8 @@ pub struct Held {
     pub dragged: f64,
     /// How full the queue of the fullest listener is.
     pub fullness: f64,
-    /// The ports whose listeners have no room left.
-    pub full: Vec<u16>,
+    /// The ports whose listeners have no room left, and how many connections wait there.
+    pub full: BTreeMap<u16, u32>,
     /// Of those who hold them, the share of whose networks nobody was here before. Of whom nobody can say is none of these.
     pub newcomers: f64,
     /// Who holds them: those that hold most first, at most 1,024.
@@ -129,7 +129,16 @@ impl Held {
         holders.sort_by(|a, b| b.slow.cmp(&a.slow).then_with(|| a.source.halves().cmp(&b.source.halves())));
         holders.truncate(MOST);
         let dragged = dragged as f64 / slow.max(1) as f64;
-        Self { open: open.len(), slow, dragged, fullness, full: Vec::new(), newcomers: 0.0, holders, sources: present }
+        Self {
+            open: open.len(),
+            slow,
+            dragged,
+            fullness,
+            full: BTreeMap::new(),
+            newcomers: 0.0,
+            holders,
+            sources: present,
+        }
     }
 
     /// The share of all that is open which is held.

@@ -112,7 +112,7 @@ pub struct Assessment {
 
 impl Assessment {
     /// Whether nothing goes on, and nothing comes near a flood: what comes then is good, and usual.
-    fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&self) -> bool {
         self.verdict == Verdict::Normal && self.confidence > QUIET
     }
 }
@@ -233,6 +233,7 @@ fn detect_demand(
         // Only what is completed is of customers then: who they are among the rest nobody can say.
         features.groups[Group::Syn as usize].bare = 0.0;
         features.handshakes = Handshakes { completed: Some(1.0), answered: None, retried: None, ..features.handshakes };
+        features.pressure.full_queues = 0.0;
     }
     if floods.contains(&Vector::HttpFlood) {
         let openers = &features.openers;

@@ -9,7 +9,7 @@ use floodwall_common::clock::Moment;
 use floodwall_common::closer::{self, Closer, look_closer};
 use floodwall_common::config::{Config, Mode};
 use floodwall_common::cookie::CookieMode;
-use floodwall_common::decide::{World, decide};
+use floodwall_common::decide::{World, decide, takes_no_more};
 use floodwall_common::limiter::{BUCKETS, Bucket, GATE_CELLS, Gate, pass_gate, pass_table, refuses};
 use floodwall_common::limits::{LimitKey, Limits};
 use floodwall_common::lists::{List, ListState};
@@ -301,6 +301,10 @@ impl<'c, L: FnMut(List, Source) -> bool> World<'c> for Judge<'c, '_, L> {
         self.listens && self.config.cookies.are_armed()
     }
 
+    fn takes_no_more(&mut self, service: u8, key: u64) -> bool {
+        takes_no_more(service, key, self)
+    }
+
     fn admit(&mut self, key: u64, amount: Amount, meter: &Meter) -> bool {
         let cost = amount.on(meter);
         let place = self.config.key.place(meter.secret(), key);
@@ -320,6 +324,11 @@ impl<L> closer::Memory for Judge<'_, '_, L> {
 
     fn is_verified(&self, key: u64) -> bool {
         self.tables.verified.remembers(verified::trace(&self.config.key, key), self.tables.now)
+    }
+
+    /// Nothing is shed in a capture.
+    fn is_known(&self, _: u64) -> bool {
+        false
     }
 
     /// What the host answered is in the capture, and was remembered then.

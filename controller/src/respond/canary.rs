@@ -9,6 +9,7 @@ use floodwall_common::signatures::{Fragment, Range, Shape};
 
 use super::probe::{BLOCK, BLOCKS, FIRST_PORT};
 use super::signature::{TCP, UDP};
+use super::toll::{Sources, are_few};
 use crate::detect::{Observed, Tuple, Window};
 
 /// How long a slice is open.
@@ -44,6 +45,8 @@ pub struct Seen {
     pub all: usize,
     /// Those of clients.
     pub of_clients: usize,
+    /// The sources of these, and of all.
+    pub sources: [usize; 2],
 }
 
 impl Seen {
@@ -70,14 +73,22 @@ impl Seen {
             TCP => is_verified(first),
             _ => *goes_on,
         };
-        let of_clients = conversations.values().filter(is_client).count();
-        Self { all: conversations.len(), of_clients }
+        let (mut of_clients, mut sources) = (0, [Sources::default(), Sources::default()]);
+        for conversation in conversations.values() {
+            sources[1].take(conversation.0.source);
+            if is_client(&conversation) {
+                of_clients += 1;
+                sources[0].take(conversation.0.source);
+            }
+        }
+        Self { all: conversations.len(), of_clients, sources: sources.map(|of| of.count()) }
     }
 
     /// The share of clients, where that is too much.
     pub fn too_many(self) -> Option<f64> {
         let share = self.of_clients as f64 / self.all.max(1) as f64;
-        (self.all >= ENOUGH && share >= TOO_MANY).then_some(share)
+        let [of_clients, all] = self.sources;
+        (self.all >= ENOUGH && share >= TOO_MANY && !are_few(of_clients, all)).then_some(share)
     }
 }
 
@@ -142,7 +153,11 @@ mod tests {
             Seen::of(&window, (&SHAPE, slice), 2 * SECOND, |_| true)
         };
         let flood = seen(0, 100);
-        assert_eq!((flood, flood.too_many()), (Seen { all: 100, of_clients: 0 }, None), "answered, and that was all");
+        assert_eq!(
+            (flood, flood.too_many()),
+            (Seen { all: 100, of_clients: 0, sources: [0, 100] }, None),
+            "answered, and that was all"
+        );
         assert_eq!(seen(5, 95).too_many(), None, "one in twenty");
         assert_eq!(seen(30, 70).too_many(), Some(0.3));
         assert_eq!(seen(19, 0).too_many(), None, "too few to say");
@@ -161,6 +176,7 @@ mod tests {
             window.take(segment(0x10));
         }
         let seen = Seen::of(&window, (&shape, slice), SECOND, |packet| packet.source.key() < 40);
-        assert_eq!(seen, Seen { all: 100, of_clients: 40 });
+        assert_eq!(seen, Seen { all: 100, of_clients: 40, sources: [40, 100] });
+        assert!(seen.too_many().is_some() && Seen { sources: [2, 100], ..seen }.too_many().is_none(), "{seen:?}");
     }
 }

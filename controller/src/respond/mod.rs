@@ -328,7 +328,7 @@ const HELD: f64 = 0.8;
 pub fn respond(assessment: &Assessment, features: &Features, window: &Window) -> Vec<Measure> {
     match assessment.verdict {
         Verdict::Attack | Verdict::Mixed => against_floods(assessment, features, window),
-        Verdict::Overload => shed::find(assessment, features).map(Measure::Shed).into_iter().collect(),
+        Verdict::Overload => shed::find(features).map(Measure::Shed).into_iter().collect(),
         Verdict::Misconfiguration => {
             group::find(assessment, features, window).map(Measure::Group).into_iter().collect()
         }

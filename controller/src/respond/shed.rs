@@ -1,16 +1,20 @@
 //! What is done about customers that are more than can be served: no more connections are let begin than this host takes, and who was
-//! here before comes first ([ADR 0041](../../../docs/adr/0041-new-connections.md)).
+//! here before comes first ([ADR 0041](../../../docs/adr/0041-new-connections.md)). A flood over connections looks like that until those who
+//! go on and on are told from customers; so at first whoever has been served since comes last
+//! ([ADR 0044](../../../docs/adr/0044-known-first.md)).
 
 use std::fmt;
 
-use crate::detect::{Assessment, Features, Group};
+use floodwall_common::services::Order;
+
+use crate::detect::{Assessment, Features, Group, Verdict};
 
 /// Connections a second that find the queue of their listener full, from which on some are refused in front of it.
 const FULL: f64 = 10.0;
 /// The share of SYNs that are for one port: it is that which is overloaded.
 const MOST: f64 = 0.5;
-/// How long it has to have been an overload: a flood over connections looks like one until those who go on and on are told from customers.
-const STANDS_NS: u64 = 2_500_000_000;
+/// How long it has to have been an overload until it is one of customers: a flood over connections is told from it by then.
+const OF_CUSTOMERS_NS: u64 = 12_000_000_000;
 /// Connections a second that are let begin in any case.
 const LEAST: f64 = 10.0;
 /// What is let begin of what the host takes, so that its queues empty; and how much more each second while they are shorter than that, or
@@ -22,6 +26,8 @@ const MUCH_MORE: f64 = 1.5;
 const EMPTY: f64 = 0.05;
 /// How many times of what the host takes may be let begin at most.
 const MOST_TIMES: f64 = 4.0;
+/// The part of a second's worth that may begin at once.
+const AT_ONCE: u64 = 4;
 /// How many seconds it takes until a queue shows what was changed.
 const SETTLED: u32 = 3;
 /// How long nothing has to be refused until it is over.
@@ -34,6 +40,8 @@ pub struct Shed {
     pub port: u16,
     /// Connections that may be begun in a second.
     pub per_second: u64,
+    /// Who comes first.
+    pub order: Order,
     /// Connections a second that the host refused when it was found.
     pub refused: f64,
     /// How full the queue of its listener was last: from 0 to 1.
@@ -43,18 +51,36 @@ pub struct Shed {
 }
 
 /// The port that is overloaded, where the host refuses connections itself already: then it only says whom.
-pub(super) fn find(assessment: &Assessment, features: &Features) -> Option<Shed> {
+pub(super) fn find(features: &Features) -> Option<Shed> {
     let pressure = &features.pressure;
     let (port, share) = features.of(Group::Syn).destination_port?;
-    let has_no_room = features.held.as_ref().is_some_and(|held| held.full.contains(&port));
-    let is_overloaded = pressure.full_queues >= FULL && share >= MOST && has_no_room;
-    let is_overloaded = is_overloaded && assessment.stands_ns >= STANDS_NS;
-    // While queues are full the host takes as many as it can: what it takes is what it is able to.
-    let per_second = least(LESS * pressure.accepted);
-    is_overloaded.then_some(Shed { port, per_second, refused: pressure.full_queues, fullness: 1.0, settled: 0 })
+    let waiting = f64::from(*features.held.as_ref()?.full.get(&port)?);
+    let is_overloaded = pressure.full_queues >= FULL && share >= MOST;
+    // While queues are full the host takes as many as it can, but for what has filled them in that second. Whether that was
+    // in this one nobody knows: what is too little is soon more, as queues get empty.
+    let taken = (pressure.accepted - waiting).max(pressure.accepted / 2.0);
+    let per_second = least(LESS * taken);
+    let (order, refused) = (Order::KnownFirst, pressure.full_queues);
+    is_overloaded.then_some(Shed { port, per_second, order, refused, fullness: 1.0, settled: 0 })
 }
 
 impl Shed {
+    /// How many connections may begin at once.
+    pub fn burst(&self) -> u64 {
+        (self.per_second / AT_ONCE).max(AT_ONCE)
+    }
+
+    /// With whoever comes first by what goes on now.
+    #[must_use]
+    pub const fn ordered(self, assessment: &Assessment) -> Self {
+        let order = match assessment.verdict {
+            Verdict::Overload if assessment.stands_ns >= OF_CUSTOMERS_NS => Order::VerifiedFirst,
+            Verdict::Attack | Verdict::Mixed => Order::KnownFirst,
+            _ => self.order,
+        };
+        Self { order, ..self }
+    }
+
     /// What is let begin in the next second: less than the host takes while its queues are long and get no shorter, more while they are
     /// short and some are refused here.
     #[must_use]
@@ -80,8 +106,12 @@ fn least(per_second: f64) -> u64 {
 
 impl fmt::Display for Shed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { port, per_second, refused, .. } = self;
-        write!(f, "let {per_second} connections/s begin on TCP port {port}, who was here before first: ")?;
+        let Self { port, per_second, order, refused, .. } = self;
+        let first = match order {
+            Order::KnownFirst => "who was here before this began first, who has been served since last",
+            Order::VerifiedFirst => "who has been served before first",
+        };
+        write!(f, "let {per_second} connections/s begin on TCP port {port}, {first}: ")?;
         write!(f, "the host takes no more, and refused {refused:.0}/s of whomever; what is begun goes on")
     }
 }
@@ -94,34 +124,51 @@ mod tests {
 
     fn of(accepted: f64, full_queues: f64, share: f64) -> Features {
         let pressure = Pressure { accepted, full_queues, ..Pressure::default() };
-        let held = Some(Held { full: vec![443], ..Held::default() });
+        let held = Some(Held { full: [(443, 100)].into(), ..Held::default() });
         let mut features = Features { pressure, held, ..Features::default() };
         features.groups[Group::Syn as usize] =
             Aggregate { destination_port: Some((443, share)), ..Aggregate::default() };
         features
     }
 
-    fn find(features: &Features) -> Option<Shed> {
-        let after = |stands_ns| super::find(&Assessment { stands_ns, ..Assessment::default() }, features);
-        assert_eq!(after(STANDS_NS - 1), None, "it may be a flood yet");
-        after(STANDS_NS)
-    }
-
     #[test]
     fn it_is_found_where_the_host_refuses_connections_itself() {
         let found = find(&of(500.0, 1_500.0, 0.98));
-        assert_eq!(found, Some(Shed { port: 443, per_second: 450, refused: 1_500.0, fullness: 1.0, settled: 0 }));
+        let order = Order::KnownFirst;
+        let wanted = Shed { port: 443, per_second: 360, order, refused: 1_500.0, fullness: 1.0, settled: 0 };
+        assert_eq!(found, Some(wanted));
+        let of_few = find(&of(120.0, 1_500.0, 0.98)).map(|shed| shed.per_second);
+        assert_eq!(of_few, Some(54), "what waits may have come before");
         assert_eq!(find(&of(500.0, 3.0, 0.98)), None, "it takes all");
         assert_eq!(find(&of(500.0, 1_500.0, 0.3)), None, "of many ports");
-        let elsewhere =
-            Features { held: Some(Held { full: vec![8_080], ..Held::default() }), ..of(500.0, 1_500.0, 0.98) };
+        let elsewhere = Features {
+            held: Some(Held { full: [(8_080, 100)].into(), ..Held::default() }),
+            ..of(500.0, 1_500.0, 0.98)
+        };
         assert_eq!(find(&elsewhere), None, "another port has no room");
         assert_eq!(find(&of(0.0, 1_500.0, 0.98)).map(|shed| shed.per_second), Some(10), "a host that takes none");
     }
 
+    /// In a flood those are served most often who ask most often; customers are served once, and want to go on.
+    #[test]
+    fn who_was_served_comes_first_once_these_are_customers() {
+        let at_first = find(&of(500.0, 1_500.0, 0.98)).unwrap_or_else(|| panic!("nothing is found"));
+        let then = |shed: Shed, verdict, seconds: u64| {
+            shed.ordered(&Assessment { verdict, stands_ns: seconds * 1_000_000_000, ..Assessment::default() })
+        };
+        assert_eq!(then(at_first, Verdict::Overload, 11).order, Order::KnownFirst, "it may be a flood yet");
+        let of_customers = then(at_first, Verdict::Overload, 12);
+        assert_eq!(of_customers.order, Order::VerifiedFirst);
+        assert_eq!(then(of_customers, Verdict::Surge, 0).order, Order::VerifiedFirst, "fewer of them");
+        assert_eq!(then(of_customers, Verdict::Mixed, 0).order, Order::KnownFirst, "bots are among them");
+        let burst = |per_second| Shed { per_second, ..at_first }.burst();
+        assert_eq!([10, 800].map(burst), [4, 200]);
+    }
+
     #[test]
     fn it_follows_what_the_host_takes() {
-        let shed = Shed { port: 443, per_second: 450, refused: 0.0, fullness: 0.8, settled: SETTLED };
+        let order = Order::KnownFirst;
+        let shed = Shed { port: 443, per_second: 450, order, refused: 0.0, fullness: 0.8, settled: SETTLED };
         let next = |fullness: f64, refuses| shed.follow(400.0, fullness, refuses).per_second;
         assert_eq!(next(0.9, true), 360, "the queue is long, and gets longer: it takes 400");
         assert_eq!(next(0.7, true), 450, "it gets shorter");

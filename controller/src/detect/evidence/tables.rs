@@ -213,6 +213,8 @@ pub(super) const OVERLOAD: &[Line] = &[
         ["more ask than are served: capacity, not an attack", "they are served"]),
     line(|case| case.features.handshakes.answered, [(0.5, 3.0), (0.9, -1.0)], As::Share, "of connections begun were answered by this host",
         ["it takes no more: capacity, not an attack", "it takes them"]),
+    line(full_queue, [(0.05, 0.0), (0.3, 4.0)], As::Share, "of connections found the accept queue full",
+        ["more are completed than the server takes: capacity, not an attack", ""]),
     line(acknowledged, [(0.2, -4.0), (0.8, 1.0)], As::Share, "of connections that this host answered were completed",
         ["real clients", "nobody is behind these addresses"]),
     line(bare, [(0.0, 0.5), (0.3, -3.0)], As::Share, "of SYNs have no TCP options",
@@ -269,6 +271,13 @@ fn asks(case: &Case<'_>) -> Option<f64> {
     const PORTS: [u16; 3] = [53, 123, 443];
     let (port, share) = case.group.destination_port?;
     (case.growth.is_none() && PORTS.contains(&port)).then_some(share)
+}
+
+/// Only what has completed a handshake takes a place there.
+fn full_queue(case: &Case<'_>) -> Option<f64> {
+    let pressure = &case.features.pressure;
+    let all = pressure.full_queues + pressure.accepted;
+    (all > 0.0).then(|| pressure.full_queues / all)
 }
 
 fn one_port(case: &Case<'_>) -> Option<f64> {
