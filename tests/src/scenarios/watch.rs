@@ -126,8 +126,30 @@ impl Cost {
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
         let cpu_s = (number(11)? + number(12)?) as f64 / TICKS;
-        Some(Self { cpu_s, resident: number(21)? * 4_096, maps: maps_of(pid) })
+        let resident = (number(21)? * 4_096).saturating_sub(mapped_of(pid));
+        Some(Self { cpu_s, resident, maps: maps_of(pid) })
     }
+}
+
+/// What is resident of the maps that a process has in its memory: these are counted as maps.
+fn mapped_of(pid: u32) -> u64 {
+    let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap_or_default();
+    let (mut is_map, mut bytes) = (false, 0);
+    for line in smaps.lines() {
+        match line.strip_prefix("Rss:") {
+            Some(resident) if is_map => {
+                let kib = resident.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok());
+                bytes += kib.unwrap_or(0) * 1_024;
+            }
+            Some(_) => {}
+            // The first line of a region ends with what it is of.
+            None if line.split_whitespace().next().is_some_and(|range| range.contains('-')) => {
+                is_map = line.ends_with("bpf-map");
+            }
+            None => {}
+        }
+    }
+    bytes
 }
 
 /// Memory of the maps that a process has open, each once.
