@@ -8,7 +8,7 @@ use super::observed::{Group, Observed, Tuple};
 use super::room::make_room;
 
 /// Connections that are followed at most: of more, only those of one tuple in two, four, eight, are.
-const CAPACITY: usize = 1 << 16;
+const CAPACITY: usize = 1 << 15;
 /// How long one is followed after its last SYN: clients wait 1, 2, 4, 8 s from one to the next, and none of these begins anew.
 const FOLLOWED_NS: u64 = 20_000_000_000;
 /// How long ago those began that shares are of.

@@ -94,13 +94,24 @@ pub struct Excess {
     pub sources: Vec<f64>,
 }
 
+/// A second of a source. There are many: the numbers are small.
+#[derive(Clone, Copy, Default)]
+struct Second {
+    /// Which it is.
+    number: u32,
+    /// Connections begun in it.
+    begun: f32,
+    /// Samples of these.
+    samples: u32,
+}
+
 /// What is known of a source.
 struct Opener {
     source: Source,
     first_ns: u64,
     last_ns: u64,
-    /// Of each of the last seconds: which it is, connections begun, and samples of these.
-    seconds: [(u64, f64, u32); SPAN],
+    /// Each of the last seconds.
+    seconds: [Second; SPAN],
     /// The ports that it has begun from last, and where the next one goes.
     ports: ([u16; PORTS], usize),
     /// What its first SYN looked like, and whether all others did.
@@ -120,7 +131,7 @@ impl Opener {
             source: packet.source,
             first_ns: packet.at_ns,
             last_ns: packet.at_ns,
-            seconds: [(0, 0.0, 0); SPAN],
+            seconds: [Second { number: 0, begun: 0.0, samples: 0 }; SPAN],
             ports: ([0; PORTS], 0),
             look: look(packet),
             is_one_system: true,
@@ -154,12 +165,15 @@ impl Opener {
 
     fn is_steady(&self, now_ns: u64, seconds: usize) -> bool {
         let since = (now_ns / SECOND_NS).saturating_sub(SPAN as u64 - 1);
-        self.seconds.iter().filter(|(of, _, samples)| *of >= since && *samples > 0).count() >= seconds
+        self.recent(since).filter(|second| second.samples > 0).count() >= seconds
+    }
+
+    fn recent(&self, since: u64) -> impl Iterator<Item = &Second> {
+        self.seconds.iter().filter(move |second| u64::from(second.number) >= since)
     }
 
     fn since(&self, second: u64) -> (f64, u32) {
-        let recent = self.seconds.iter().filter(|(of, ..)| *of >= second);
-        recent.fold((0.0, 0), |sum, (_, begun, samples)| (sum.0 + begun, sum.1 + samples))
+        self.recent(second).fold((0.0, 0), |sum, second| (sum.0 + f64::from(second.begun), sum.1 + second.samples))
     }
 
     fn is_persistent(&self, now_ns: u64) -> bool {
@@ -233,11 +247,13 @@ impl Following {
                 return;
             }
             let of_second = &mut opener.seconds[second as usize % SPAN];
-            if of_second.0 != second {
-                *of_second = (second, 0.0, 0);
+            // Seconds since the host started: some hundred years of them.
+            let number = second as u32;
+            if of_second.number != number {
+                *of_second = Second { number, ..Second::default() };
             }
-            of_second.1 += weight;
-            of_second.2 += 1;
+            of_second.begun += weight as f32;
+            of_second.samples += 1;
         }
         if self.is_quiet {
             self.begun += weight;
