@@ -96,7 +96,7 @@ impl Watch {
         let mut watch = Self {
             detector: kept.detector(),
             kept,
-            known: Known::default(),
+            known: Known::new(),
             live: Live::default(),
             ports_at_ns: 0,
             protected: BTreeSet::new(),
@@ -173,16 +173,22 @@ impl Watch {
 
     /// A packet of an end that this host speaks with: whether a signature that was armed drops it.
     fn count_toll(&mut self, source: Source, sample: &Sample, frame: Frame<'_>, weight: u32) {
+        let was_here = self.detector.window().was_here(source);
         let class = sample.kind.parts().map(|(_, class)| class.label());
         let traits = if sample.reason == Reason::Signature { Traits::read(frame) } else { None };
         for present in &mut self.in_force {
-            let is_hit = match &present.measure {
-                Measure::Signature(_, found) => traits.as_ref().is_some_and(|traits| found.shape.suits(traits)),
-                Measure::Limit(wide) => sample.reason == reason_of(wide.per) && class == Some(wide.name.label()),
+            // A limit is of few sources by itself.
+            let (is_hit, is_regular) = match &present.measure {
+                Measure::Signature(_, found) => {
+                    (traits.as_ref().is_some_and(|traits| found.shape.suits(traits)), was_here)
+                }
+                Measure::Limit(wide) => {
+                    (sample.reason == reason_of(wide.per) && class == Some(wide.name.label()), true)
+                }
                 _ => continue,
             };
             if is_hit || !sample.drops {
-                present.toll.count(source, (sample.monotonic_ns, weight), is_hit);
+                present.toll.count((source, is_regular), (sample.monotonic_ns, weight), is_hit);
             }
         }
     }
@@ -213,7 +219,7 @@ impl Watch {
         // Written once it is done: a disk that stands still holds no measure up.
         self.save_record(daemon, snapshot);
         self.kept.keep(&mut self.detector, snapshot.taken_ns);
-        self.known.keep(&mut daemon.dataplane(), assessment.is_quiet(), snapshot.taken_ns);
+        self.known.keep(&mut daemon.dataplane(), &assessment, snapshot.taken_ns);
         self.withdraw(daemon);
         let most_of_a_source = daemon.past().most();
         let open = daemon.incident();
@@ -265,7 +271,8 @@ impl Watch {
             shed: sum(&|cell| cell.verdict == Fate::Drop && cell.reason == Reason::ConnectionCap),
             tcp: passed(|class| matches!(class, Class::TcpSyn | Class::Tcp)),
         };
-        if let Some((handshakes, pressure)) = self.stack.take(Stack::read(&self.protected), snapshot.taken_ns, came) {
+        let read = || Stack::read(&self.protected);
+        if let Some((handshakes, pressure)) = self.stack.take(read, snapshot.taken_ns, came) {
             (self.live.stack, self.live.pressure) = (handshakes, pressure);
         }
     }
@@ -292,7 +299,12 @@ impl Watch {
         }
         for policy in [Policy::Act, Policy::Advise] {
             if let Some(assessment) = daemon.options.respond.under(policy, assessment) {
-                let proposed = respond(&assessment, features, self.detector.window());
+                let mut proposed = respond(&assessment, features, self.detector.window());
+                for measure in &mut proposed {
+                    if let Measure::Shed(shed) = measure {
+                        *shed = shed.ordered(&assessment, self.known.is_fresh(monotonic_ns()));
+                    }
+                }
                 self.take_measures(daemon, policy, proposed, until_ns);
             }
         }
@@ -478,22 +490,23 @@ impl Watch {
         for present in &mut self.in_force {
             let Measure::Shed(shed) = present.measure else { continue };
             let refuses = present.count(refused, snapshot.taken_ns);
-            // Where nothing is refused in truth, the queue does not follow.
-            if snapshot.mode != Mode::Enforce {
-                continue;
+            let mut next = shed.ordered(assessment, self.known.is_fresh(snapshot.taken_ns));
+            // Where nothing is refused in truth, the queue does not follow. Where nobody has looked, or nothing listens, it stays as it is.
+            let queue = queues.as_ref().and_then(|queues| queues.get(&shed.port));
+            if let Some(queue) = queue.filter(|_| snapshot.mode == Mode::Enforce) {
+                next = next.follow(self.live.pressure.accepted, queue.fullness, refuses);
             }
-            // Where nobody has looked, or nothing listens, it stays as it is.
-            let Some(queue) = queues.as_ref().and_then(|queues| queues.get(&shed.port)) else { continue };
-            let next = shed.follow(self.live.pressure.accepted, queue.fullness, refuses).ordered(assessment);
             let is_reordered = next.order != shed.order;
             let next = Measure::Shed(next);
             match arm(daemon, &next, &self.live.udp) {
-                Ok(_) => {
+                Ok(true) => {
                     if is_reordered {
                         note(daemon, &format!("changed: {next}"));
                     }
                     present.measure = next;
                 }
+                // It ends with what it is prolonged by.
+                Ok(false) => present.until_ns = snapshot.taken_ns,
                 Err(failed) => error!(error = describe(&failed), "what is shed cannot be changed"),
             }
         }

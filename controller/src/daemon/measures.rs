@@ -235,7 +235,7 @@ fn label_of_limit(wide: &Wide) -> String {
 fn shed_of_label(label: &str) -> Option<Measure> {
     let port = label.strip_prefix(SHED)?.parse().ok()?;
     let order = Order::VerifiedFirst;
-    Some(Measure::Shed(Shed { port, per_second: 0, order, refused: 0.0, fullness: 0.0, settled: 0 }))
+    Some(Measure::Shed(Shed { port, per_second: 0, order, refused: 0.0, fullness: 0.0, settled: 0, of_customers: 0 }))
 }
 
 /// What a daemon before this one has armed: what it takes of good traffic is not kept.

@@ -9,6 +9,8 @@ use crate::pressure::Pressure;
 /// Connection attempts in a second that a share is of at least.
 const ENOUGH: f64 = 20.0;
 const SECOND_NS: u64 = 1_000_000_000;
+/// How often they are read.
+const EVERY_NS: u64 = SECOND_NS / 2;
 
 /// Counters of the stack.
 #[derive(Clone, Debug, Default)]
@@ -52,7 +54,17 @@ pub(super) struct Readings(VecDeque<(Stack, u64, Came)>);
 impl Readings {
     /// Takes in what it has counted by now, and says what that comes to since a second ago. A connection takes a round trip to be
     /// completed: over less than a second too many would be on their way.
-    pub(super) fn take(&mut self, now: Stack, now_ns: u64, came: Came) -> Option<(Option<Handshakes>, Pressure)> {
+    pub(super) fn take(
+        &mut self,
+        read: impl FnOnce() -> Stack,
+        now_ns: u64,
+        came: Came,
+    ) -> Option<(Option<Handshakes>, Pressure)> {
+        // Ticks are not exact.
+        if self.0.back().is_some_and(|(_, then_ns, _)| now_ns.saturating_sub(*then_ns) < EVERY_NS - EVERY_NS / 8) {
+            return None;
+        }
+        let now = read();
         while self.0.get(1).is_some_and(|(_, then_ns, _)| now_ns.saturating_sub(*then_ns) >= SECOND_NS) {
             self.0.pop_front();
         }
@@ -194,14 +206,14 @@ mod tests {
     #[test]
     fn what_is_counted_is_of_the_last_second_at_any_moment() {
         let mut readings = Readings::default();
-        // Refused from the fourth second on, a hundred a quarter of it.
+        // Refused from the fourth second on, a hundred a quarter of it. Each second quarter it is read.
         let refused = |tick: u64| Stack { full_queues: (tick.saturating_sub(16) * 100) as f64, ..Stack::default() };
-        let mut at = |tick: u64| readings.take(refused(tick), tick * SECOND_NS / 4, Came::default());
+        let mut at = |tick: u64| readings.take(|| refused(tick), tick * SECOND_NS / 4, Came::default());
         let found: Vec<_> = (0..24).map(|tick| at(tick).map(|(_, pressure)| pressure.full_queues)).collect();
-        assert_eq!(found[..5], [None, None, None, None, Some(0.0)]);
-        assert_eq!(found[16..22], [0.0, 100.0, 200.0, 300.0, 400.0, 400.0].map(Some));
+        assert_eq!(found[..6], [None, None, None, None, Some(0.0), None]);
+        assert_eq!(found[16..22], [Some(0.0), None, Some(200.0), None, Some(400.0), None]);
         // Whoever stood still for a while has a longer one.
-        let late = readings.take(refused(32), 8 * SECOND_NS, Came::default());
+        let late = readings.take(|| refused(32), 8 * SECOND_NS, Came::default());
         assert_eq!(late.map(|(_, pressure)| pressure.full_queues.round()), Some(400.0));
     }
 

@@ -80,7 +80,9 @@ impl Dataplane {
             // What is shed is shed of a port.
             let is_as_before = config.services[at].name == name && ports_of(&before, number) == service.ports;
             let record = ServiceRecord::new(name, service.cap.into(), service.connections.into());
-            let before = if is_as_before { config.services[at] } else { record };
+            // Nor beside a cap that somebody has set.
+            let is_shed = is_as_before && service.connections == Rate::Off;
+            let before = if is_shed { config.services[at] } else { record };
             wanted.services[at] = ServiceRecord { shed: before.shed, shed_order: before.shed_order, ..record };
             service.ports.iter().for_each(|(transport, port)| table.set(*transport, *port, number));
         }

@@ -61,7 +61,7 @@ pub struct Connections {
 pub struct Queue {
     /// How many there are.
     pub waiting: u32,
-    /// How full the fullest of the queues is, from 0 to 1.
+    /// How full they are where it is fullest, from 0 to 1: all of one address together, as one of several workers that hangs is not all of them.
     pub fullness: f64,
 }
 
@@ -71,15 +71,22 @@ pub struct Queue {
 /// # Errors
 /// Where the kernel does not say.
 pub fn connections(most: usize) -> io::Result<Connections> {
-    let mut queues = BTreeMap::<u16, Queue>::new();
+    let mut listeners = BTreeMap::<(u16, u8, [u8; 16]), (u32, u32)>::new();
     dump(LISTEN, 0, |entry| {
+        let mut address = [0; 16];
+        address.copy_from_slice(&entry[8..24]);
+        let (waiting, room) = listeners.entry((port_at(entry, 4), entry[0], address)).or_default();
         // Of a listener these are connections that wait, and how many may.
-        let (waiting, room) = (u32_at(entry, 56), u32_at(entry, 60));
-        let queue = queues.entry(port_at(entry, 4)).or_default();
-        queue.waiting = queue.waiting.saturating_add(waiting);
-        queue.fullness = queue.fullness.max(f64::from(waiting) / f64::from(room.max(1))).min(1.0);
+        *waiting = waiting.saturating_add(u32_at(entry, 56));
+        *room = room.saturating_add(u32_at(entry, 60));
         true
     })?;
+    let mut queues = BTreeMap::<u16, Queue>::new();
+    for ((port, ..), (waiting, room)) in listeners {
+        let queue = queues.entry(port).or_default();
+        queue.waiting = queue.waiting.saturating_add(waiting);
+        queue.fullness = queue.fullness.max(f64::from(waiting) / f64::from(room.max(1))).min(1.0);
+    }
     let mut open = Vec::new();
     dump(ESTABLISHED, WITH_INFO, |entry| {
         if queues.contains_key(&port_at(entry, 4)) {

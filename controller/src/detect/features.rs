@@ -114,6 +114,8 @@ pub struct Features {
     pub pressure: Pressure,
     /// It is more than this host can take.
     pub is_pressed: bool,
+    /// Connections that are completed in a second otherwise; `None` while nobody knows.
+    pub usual_connections: Option<f64>,
     /// What came on of a group while a part of it was not let through, by what there was before; `None` where that was not tried.
     pub probe: Option<(Group, f64)>,
     /// The kinds of flood of the attack that goes on, or was there half a minute ago.
@@ -210,6 +212,11 @@ impl Window {
     /// Hours of the week that there are some good packets of.
     pub fn hours_of_the_week(&self) -> usize {
         self.week.hours()
+    }
+
+    /// Whether somebody of this source's network was a client before what goes on now began.
+    pub fn was_here(&self, source: Source) -> bool {
+        self.following.was_here(source)
     }
 
     /// Sources that begin connections again and again, of whose networks nobody was here before, and that nothing holds yet: all of

@@ -415,6 +415,7 @@ impl Detector {
         self.completed = Some(*completed);
         features.held = host.held().map(|held| self.window.judge(held.clone()));
         features.pressure = host.pressure();
+        features.usual_connections = self.usual.connections();
         features.is_pressed =
             features.pressure.is_high() || features.handshakes.answered.is_some_and(|share| share < PRESSED);
         features.probe = host.probe();

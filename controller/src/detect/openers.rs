@@ -2,15 +2,16 @@
 //! machines that go on and on from people, and a partner gone wild from a crowd. In bounded memory, and by samples where these are
 //! all there is.
 
+mod opener;
 mod over_restarts;
 
 use std::collections::HashMap;
 
 use floodwall_common::class::Family;
 use floodwall_common::packet::Source;
-use floodwall_common::signatures::Layout;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use self::opener::{Opener, Second, look};
 use super::held::Holder;
 use super::observed::{Group, Observed};
 use super::room::make_room;
@@ -92,99 +93,6 @@ pub struct Excess {
     pub networks: Vec<IpNet>,
     /// Connections that each source of these begins in a second, as far as sources are followed.
     pub sources: Vec<f64>,
-}
-
-/// A second of a source. There are many: the numbers are small.
-#[derive(Clone, Copy, Default)]
-struct Second {
-    /// Which it is.
-    number: u32,
-    /// Connections begun in it.
-    begun: f32,
-    /// Samples of these.
-    samples: u32,
-}
-
-/// What is known of a source.
-struct Opener {
-    source: Source,
-    first_ns: u64,
-    last_ns: u64,
-    /// Each of the last seconds.
-    seconds: [Second; SPAN],
-    /// The ports that it has begun from last, and where the next one goes.
-    ports: ([u16; PORTS], usize),
-    /// What its first SYN looked like, and whether all others did.
-    look: (Layout, u8, u16),
-    is_one_system: bool,
-    /// It has gone on with what this host has sent it.
-    completes: bool,
-    /// This host has sent data there, which it does behind a handshake only, or has an open connection with it; or nobody can say whether
-    /// it has.
-    is_there: bool,
-    is_held: bool,
-}
-
-impl Opener {
-    const fn of(packet: &Observed) -> Self {
-        Self {
-            source: packet.source,
-            first_ns: packet.at_ns,
-            last_ns: packet.at_ns,
-            seconds: [Second { number: 0, begun: 0.0, samples: 0 }; SPAN],
-            ports: ([0; PORTS], 0),
-            look: look(packet),
-            is_one_system: true,
-            completes: false,
-            is_there: false,
-            is_held: false,
-        }
-    }
-
-    /// Whether it begins from a port that it has not begun from lately.
-    fn is_new(&mut self, port: u16) -> bool {
-        let (ports, next) = &mut self.ports;
-        let is_new = !ports.contains(&port);
-        if is_new {
-            ports[*next % PORTS] = port;
-            *next += 1;
-        }
-        is_new
-    }
-
-    /// Whether it is persistent as a program is, and people are not.
-    fn is_machine(&self, now_ns: u64) -> bool {
-        self.is_one_system && self.completes && self.is_steady(now_ns, SECONDS) && self.is_persistent(now_ns)
-    }
-
-    /// Whether it may become one.
-    fn begins_again(&self, now_ns: u64) -> bool {
-        let (begun, _) = self.since((now_ns / SECOND_NS).saturating_sub(SPAN as u64 - 1));
-        self.is_one_system && begun >= AGAIN && self.is_steady(now_ns, AGAIN_SECONDS)
-    }
-
-    fn is_steady(&self, now_ns: u64, seconds: usize) -> bool {
-        let since = (now_ns / SECOND_NS).saturating_sub(SPAN as u64 - 1);
-        self.recent(since).filter(|second| second.samples > 0).count() >= seconds
-    }
-
-    fn recent(&self, since: u64) -> impl Iterator<Item = &Second> {
-        self.seconds.iter().filter(move |second| u64::from(second.number) >= since)
-    }
-
-    fn since(&self, second: u64) -> (f64, u32) {
-        self.recent(second).fold((0.0, 0), |sum, second| (sum.0 + f64::from(second.begun), sum.1 + second.samples))
-    }
-
-    fn is_persistent(&self, now_ns: u64) -> bool {
-        let (begun, samples) = self.since((now_ns / SECOND_NS).saturating_sub(SPAN as u64 - 1));
-        // Of whoever has only forged SYNs anybody may be the source.
-        self.is_there
-            && begun >= PERSISTENT
-            && samples >= SEEN
-            && self.last_ns.saturating_sub(self.first_ns) >= PERSISTENT_NS
-            && now_ns.saturating_sub(self.last_ns) < 2 * SECOND_NS
-    }
 }
 
 /// A network that has completed a connection while nothing was found.
@@ -309,7 +217,7 @@ impl Following {
     }
 
     /// Whether somebody of this network was a client before what goes on now began.
-    fn was_here(&self, source: Source) -> bool {
+    pub(super) fn was_here(&self, source: Source) -> bool {
         self.networks.get(&network(source)).is_some_and(|network| self.is_old(network))
     }
 
@@ -433,11 +341,6 @@ impl Following {
         found.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.halves().cmp(&b.1.halves())));
         found.into_iter().map(|(_, source)| source).collect()
     }
-}
-
-/// What the SYNs of one system have in common.
-const fn look(packet: &Observed) -> (Layout, u8, u16) {
-    (packet.layout, packet.hops, packet.length)
 }
 
 /// The /24 or /48 of a source.

@@ -47,6 +47,8 @@ pub struct Seen {
     pub of_clients: usize,
     /// The sources of these, and of all.
     pub sources: [usize; 2],
+    /// Some of these were clients before what goes on now.
+    pub are_regulars: bool,
 }
 
 impl Seen {
@@ -73,22 +75,25 @@ impl Seen {
             TCP => is_verified(first),
             _ => *goes_on,
         };
-        let (mut of_clients, mut sources) = (0, [Sources::default(), Sources::default()]);
+        let (mut of_clients, mut are_regulars) = (0, false);
+        let mut sources = [Sources::default(), Sources::default()];
         for conversation in conversations.values() {
             sources[1].take(conversation.0.source);
             if is_client(&conversation) {
                 of_clients += 1;
                 sources[0].take(conversation.0.source);
+                are_regulars |= window.was_here(conversation.0.source);
             }
         }
-        Self { all: conversations.len(), of_clients, sources: sources.map(|of| of.count()) }
+        Self { all: conversations.len(), of_clients, sources: sources.map(|of| of.count()), are_regulars }
     }
 
     /// The share of clients, where that is too much.
     pub fn too_many(self) -> Option<f64> {
         let share = self.of_clients as f64 / self.all.max(1) as f64;
         let [of_clients, all] = self.sources;
-        (self.all >= ENOUGH && share >= TOO_MANY && !are_few(of_clients, all)).then_some(share)
+        let are_few = !self.are_regulars && are_few(of_clients, all);
+        (self.all >= ENOUGH && share >= TOO_MANY && !are_few).then_some(share)
     }
 }
 
@@ -155,7 +160,7 @@ mod tests {
         let flood = seen(0, 100);
         assert_eq!(
             (flood, flood.too_many()),
-            (Seen { all: 100, of_clients: 0, sources: [0, 100] }, None),
+            (Seen { all: 100, of_clients: 0, sources: [0, 100], are_regulars: false }, None),
             "answered, and that was all"
         );
         assert_eq!(seen(5, 95).too_many(), None, "one in twenty");
@@ -176,7 +181,7 @@ mod tests {
             window.take(segment(0x10));
         }
         let seen = Seen::of(&window, (&shape, slice), SECOND, |packet| packet.source.key() < 40);
-        assert_eq!(seen, Seen { all: 100, of_clients: 40, sources: [40, 100] });
+        assert_eq!(seen, Seen { all: 100, of_clients: 40, sources: [40, 100], are_regulars: false });
         assert!(seen.too_many().is_some() && Seen { sources: [2, 100], ..seen }.too_many().is_none(), "{seen:?}");
     }
 }

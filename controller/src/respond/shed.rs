@@ -7,14 +7,14 @@ use std::fmt;
 
 use floodwall_common::services::Order;
 
-use crate::detect::{Assessment, Features, Group, Verdict};
+use crate::detect::{Assessment, Features, Group, Vector};
 
 /// Connections a second that find the queue of their listener full, from which on some are refused in front of it.
 const FULL: f64 = 10.0;
 /// The share of SYNs that are for one port: it is that which is overloaded.
 const MOST: f64 = 0.5;
-/// How long it has to have been an overload until it is one of customers: a flood over connections is told from it by then.
-const OF_CUSTOMERS_NS: u64 = 12_000_000_000;
+/// How many seconds it takes until it is known to be customers: a flood over connections is told by then.
+const OF_CUSTOMERS: u32 = 12;
 /// Connections a second that are let begin in any case.
 const LEAST: f64 = 10.0;
 /// What is let begin of what the host takes, so that its queues empty; and how much more each second while they are shorter than that, or
@@ -48,6 +48,8 @@ pub struct Shed {
     pub fullness: f64,
     /// Seconds since less was let begin.
     pub settled: u32,
+    /// Seconds in which it was no flood over connections.
+    pub of_customers: u32,
 }
 
 /// The port that is overloaded, where the host refuses connections itself already: then it only says whom.
@@ -59,9 +61,10 @@ pub(super) fn find(features: &Features) -> Option<Shed> {
     // While queues are full the host takes as many as it can, but for what has filled them in that second. Whether that was
     // in this one nobody knows: what is too little is soon more, as queues get empty.
     let taken = (pressure.accepted - waiting).max(pressure.accepted / 2.0);
-    let per_second = least(LESS * taken);
+    // What is usual it takes, once it goes on after a moment in which it stood still.
+    let per_second = least((LESS * taken).max(features.usual_connections.unwrap_or(0.0)));
     let (order, refused) = (Order::KnownFirst, pressure.full_queues);
-    is_overloaded.then_some(Shed { port, per_second, order, refused, fullness: 1.0, settled: 0 })
+    is_overloaded.then_some(Shed { port, per_second, order, refused, fullness: 1.0, settled: 0, of_customers: 0 })
 }
 
 impl Shed {
@@ -70,15 +73,19 @@ impl Shed {
         (self.per_second / AT_ONCE).max(AT_ONCE)
     }
 
-    /// With whoever comes first by what goes on now.
+    /// A second later: with whoever comes first by what goes on now. Who was here before comes first where that is known, and in a flood over
+    /// connections; not in one of forged SYNs, as these would come before all who have been served.
     #[must_use]
-    pub const fn ordered(self, assessment: &Assessment) -> Self {
-        let order = match assessment.verdict {
-            Verdict::Overload if assessment.stands_ns >= OF_CUSTOMERS_NS => Order::VerifiedFirst,
-            Verdict::Attack | Verdict::Mixed => Order::KnownFirst,
-            _ => self.order,
+    pub fn ordered(self, assessment: &Assessment, is_known: bool) -> Self {
+        let goes_on = |vector| assessment.vectors.contains(&vector);
+        let of_customers = if goes_on(Vector::HttpFlood) { 0 } else { self.of_customers.saturating_add(1) };
+        let order = match () {
+            () if !is_known || goes_on(Vector::SynFlood) => Order::VerifiedFirst,
+            () if goes_on(Vector::HttpFlood) => Order::KnownFirst,
+            () if of_customers >= OF_CUSTOMERS => Order::VerifiedFirst,
+            () => self.order,
         };
-        Self { order, ..self }
+        Self { order, of_customers, ..self }
     }
 
     /// What is let begin in the next second: less than the host takes while its queues are long and get no shorter, more while they are
@@ -135,10 +142,13 @@ mod tests {
     fn it_is_found_where_the_host_refuses_connections_itself() {
         let found = find(&of(500.0, 1_500.0, 0.98));
         let order = Order::KnownFirst;
-        let wanted = Shed { port: 443, per_second: 360, order, refused: 1_500.0, fullness: 1.0, settled: 0 };
+        let wanted =
+            Shed { port: 443, per_second: 360, order, refused: 1_500.0, fullness: 1.0, settled: 0, of_customers: 0 };
         assert_eq!(found, Some(wanted));
         let of_few = find(&of(120.0, 1_500.0, 0.98)).map(|shed| shed.per_second);
         assert_eq!(of_few, Some(54), "what waits may have come before");
+        let stood_still = Features { usual_connections: Some(300.0), ..of(120.0, 1_500.0, 0.98) };
+        assert_eq!(find(&stood_still).map(|shed| shed.per_second), Some(300), "for a moment");
         assert_eq!(find(&of(500.0, 3.0, 0.98)), None, "it takes all");
         assert_eq!(find(&of(500.0, 1_500.0, 0.3)), None, "of many ports");
         let elsewhere = Features {
@@ -153,14 +163,19 @@ mod tests {
     #[test]
     fn who_was_served_comes_first_once_these_are_customers() {
         let at_first = find(&of(500.0, 1_500.0, 0.98)).unwrap_or_else(|| panic!("nothing is found"));
-        let then = |shed: Shed, verdict, seconds: u64| {
-            shed.ordered(&Assessment { verdict, stands_ns: seconds * 1_000_000_000, ..Assessment::default() })
+        let after = |shed: Shed, seconds: u32, vectors: &[Vector], is_known| {
+            let assessment = Assessment { vectors: vectors.to_vec(), ..Assessment::default() };
+            (0..seconds).fold(shed, |shed, _| shed.ordered(&assessment, is_known))
         };
-        assert_eq!(then(at_first, Verdict::Overload, 11).order, Order::KnownFirst, "it may be a flood yet");
-        let of_customers = then(at_first, Verdict::Overload, 12);
-        assert_eq!(of_customers.order, Order::VerifiedFirst);
-        assert_eq!(then(of_customers, Verdict::Surge, 0).order, Order::VerifiedFirst, "fewer of them");
-        assert_eq!(then(of_customers, Verdict::Mixed, 0).order, Order::KnownFirst, "bots are among them");
+        let bots = [Vector::HttpFlood];
+        assert_eq!(after(at_first, 11, &[], true).order, Order::KnownFirst, "it may be a flood yet");
+        assert_eq!(after(at_first, 1, &[], false).order, Order::VerifiedFirst, "nobody knows who was here before");
+        assert_eq!(after(at_first, 1, &[Vector::HttpFlood, Vector::SynFlood], true).order, Order::VerifiedFirst);
+        let of_customers = after(at_first, 12, &[], true);
+        assert_eq!(of_customers.order, Order::VerifiedFirst, "whatever the verdict is by then");
+        assert_eq!(after(of_customers, 1, &[Vector::IcmpFlood], true).order, Order::VerifiedFirst);
+        assert_eq!(after(of_customers, 1, &bots, true).order, Order::KnownFirst, "bots are among them");
+        assert_eq!(after(after(of_customers, 60, &bots, true), 11, &[], true).order, Order::KnownFirst);
         let burst = |per_second| Shed { per_second, ..at_first }.burst();
         assert_eq!([10, 800].map(burst), [4, 200]);
     }
@@ -168,7 +183,8 @@ mod tests {
     #[test]
     fn it_follows_what_the_host_takes() {
         let order = Order::KnownFirst;
-        let shed = Shed { port: 443, per_second: 450, order, refused: 0.0, fullness: 0.8, settled: SETTLED };
+        let shed =
+            Shed { port: 443, per_second: 450, order, refused: 0.0, fullness: 0.8, settled: SETTLED, of_customers: 0 };
         let next = |fullness: f64, refuses| shed.follow(400.0, fullness, refuses).per_second;
         assert_eq!(next(0.9, true), 360, "the queue is long, and gets longer: it takes 400");
         assert_eq!(next(0.7, true), 450, "it gets shorter");

@@ -1,6 +1,6 @@
 //! What a signature costs those that it is not meant for. How many that would be was estimated before it was armed; this counts it:
-//! packets it drops of ends that this host has spoken with lately. One machine of a flood that is a client beside it is nobody to be
-//! spared for.
+//! packets it drops of ends that this host has spoken with lately. One or two machines of a flood that are clients beside it are nobody to be
+//! spared for, unless somebody of their networks was a client before.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ const ENOUGH: u32 = 20;
 const TOO_HIGH: f64 = 0.01;
 
 /// Sources that are told apart at most.
-const MOST: usize = 1_024;
+const MOST: usize = 256;
 /// Fewer sources are few, unless they are half of all.
 const FEW: usize = 3;
 
@@ -49,11 +49,13 @@ pub struct Toll {
     spared: f64,
     /// Sources of what it drops, and of all.
     sources: [Sources; 2],
+    /// Of what it drops, some is of a client from before.
+    hurts_regulars: bool,
 }
 
 impl Toll {
-    /// A packet of an end that this host has spoken with, which stands for so many.
-    pub fn count(&mut self, source: Source, (at_ns, weight): (u64, u32), is_dropped: bool) {
+    /// A packet of an end that this host has spoken with, which stands for so many; and whether it was a client before what goes on now.
+    pub fn count(&mut self, (source, is_regular): (Source, bool), (at_ns, weight): (u64, u32), is_dropped: bool) {
         if at_ns.saturating_sub(self.since_ns) > PERIOD_NS {
             *self = Self { since_ns: at_ns, ..Self::default() };
         }
@@ -61,6 +63,7 @@ impl Toll {
         of_all.take(source);
         if is_dropped {
             of_dropped.take(source);
+            self.hurts_regulars |= is_regular;
         }
         match is_dropped {
             true => (self.dropped, self.samples) = (self.dropped + f64::from(weight), self.samples + 1),
@@ -72,7 +75,8 @@ impl Toll {
     pub fn too_high(&self) -> Option<f64> {
         let share = self.dropped / (self.dropped + self.spared).max(1.0);
         let [of_dropped, of_all] = &self.sources;
-        let says = self.samples >= ENOUGH && !are_few(of_dropped.count(), of_all.count());
+        let are_few = !self.hurts_regulars && are_few(of_dropped.count(), of_all.count());
+        let says = self.samples >= ENOUGH && !are_few;
         (says && share >= TOO_HIGH).then_some(share)
     }
 }
@@ -85,7 +89,7 @@ mod tests {
     fn it_is_too_high_by_its_share_and_in_its_time() {
         let mut toll = Toll::default();
         let count = |toll: &mut Toll, number: u32, at_ns, weight, is_dropped| {
-            toll.count(Source::V4(number), (at_ns, weight), is_dropped);
+            toll.count((Source::V4(number), false), (at_ns, weight), is_dropped);
         };
         (0..5_000).for_each(|number| count(&mut toll, number, 1, 1, false));
         (0..19).for_each(|number| count(&mut toll, number, 1, 10, true));
@@ -101,13 +105,14 @@ mod tests {
     /// A machine of the flood that opens a connection and sends the flood over it.
     #[test]
     fn two_clients_of_many_have_nothing_withdrawn_and_a_host_of_two_does() {
-        let toll = |hurt: u32, others: u32| {
+        let toll = |hurt: u32, others: u32, are_regular: bool| {
             let mut toll = Toll::default();
-            (0..1_000).for_each(|number| toll.count(Source::V4(number % hurt), (1, 10), true));
-            (0..others).for_each(|number| toll.count(Source::V4(0x0a00_0000 + number), (1, 1), false));
+            (0..1_000).for_each(|number| toll.count((Source::V4(number % hurt), are_regular), (1, 10), true));
+            (0..others).for_each(|number| toll.count((Source::V4(0x0a00_0000 + number), true), (1, 1), false));
             toll.too_high().is_some()
         };
-        assert!(!toll(1, 50) && !toll(2, 50));
-        assert!(toll(3, 50) && toll(1, 1) && toll(1, 0));
+        assert!(!toll(1, 50, false) && !toll(2, 50, false));
+        assert!(toll(3, 50, false) && toll(1, 1, false) && toll(1, 0, false));
+        assert!(toll(1, 50, true), "a proxy through which most customers come");
     }
 }

@@ -2,8 +2,8 @@
 //! where it speaks for it, and where it speaks against it. Set by hand, beside captures and simulations, not fitted to them.
 
 use super::{As, Case, Line, MOVED, UNMOVED, line, unmoved};
-use crate::detect::Group;
 use crate::detect::held::Held;
+use crate::detect::{Features, Group};
 
 #[rustfmt::skip]
 pub(super) const SYN_FLOOD: &[Line] = &[
@@ -273,11 +273,16 @@ fn asks(case: &Case<'_>) -> Option<f64> {
     (case.growth.is_none() && PORTS.contains(&port)).then_some(share)
 }
 
-/// Only what has completed a handshake takes a place there.
+/// Only what has completed a handshake takes a place there; but SYNs that find it full are counted too, forged ones among them. So it says
+/// something where those that are answered do complete, and it is the queue of the port that they are for.
 fn full_queue(case: &Case<'_>) -> Option<f64> {
-    let pressure = &case.features.pressure;
+    let Features { pressure, held, handshakes, lately, .. } = case.features;
+    let (port, _) = case.group.destination_port?;
+    let has_no_room = held.as_ref().is_some_and(|held| held.full.contains_key(&port));
+    let are_real = handshakes.acknowledged.is_some_and(|share| share >= 0.5);
     let all = pressure.full_queues + pressure.accepted;
-    (all > 0.0).then(|| pressure.full_queues / all)
+    let says = has_no_room && are_real && lately.is_empty() && all > 0.0;
+    says.then(|| pressure.full_queues / all)
 }
 
 fn one_port(case: &Case<'_>) -> Option<f64> {
