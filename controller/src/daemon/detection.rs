@@ -177,18 +177,13 @@ impl Watch {
         let class = sample.kind.parts().map(|(_, class)| class.label());
         let traits = if sample.reason == Reason::Signature { Traits::read(frame) } else { None };
         for present in &mut self.in_force {
-            // A limit is of few sources by itself.
-            let (is_hit, is_regular) = match &present.measure {
-                Measure::Signature(_, found) => {
-                    (traits.as_ref().is_some_and(|traits| found.shape.suits(traits)), was_here)
-                }
-                Measure::Limit(wide) => {
-                    (sample.reason == reason_of(wide.per) && class == Some(wide.name.label()), true)
-                }
+            let is_hit = match &present.measure {
+                Measure::Signature(_, found) => traits.as_ref().is_some_and(|traits| found.shape.suits(traits)),
+                Measure::Limit(wide) => sample.reason == reason_of(wide.per) && class == Some(wide.name.label()),
                 _ => continue,
             };
             if is_hit || !sample.drops {
-                present.toll.count((source, is_regular), (sample.monotonic_ns, weight), is_hit);
+                present.toll.count((source, was_here), (sample.monotonic_ns, weight), is_hit);
             }
         }
     }

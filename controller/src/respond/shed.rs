@@ -74,16 +74,17 @@ impl Shed {
     }
 
     /// A second later: with whoever comes first by what goes on now. Who was here before comes first where that is known, and in a flood over
-    /// connections; not in one of forged SYNs, as these would come before all who have been served.
+    /// connections; not while SYNs are forged, as these would come before all who have been served.
     #[must_use]
     pub fn ordered(self, assessment: &Assessment, is_known: bool) -> Self {
-        let goes_on = |vector| assessment.vectors.contains(&vector);
-        let of_customers = if goes_on(Vector::HttpFlood) { 0 } else { self.of_customers.saturating_add(1) };
+        let is_http_flood = assessment.vectors.contains(&Vector::HttpFlood);
+        let of_customers = if is_http_flood { 0 } else { self.of_customers.saturating_add(1) };
         let order = match () {
-            () if !is_known || goes_on(Vector::SynFlood) => Order::VerifiedFirst,
-            () if goes_on(Vector::HttpFlood) => Order::KnownFirst,
-            () if of_customers >= OF_CUSTOMERS => Order::VerifiedFirst,
-            () => self.order,
+            // The vectors of an attack add up: it is those of this moment that count here.
+            () if assessment.current.contains(&Vector::SynFlood) => Order::VerifiedFirst,
+            () if is_http_flood => Order::KnownFirst,
+            () if !is_known || of_customers >= OF_CUSTOMERS => Order::VerifiedFirst,
+            () => Order::KnownFirst,
         };
         Self { order, of_customers, ..self }
     }
@@ -164,13 +165,20 @@ mod tests {
     fn who_was_served_comes_first_once_these_are_customers() {
         let at_first = find(&of(500.0, 1_500.0, 0.98)).unwrap_or_else(|| panic!("nothing is found"));
         let after = |shed: Shed, seconds: u32, vectors: &[Vector], is_known| {
-            let assessment = Assessment { vectors: vectors.to_vec(), ..Assessment::default() };
+            let current = vectors.to_vec();
+            let assessment = Assessment { vectors: vectors.to_vec(), current, ..Assessment::default() };
             (0..seconds).fold(shed, |shed, _| shed.ordered(&assessment, is_known))
         };
         let bots = [Vector::HttpFlood];
         assert_eq!(after(at_first, 11, &[], true).order, Order::KnownFirst, "it may be a flood yet");
         assert_eq!(after(at_first, 1, &[], false).order, Order::VerifiedFirst, "nobody knows who was here before");
         assert_eq!(after(at_first, 1, &[Vector::HttpFlood, Vector::SynFlood], true).order, Order::VerifiedFirst);
+        let (vectors, current) = (vec![Vector::HttpFlood, Vector::SynFlood], bots.to_vec());
+        let of_bots_since = Assessment { vectors, current, ..Assessment::default() };
+        assert_eq!(at_first.ordered(&of_bots_since, true).order, Order::KnownFirst, "SYNs were forged for a moment");
+        assert_eq!(after(at_first, 1, &bots, false).order, Order::KnownFirst, "newcomers before bots at least");
+        let forged = after(at_first, 1, &[Vector::SynFlood], true);
+        assert_eq!((forged.order, after(forged, 1, &[], true).order), (Order::VerifiedFirst, Order::KnownFirst));
         let of_customers = after(at_first, 12, &[], true);
         assert_eq!(of_customers.order, Order::VerifiedFirst, "whatever the verdict is by then");
         assert_eq!(after(of_customers, 1, &[Vector::IcmpFlood], true).order, Order::VerifiedFirst);

@@ -36,7 +36,8 @@ impl Known {
 
     /// Says who was here some seconds ago, where nothing has gone on since.
     pub(super) fn keep(&mut self, dataplane: &mut Dataplane, assessment: &Assessment, now_ns: u64) {
-        if assessment.vectors.contains(&Vector::HttpFlood) {
+        let is_over_connections = |vector: &Vector| matches!(vector, Vector::HttpFlood | Vector::SlowConnections);
+        if assessment.vectors.iter().any(is_over_connections) {
             self.not_before_ns = now_ns + AFTER_FLOOD_NS;
         }
         if !assessment.is_quiet() || now_ns < self.not_before_ns {

@@ -3,7 +3,7 @@
 
 use super::{As, Case, Line, MOVED, UNMOVED, line, unmoved};
 use crate::detect::held::Held;
-use crate::detect::{Features, Group};
+use crate::detect::{Features, Group, Vector};
 
 #[rustfmt::skip]
 pub(super) const SYN_FLOOD: &[Line] = &[
@@ -281,7 +281,9 @@ fn full_queue(case: &Case<'_>) -> Option<f64> {
     let has_no_room = held.as_ref().is_some_and(|held| held.full.contains_key(&port));
     let are_real = handshakes.acknowledged.is_some_and(|share| share >= 0.5);
     let all = pressure.full_queues + pressure.accepted;
-    let says = has_no_room && are_real && lately.is_empty() && all > 0.0;
+    let of_clients = [Vector::SynFlood, Vector::HttpFlood, Vector::SlowConnections];
+    let may_be_of_flood = lately.iter().any(|vector| of_clients.contains(vector));
+    let says = has_no_room && are_real && !may_be_of_flood && all > 0.0;
     says.then(|| pressure.full_queues / all)
 }
 
