@@ -173,7 +173,7 @@ impl Watch {
 
     /// A packet of an end that this host speaks with: whether a signature that was armed drops it.
     fn count_toll(&mut self, source: Source, sample: &Sample, frame: Frame<'_>, weight: u32) {
-        let was_here = self.detector.window().was_here(source);
+        let window = self.detector.window();
         let class = sample.kind.parts().map(|(_, class)| class.label());
         let traits = if sample.reason == Reason::Signature { Traits::read(frame) } else { None };
         for present in &mut self.in_force {
@@ -183,7 +183,7 @@ impl Watch {
                 _ => continue,
             };
             if is_hit || !sample.drops {
-                present.toll.count((source, was_here), (sample.monotonic_ns, weight), is_hit);
+                present.toll.count((source, is_hit && window.was_here(source)), (sample.monotonic_ns, weight), is_hit);
             }
         }
     }
